@@ -1,0 +1,23 @@
+PY := .venv/bin/python
+
+.venv/installed: requirements.txt pyproject.toml
+	@test -x $(PY) || python3 -m venv .venv
+	$(PY) -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements.txt
+	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: install up test check format bench
+install: .venv/installed        ## the virtual environment with hash-locked dependencies
+up: install                     ## start everything on this machine
+	.venv/bin/resnetd up
+test: check                     ## what CI runs
+	$(PY) -m pytest
+check: install                  ## lint and types; changes nothing
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+format: install                 ## fix what a tool can fix
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+bench: install                  ## measure serving and training; the last line is one JSON object
+	$(PY) -m benchmarks.run

@@ -1,0 +1,72 @@
+"""Files that are whole or absent, whatever is killed meanwhile: write to a temporary name, fsync, rename, fsync the folder."""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import orjson
+
+
+def fsync_dir(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Put `data` at `path`: readers see the old content or the new, never a part. Durable on return."""
+    tmp = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    fd = os.open(tmp, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o644)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        tmp.replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            tmp.unlink()
+        raise
+    fsync_dir(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - anything that JSON can hold
+    write_atomic(path, orjson.dumps(value, option=orjson.OPT_INDENT_2))
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - anything that JSON can hold
+    return orjson.loads(path.read_bytes())
+
+
+def fsync_tree(folder: Path) -> None:
+    """Make every file and folder below `folder` durable."""
+    for base, _, names in os.walk(folder):
+        for name in names:
+            fd = os.open(Path(base) / name, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        fsync_dir(Path(base))
+
+
+def publish_dir(source: Path, target: Path) -> None:
+    """Rename a finished folder into place, durably. Raises OSError (ENOTEMPTY) where `target` holds something already."""
+    fsync_tree(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.rename(target)
+    fsync_dir(target.parent)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder; a crash midway leaves a hidden name that nobody reads."""
+    if not folder.exists():
+        return
+    doomed = folder.with_name(f".{folder.name}.{uuid4().hex}.tmp")
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
