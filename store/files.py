@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever is killed meanwhile: write to a temporary name, fsync, rename, fsync the folder."""
+"""Files that are whole or absent, whatever is killed meanwhile: temporary name, fsync, rename, fsync the folder."""
 
 import contextlib
 import os
@@ -56,7 +56,7 @@ def fsync_tree(folder: Path) -> None:
 
 
 def publish_dir(source: Path, target: Path) -> None:
-    """Rename a finished folder into place, durably. Raises OSError (ENOTEMPTY) where `target` holds something already."""
+    """Rename a finished folder into place, durably. Raises OSError (ENOTEMPTY) where `target` holds something."""
     fsync_tree(source)
     target.parent.mkdir(parents=True, exist_ok=True)
     source.rename(target)

@@ -1,0 +1,14 @@
+-- id, claim, 'succeeded' | 'failed' | 'cancelled', result or error (JSON) → the job's state, or 'lost'
+local id, claim, to, data = unpack(ARGV)
+if get(id, 'state') == to and get(id, 'claim') == claim then return to end
+if not holds(id, claim) then return 'lost' end
+if get(id, 'state') == 'cancelling' then
+  to = 'cancelled'
+  data = '{}'
+elseif to == 'succeeded' then
+  set(id, 'result', data)
+elseif to == 'failed' then
+  set(id, 'error', data)
+end
+move(id, to, data)
+return to

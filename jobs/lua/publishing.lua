@@ -1,0 +1,6 @@
+-- id, claim → 'ok' (from here on the job can no longer be cancelled), 'cancelling' or 'lost'
+local id, claim = unpack(ARGV)
+if not holds(id, claim) then return 'lost' end
+if get(id, 'state') == 'cancelling' then return 'cancelling' end
+set(id, 'publishing', claim)
+return 'ok'

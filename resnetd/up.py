@@ -1,0 +1,158 @@
+"""`resnetd up`, `serve` and `work`: which parts run, and with what."""
+
+import ipaddress
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+
+import httpx
+from redis import Redis, RedisError
+
+from resnetd import embedded_redis
+from resnetd.parts import Part, Parts
+from store.keys import list_keys
+from store.layout import Layout
+from store.logs import configure
+from store.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class CannotStart(RuntimeError):
+    """Why nothing was started, and what to do about it."""
+
+
+def up(settings: Settings) -> None:
+    """Everything on this machine, in the foreground, until SIGINT or SIGTERM."""
+    layout = _prepare(settings)
+    with _listen(settings, layout) as listener:
+        parts = [] if settings.redis_url else [_redis(layout)]
+        environment = _environment(settings, layout)
+        parts += [*_serving(listener, environment), _worker(environment)]
+        address = _address(listener)
+        Parts(parts).run(announce=lambda: _announce(address, settings, layout))
+
+
+def serve(settings: Settings) -> None:
+    """The HTTP server and the engines; the ledger is at REDIS_URL, or where `resnetd up` has its embedded Redis."""
+    layout = _prepare(settings)
+    with _listen(settings, layout) as listener:
+        Parts(_serving(listener, _environment(settings, layout))).run(announce=lambda: True)
+
+
+def work(settings: Settings) -> None:
+    """One worker for this machine's device."""
+    layout = _prepare(settings)
+    Parts([_worker(_environment(settings, layout))]).run(announce=lambda: True)
+
+
+def _prepare(settings: Settings) -> Layout:
+    configure(settings.log_level, part="up")
+    try:
+        return Layout(settings.data).create()
+    except OSError as error:
+        message = f"The data directory {settings.data} cannot be used: {error.strerror}. Set RESNETD_DATA."
+        raise CannotStart(message) from error
+
+
+def _environment(settings: Settings, layout: Layout) -> dict[str, str]:
+    """The settings as the parts read them: paths whole, so that they mean the same everywhere."""
+    values = {f"RESNETD_{name.upper()}": str(value) for name, value in settings if name != "redis_url"}
+    redis_url = settings.redis_url or f"unix://{layout.redis_socket}"
+    return {**values, "RESNETD_DATA": str(layout.root), "REDIS_URL": redis_url}
+
+
+def _python(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
+
+
+def _redis(layout: Layout) -> Part:
+    client = Redis(unix_socket_path=str(layout.redis_socket), socket_timeout=1.0)
+
+    def ready() -> bool:
+        try:
+            return bool(client.ping())
+        except RedisError:
+            return False
+
+    try:
+        return Part("redis", embedded_redis.command(layout), ready=ready, foundation=True)
+    except embedded_redis.NoRedisServer as error:
+        raise CannotStart(str(error)) from error
+
+
+def _serving(listener: socket.socket, environment: dict[str, str]) -> list[Part]:
+    fd = listener.fileno()
+    http = Part("http", _python("app", "--fd", str(fd)), environment, pass_fds=[fd])
+    return [Part("fleet", _python("app.fleet"), environment), http]
+
+
+def _worker(environment: dict[str, str]) -> Part:
+    return Part("worker", _python("worker"), environment)
+
+
+def _listen(settings: Settings, layout: Layout) -> socket.socket:
+    """Bind here and hand the socket down: while an HTTP process starts again, connections wait instead of failing."""
+    if not _is_loopback(settings.host) and not list_keys(layout):
+        raise CannotStart(
+            f"{settings.host} can be reached from other machines, and there is no key yet. "
+            "Create one with `resnetd keys create --scope admin`, or listen on 127.0.0.1."
+        )
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        where = f"{settings.host}:{settings.port}"
+        message = f"Cannot listen on {where}: {error.strerror}. Set RESNETD_PORT or RESNETD_HOST."
+        raise CannotStart(message) from error
+    listener.listen(2048)
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _announce(address: str, settings: Settings, layout: Layout) -> bool:
+    """Once an engine has really answered, say what runs and what to try."""
+    try:
+        ready = httpx.get(f"{address}/readyz", timeout=2.0).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+    if ready:
+        redis_at = "external" if settings.redis_url else "embedded"
+        print(
+            f"""
+resnetd is ready at {address}   (data: {_short(layout.root)}, Redis: {redis_at}, model: {settings.model})
+
+  curl -T cat.jpg {address}/v1/classify
+  curl -T images.zip '{address}/v1/datasets?name=mine'
+  curl {address}/v1/models
+
+Every route: {address}/docs      Stop with Ctrl-C.
+""",
+            flush=True,
+        )
+    return ready
+
+
+def _short(path: Path) -> str:
+    here = Path(os.getcwd())  # noqa: PTH109 - Path.cwd() is the same call
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

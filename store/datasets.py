@@ -1,0 +1,171 @@
+"""Datasets on disk: what an import leaves, and how training reads it.
+
+`dataset.json` describes the dataset and is written last: where it lies, the dataset is whole. `data/` holds for each
+split `<split>.labels.npy` int64 (N,) and either `<split>.images.npy` uint8 (N, H, W, C), where all images share size
+and mode, or the files as they came, end to end, in `<split>.blob` with `<split>.index.npy` int64 (N, 2) = offset, length.
+"""
+
+import mmap
+import shutil
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from store.files import fsync_dir, fsync_tree, write_atomic
+
+DESCRIPTOR = "dataset.json"
+DATA = "data"
+UPLOAD = "upload"
+SPLITS = ("train", "val", "test")
+MAX_LISTED = 1000  # entries of one list of a report
+MAX_SIZES = 20  # image sizes told in a descriptor
+
+SplitName = Literal["train", "val", "test"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(_Frozen):
+    format: Literal["image_folder", "idx", "manifest"]
+
+
+class SplitSummary(_Frozen):
+    """`per_class[i]` counts the images of class index i."""
+
+    images: int
+    per_class: tuple[int, ...]
+
+
+class ImageSummary(_Frozen):
+    """`sizes` ("WIDTHxHEIGHT") holds the 20 most frequent; `modes` are Pillow's names for the files' own pixel formats.
+
+    `uniform` says that the pixels are stored as arrays; only then are height, width and channels set.
+    """
+
+    sizes: dict[str, int]
+    modes: dict[str, int]
+    uniform: bool
+    height: int | None = None
+    width: int | None = None
+    channels: Literal[1, 3] | None = None
+
+
+class FileNote(_Frozen):
+    file: str
+    reason: str
+
+
+class WarningNote(_Frozen):
+    """One kind of conversion: how many images it touched and the first of them."""
+
+    code: str
+    message: str
+    images: int
+    example: str
+
+
+class Truncated(_Frozen):
+    """How many entries the lists leave out."""
+
+    corrupt: int = 0
+    skipped: int = 0
+
+
+class Report(_Frozen):
+    """`images` counts the usable images. Each list holds at most 1,000 entries; `truncated` counts the others."""
+
+    images: int
+    corrupt: tuple[FileNote, ...] = ()
+    skipped: tuple[FileNote, ...] = ()
+    warnings: tuple[WarningNote, ...] = ()
+    truncated: Truncated = Truncated()
+
+
+class Dataset(_Frozen):
+    """dataset.json. `digest` depends on classes, splits and the images' bytes alone, not on the archive around them."""
+
+    id: str = Field(pattern=r"^ds_[A-Za-z0-9_-]+$")
+    name: str
+    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    created_at: datetime
+    source: Source
+    classes: tuple[str, ...]
+    splits: dict[SplitName, SplitSummary]
+    image: ImageSummary
+    report: Report
+
+    @classmethod
+    def read(cls, folder: Path) -> "Dataset":
+        """Raises FileNotFoundError where no import has ended."""
+        return cls.model_validate_json((folder / DESCRIPTOR).read_bytes())
+
+    def write(self, folder: Path) -> None:
+        write_atomic(folder / DESCRIPTOR, self.model_dump_json(indent=2).encode())
+
+
+class Split:
+    """One split, read from disk as it is needed. `pixels` is uint8 (N, H, W, C), memory-mapped, or None.
+
+    Where `pixels` is None, `encoded(i)` is image i as a file's bytes.
+    """
+
+    def __init__(self, data: Path, name: SplitName) -> None:
+        self.name = name
+        self.labels: npt.NDArray[np.int64] = np.load(data / f"{name}.labels.npy")
+        self.pixels: npt.NDArray[np.uint8] | None = None
+        images = data / f"{name}.images.npy"
+        if images.exists():
+            self.pixels = np.load(images, mmap_mode="r")
+        else:
+            self._blob = data / f"{name}.blob"
+            self._index: npt.NDArray[np.int64] = np.load(data / f"{name}.index.npy")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def _mapped(self) -> mmap.mmap:
+        with self._blob.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def encoded(self, index: int) -> bytes:
+        """Image `index` as the bytes of its file. Raises ValueError where the split holds pixels."""
+        if self.pixels is not None:
+            raise ValueError(f"split {self.name} holds pixels, not files")
+        offset, length = self._index[index]
+        return self._mapped[offset : offset + length]
+
+
+def open_split(folder: Path, dataset: Dataset, split: SplitName) -> Split:
+    """The named split of the dataset in `folder`. Raises KeyError where the dataset has no such split."""
+    if split not in dataset.splits:
+        raise KeyError(split)
+    return Split(folder / DATA, split)
+
+
+def publish(artifact: Path, target: Path) -> None:
+    """Move an import's result into the dataset's folder: data/ first, dataset.json last, then the upload goes.
+
+    Durable on return. May be killed at any point and called again, also after it was done.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    if (artifact / DESCRIPTOR).exists() and not (target / DESCRIPTOR).exists():
+        if (artifact / DATA).exists():
+            fsync_tree(artifact)
+            if (target / DATA).exists():  # of an earlier claim that never wrote its descriptor
+                shutil.rmtree(target / DATA)
+            (artifact / DATA).rename(target / DATA)
+            fsync_dir(target)
+        (artifact / DESCRIPTOR).rename(target / DESCRIPTOR)
+        fsync_dir(target)
+    if not (target / DESCRIPTOR).exists():
+        raise FileNotFoundError(artifact / DESCRIPTOR)
+    (target / UPLOAD).unlink(missing_ok=True)
+    fsync_dir(target)

@@ -1,0 +1,59 @@
+"""What the end of a job's process means."""
+
+import signal
+from dataclasses import dataclass
+from enum import StrEnum, auto
+from typing import Any
+
+from jobs.model import JobError
+
+DONE, STOPPED, DISK_FULL, REFUSED = 0, 75, 77, 78
+
+
+class Ending(StrEnum):
+    #: It said its result.
+    DONE = auto()
+    #: It stopped in good order because it was told to; what it did so far is on disk.
+    STOPPED = auto()
+    #: The request, the data or the disk is at fault: trying again would end the same way.
+    FAILED = auto()
+    #: It died.
+    CRASHED = auto()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    ending: Ending
+    error: JobError | None = None
+    result: dict[str, Any] | None = None
+
+
+def classify(code: int, *, result: dict[str, Any] | None, error: JobError | None, stderr: str) -> Outcome:
+    """Read an exit status (negative: the signal that ended it) together with the last things the process said."""
+    if code == DONE and result is not None:
+        return Outcome(Ending.DONE, result=result)
+    if code == STOPPED:
+        return Outcome(Ending.STOPPED)
+    if code == DISK_FULL:
+        full = JobError(
+            code="disk_full", message="No space is left in the data directory.", hint="Free some, then retry."
+        )
+        return Outcome(Ending.FAILED, error or full)
+    if code == REFUSED and error is not None:
+        return Outcome(Ending.FAILED, error)
+    return Outcome(Ending.CRASHED, JobError(code="crashed", message=_death(code), hint=_last_lines(stderr)))
+
+
+def _death(code: int) -> str:
+    if code >= 0:
+        return f"The job's process ended with exit status {code} and no result."
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = str(-code)
+    return f"The job's process was ended by {name}."
+
+
+def _last_lines(stderr: str) -> str:
+    lines = [line for line in stderr.strip().splitlines() if line.strip()]
+    return "The last it said: " + " / ".join(lines[-3:]) if lines else ""

@@ -1,0 +1,71 @@
+"""From the lines of a job's process to the ledger: in order, each once, progress at most twice a second."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from redis import RedisError
+
+from jobs.ledger import Claim, Ledger
+
+PROGRESS_SECONDS = 0.5
+MAX_HELD = 10_000
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What is being delivered: sent again as it is until it arrives, so that a number always means the same events."""
+
+    sequence: int
+    events: list[tuple[str, dict[str, Any]]]
+    patch: dict[str, dict[str, Any]]
+
+
+class Reporter:
+    """Keeps what could not be delivered while Redis is away, and delivers it later, in order."""
+
+    def __init__(self, ledger: Ledger, claim: Claim) -> None:
+        self._ledger, self._claim = ledger, claim
+        self._sequence = 0
+        self._events: list[tuple[str, dict[str, Any]]] = []
+        self._patch: dict[str, dict[str, Any]] = {}
+        self._batch: _Batch | None = None
+        self._progress: dict[str, Any] | None = None
+        self._progress_sent = 0.0
+        best = ledger.get(claim.job_id).best
+        self._best: float | None = best["val"]["top1"] if best else None
+
+    def take(self, kind: str, data: dict[str, Any]) -> None:
+        if kind == "progress":
+            self._progress = data
+            return
+        if kind == "epoch":
+            self._patch["latest"] = data
+            top1 = data.get("val", {}).get("top1")
+            if top1 is not None and (self._best is None or top1 > self._best):
+                self._best = top1
+                self._patch["best"] = data
+        if len(self._events) < MAX_HELD:  # an outage of days must not fill the memory
+            self._events.append((kind, data))
+
+    def flush(self, *, final: bool = False) -> bool:
+        """Deliver what is due; False when Redis is away. Raises LeaseLost."""
+        self._add_progress(now=final)
+        while self._batch or self._events or self._patch:
+            if self._batch is None:
+                self._sequence += 1
+                self._batch = _Batch(self._sequence, self._events, self._patch)
+                self._events, self._patch = [], {}
+            try:
+                self._ledger.emit(self._claim, self._batch.sequence, self._batch.events, patch=self._batch.patch)
+            except RedisError:
+                return False
+            self._batch = None
+        return True
+
+    def _add_progress(self, *, now: bool) -> None:
+        due = time.monotonic() - self._progress_sent >= PROGRESS_SECONDS
+        if self._progress is not None and (due or now):
+            self._events.append(("progress", self._progress))
+            self._patch["progress"] = self._progress
+            self._progress, self._progress_sent = None, time.monotonic()
