@@ -51,10 +51,11 @@ class Child:
     def _read(self) -> None:
         if self.process.stdout is None:  # it was opened as a pipe
             return
-        for raw in self.process.stdout:
-            with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
-                line = orjson.loads(raw)
-                self._lines.put((str(line["type"]), dict(line["data"])))
+        with self.process.stdout as stdout:
+            for raw in stdout:
+                with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
+                    line = orjson.loads(raw)
+                    self._lines.put((str(line["type"]), dict(line["data"])))
 
     def lines(self, *, wait: float) -> Iterator[tuple[str, dict[str, Any]]]:
         """What has been said since; waits up to `wait` seconds for a first line."""
@@ -66,23 +67,31 @@ class Child:
             return
 
     def ended(self) -> bool:
-        """True once the process is gone and all it said has been read into `lines`."""
-        if self.process.poll() is None:
+        """True once the process has exited and what it said has been read into `lines`."""
+        if not self._exited():
             return False
-        self._reader.join(timeout=5.0)
+        self._reader.join(timeout=1.0)
         return True
 
     def terminate(self) -> None:
+        """Ask the group to stop in good order."""
         self._signal(signal.SIGTERM)
 
-    def kill(self) -> None:
-        """End the whole group, whatever it does, and wait until it is gone."""
+    def kill(self) -> int:
+        """End whatever is left of the group, wait until it is gone, and return the leader's exit status."""
         self._signal(signal.SIGKILL)
-        self.process.wait()
+        code = self.process.wait()
+        self._reader.join()
+        return code
+
+    def _exited(self) -> bool:
+        """Whether the leader has exited, without collecting it: until then the group's number stays ours."""
+        if self.process.returncode is not None:
+            return True
+        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def _signal(self, number: int) -> None:
-        # The group's number is ours until `wait` has collected the leader, so this can hit no stranger.
-        if self.process.poll() is None:
+        if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
 

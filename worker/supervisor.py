@@ -50,9 +50,8 @@ class Supervisor:
         child = Child(self._claim, self._layout, self._device)
         try:
             self._watch(child)
-            outcome = classify(
-                child.process.returncode, result=self._result, error=self._error, stderr=child.stderr_tail()
-            )
+            code = child.kill()
+            outcome = classify(code, result=self._result, error=self._error, stderr=child.stderr_tail())
             log.info("the job's process ended", extra={"job": self._claim.job_id, "ending": outcome.ending})
             self._settle(outcome)
         except LeaseLost:

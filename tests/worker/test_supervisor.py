@@ -1,0 +1,178 @@
+"""The supervisor tells the ledger truthfully what became of a job's process, whatever that does."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs import keys
+from jobs.ledger import Ledger
+from jobs.model import Kind, Lane, State
+from store.layout import Layout
+from worker import child, supervisor
+
+HERE = Path(__file__).parent
+DONE = [["artifact"], ["exit", 0]]
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return Layout(tmp_path / "data").create()
+
+
+@pytest.fixture
+def ledger(redis):
+    return Ledger(redis)
+
+
+@pytest.fixture
+def run(ledger, layout, monkeypatch, tmp_path):
+    """Submit a job of scripted claims and answer bells until it has ended; returns its record."""
+    monkeypatch.setitem(child.PROGRAMS, Kind.TRAIN, "toy_job")
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+
+    def answer():
+        return supervisor.answer(Lane.DEVICE, ledger, layout, device="cpu", drain=tmp_path / "drain")
+
+    def go(*scripts, bells=1, meanwhile=None):
+        job_id = ledger.submit(Kind.TRAIN, {"scripts": scripts}).job_id
+        if meanwhile:
+            threading.Thread(target=meanwhile, args=(job_id,), daemon=True).start()
+        for _ in range(bells):
+            ledger.redis.zadd(keys.due(Lane.DEVICE), {job_id: 0})
+            answer()
+        return ledger.get(job_id)
+
+    return go
+
+
+def wait_for(condition, seconds=10.0):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.01)
+
+
+def started(layout, job_id, claim=1):
+    """Wait until a claim's process runs; its pid."""
+    path = layout.job(job_id) / f"pid-{claim}"
+    wait_for(lambda: path.exists() and path.read_text())
+    return int(path.read_text())
+
+
+def gone(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def events(ledger, job_id):
+    return [(event.type, event.data) for event in ledger.events(job_id, limit=1000)[0]]
+
+
+def test_a_job_that_says_its_result_succeeds_with_its_metrics_and_best_epoch(run, ledger):
+    epochs = [["say", "epoch", {"epoch": n, "val": {"top1": top1}}] for n, top1 in ((1, 0.5), (2, 0.9), (3, 0.7))]
+    job = run([["say", "progress", {"step": 3}], *epochs, *DONE])
+    assert job.state is State.SUCCEEDED
+    assert job.result == {"metrics": {"test": {"top1": 0.5}}}
+    assert (job.latest["epoch"], job.best["epoch"]) == (3, 2)
+    assert job.progress == {"step": 3}
+    assert [kind for kind, _ in events(ledger, job.id)].count("epoch") == 3
+
+
+def test_progress_is_coalesced_but_the_last_one_arrives(run, ledger):
+    job = run([["flood", 5000], *DONE])
+    progress = [data["step"] for kind, data in events(ledger, job.id) if kind == "progress"]
+    assert len(progress) < 20
+    assert progress[-1] == 4999
+
+
+def test_what_is_no_json_line_harms_nothing(run):
+    assert run([["noise"], *DONE]).state is State.SUCCEEDED
+
+
+def test_a_refusal_fails_the_job_with_the_processes_own_words(run):
+    job = run([["say", "error", {"code": "bad_data", "message": "No.", "hint": "Do."}], ["exit", 78]])
+    assert job.state is State.FAILED
+    assert job.error.model_dump() == {"code": "bad_data", "message": "No.", "hint": "Do."}
+
+
+def test_a_full_disk_is_its_own_error(run):
+    assert run([["exit", 77]]).error.code == "disk_full"
+
+
+@pytest.mark.parametrize("ending", [["kill", "SIGKILL"], ["kill", "SIGSEGV"], ["exit", 1], ["exit", 0]])
+def test_a_death_or_an_end_without_a_result_requeues_and_the_next_claim_may_succeed(run, ending):
+    job = run([ending], DONE, bells=2)
+    assert job.state is State.SUCCEEDED
+    assert (job.claim, job.crashes) == (2, 1)
+
+
+def test_three_deaths_fail_the_job_and_tell_what_it_last_said(run):
+    job = run([["stderr", "the last words"], ["exit", 1]], bells=3)
+    assert job.state is State.FAILED
+    assert job.error.code == "crash_loop"
+    assert "the last words" in job.error.hint
+
+
+def test_a_cancelled_job_stops_soon_and_its_process_is_gone(run, ledger, layout):
+    def cancel(job_id):
+        started(layout, job_id)
+        ledger.cancel(job_id)
+
+    began = time.monotonic()
+    job = run([["hang"]], meanwhile=cancel)
+    assert job.state is State.CANCELLED
+    assert time.monotonic() - began < 5
+    assert gone(started(layout, job.id))
+
+
+def test_a_process_that_ignores_sigterm_is_killed(run, ledger, layout):
+    def cancel(job_id):
+        started(layout, job_id)
+        ledger.cancel(job_id)
+
+    job = run([["deaf"], ["hang"]], meanwhile=cancel)
+    assert job.state is State.CANCELLED
+    assert gone(started(layout, job.id))
+
+
+def test_what_a_job_leaves_running_is_ended_with_it(run, layout):
+    job = run([["grandchild"], *DONE])
+    assert job.state is State.SUCCEEDED
+    pid = int((layout.job(job.id) / "grandchild").read_text())
+    wait_for(lambda: gone(pid))
+
+
+def test_a_draining_worker_gives_its_job_back_uncounted(run, layout, tmp_path):
+    def drain(job_id):
+        started(layout, job_id)
+        (tmp_path / "drain").touch()
+
+    job = run([["hang"]], meanwhile=drain)
+    assert (job.state, job.crashes) == (State.QUEUED, 0)
+    assert gone(started(layout, job.id))
+
+
+def test_a_worker_that_lost_its_lease_kills_its_process_and_writes_nothing(run, ledger, layout, monkeypatch):
+    monkeypatch.setattr(supervisor, "RENEW_SECONDS", 0.1)
+
+    def steal(job_id):
+        started(layout, job_id)
+        ((job, _),) = ledger.leases()
+        ledger.expire(job, owner_is_dead=True)
+
+    job = run([["hang"]], meanwhile=steal)
+    assert job.state is State.QUEUED
+    assert gone(started(layout, job.id))
+
+
+def test_a_draining_worker_claims_nothing(ledger, layout, tmp_path):
+    (tmp_path / "drain").touch()
+    job_id = ledger.submit(Kind.TRAIN, {"scripts": [DONE]}).job_id
+    assert not supervisor.answer(Lane.DEVICE, ledger, layout, device="cpu", drain=tmp_path / "drain")
+    assert ledger.state(job_id) is State.QUEUED

@@ -1,0 +1,53 @@
+"""A job's process that does what its spec's `script` says, line by line; it speaks like the real ones."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import orjson
+
+from store.files import write_json
+
+run_dir, claim = Path(sys.argv[1]), int(sys.argv[3])
+spec = orjson.loads((run_dir / "spec.json").read_bytes())
+
+
+def say(kind, **data):
+    sys.stdout.buffer.write(orjson.dumps({"type": kind, "data": data}) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
+(run_dir / f"pid-{claim}").write_text(str(os.getpid()))
+for step in spec["scripts"][min(claim, len(spec["scripts"])) - 1]:
+    match step:
+        case ["say", kind, data]:
+            say(kind, **data)
+        case ["flood", count]:
+            for n in range(count):
+                say("progress", step=n)
+        case ["noise"]:
+            print("not json", flush=True)
+            print('{"half":', flush=True)
+        case ["stderr", text]:
+            print(text, file=sys.stderr, flush=True)
+        case ["deaf"]:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        case ["hang"]:
+            while True:
+                time.sleep(0.01)
+        case ["grandchild"]:  # holds standard output open and outlives its parent
+            grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+            (run_dir / "grandchild").write_text(str(grandchild.pid))
+        case ["kill", name]:
+            os.kill(os.getpid(), getattr(signal, name))
+        case ["artifact"]:
+            folder = run_dir / f"claim-{claim}" / "model"
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "anything.json", {})
+            say("result", artifact=f"claim-{claim}/model", metrics={"test": {"top1": 0.5}})
+        case ["exit", code]:
+            sys.exit(code)

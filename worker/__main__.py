@@ -1,0 +1,21 @@
+"""`python -m worker`: one Celery worker for this machine's device."""
+
+from store.layout import Layout
+from store.logs import configure
+from store.process import attach_to_parent
+from store.settings import Settings
+from worker.celery import build
+
+
+def main() -> None:
+    attach_to_parent()
+    settings = Settings()
+    configure(settings.log_level, part="worker")
+    layout = Layout(settings.data).create()
+    options = ["worker", "--pool", "prefork", "--concurrency", "2", "--without-gossip", "--without-mingle"]
+    options += ["--loglevel", settings.log_level, "--hostname", "resnetd@%h"]
+    build(settings, layout).worker_main(options)
+
+
+if __name__ == "__main__":
+    main()

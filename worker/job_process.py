@@ -1,0 +1,138 @@
+"""What every job process does alike: speak JSON lines, stop on SIGTERM, die with its supervisor, end with a code.
+
+A job's own module writes `sys.exit(run(main))`; `main` receives the `Stop` flag and raises what it has to say.
+"""
+
+import ctypes
+import errno
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Literal
+
+import orjson
+
+DONE = 0
+STOPPED = 75  # SIGTERM came and what was reached is safe on disk
+DISK_FULL = 77
+REFUSED = 78  # the request or the data is at fault; trying again changes nothing
+
+PARENT_PID = "RESNETD_PARENT_PID"
+
+_PR_SET_PDEATHSIG = 1
+_DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+
+Type = Literal["progress", "epoch", "checkpoint", "evaluation", "warning", "log", "result", "error"]
+
+
+class JobRefused(Exception):
+    """The request or the data cannot give a result. `code` is for programs, `message` and `hint` for people."""
+
+    def __init__(self, code: str, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.code, self.message, self.hint = code, message, hint
+
+
+class JobStopped(Exception):
+    """SIGTERM was obeyed; raise it only after what was reached is safe on disk."""
+
+
+class Stop:
+    """Whether SIGTERM has come. The first one asks; the process ends at its next safe point."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def listen(self) -> "Stop":
+        """Take SIGTERM from now on. Main thread only."""
+        signal.signal(signal.SIGTERM, lambda _signal, _frame: self._event.set())
+        return self
+
+    @property
+    def requested(self) -> bool:
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raise JobStopped where a stop was asked for: for places at which nothing needs saving first."""
+        if self.requested:
+            raise JobStopped
+
+
+@dataclass
+class _Lines:
+    """Standard output as the channel of JSON lines; threads may share it."""
+
+    out: BinaryIO | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def write(self, line: bytes) -> None:
+        with self.lock:
+            out = self.out or sys.stdout.buffer
+            out.write(line)
+            out.flush()
+
+    def take_stdout(self) -> None:
+        """Keep file descriptor 1 for JSON lines; whatever else prints lands on standard error."""
+        sys.stdout.flush()
+        self.out = os.fdopen(os.dup(1), "wb")
+        os.dup2(2, 1)
+
+
+_lines = _Lines()
+
+
+def emit(type: Type, data: dict[str, Any]) -> None:  # noqa: A002 - the key's own name in the protocol
+    """Say one thing to the supervisor. NumPy scalars and arrays are allowed; NaN and infinity become null."""
+    line = orjson.dumps(
+        {"type": type, "data": data},
+        option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE,
+    )
+    _lines.write(line)
+
+
+def attach_to_parent() -> None:
+    """Die when the supervisor named by RESNETD_PARENT_PID dies, however it dies. Without the variable, do nothing.
+
+    Linux sends the signal when the *thread* that started this process ends, so the supervisor starts it from a
+    thread that outlives it. A supervisor that was gone before the call is noticed by the changed parent.
+    """
+    expected = os.environ.get(PARENT_PID)
+    if not expected:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), "prctl")
+    if os.getppid() != int(expected):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(main: Callable[[Stop], None]) -> int:
+    """Run a job to its exit code. What `main` raises becomes an `error` line; an unknown exception is a crash (1)."""
+    attach_to_parent()
+    _lines.take_stdout()
+    stop = Stop().listen()
+    try:
+        main(stop)
+    except JobStopped:
+        return STOPPED
+    except JobRefused as refusal:
+        emit("error", {"code": refusal.code, "message": refusal.message, "hint": refusal.hint})
+        return REFUSED
+    except OSError as error:
+        traceback.print_exc()
+        if error.errno not in _DISK_FULL_ERRNOS:
+            return 1
+        emit(
+            "error",
+            {"code": "disk_full", "message": "the disk is full", "hint": "free space, then start the job again"},
+        )
+        return DISK_FULL
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return DONE
