@@ -8,7 +8,7 @@ import logging
 from typing import Any
 
 from celery import Celery
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 from redis import RedisError
 
@@ -64,7 +64,7 @@ def settings(redis_url: str) -> dict[str, Any]:
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_create_missing_queues": False,
-        "task_queues": [Queue(queue(lane)) for lane in Lane],
+        "task_queues": [Queue(queue(lane), Exchange(queue(lane)), routing_key=queue(lane)) for lane in Lane],
         "task_default_queue": queue(Lane.DEVICE),
         "enable_utc": True,
     }

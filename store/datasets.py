@@ -2,7 +2,8 @@
 
 `dataset.json` describes the dataset and is written last: where it lies, the dataset is whole. `data/` holds for each
 split `<split>.labels.npy` int64 (N,) and either `<split>.images.npy` uint8 (N, H, W, C), where all images share size
-and mode, or the files as they came, end to end, in `<split>.blob` with `<split>.index.npy` int64 (N, 2) = offset, length.
+and mode, or the files as they came, end to end, in `<split>.blob` with `<split>.index.npy` int64 (N, 2): offset and
+length.
 """
 
 import mmap

@@ -12,7 +12,7 @@ def main() -> None:
     settings = Settings()
     configure(settings.log_level, part="worker")
     layout = Layout(settings.data).create()
-    options = ["worker", "--pool", "prefork", "--concurrency", "2", "--without-gossip", "--without-mingle"]
+    options = ["--quiet", "worker", "--pool", "prefork", "--concurrency", "2", "--without-gossip", "--without-mingle"]
     options += ["--loglevel", settings.log_level, "--hostname", "resnetd@%h"]
     build(settings, layout).worker_main(options)
 

@@ -1,11 +1,11 @@
 """The supervisor tells the ledger truthfully what became of a job's process, whatever that does."""
 
-import os
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from waiting import gone, started, wait_for
 
 from jobs import keys
 from jobs.ledger import Ledger
@@ -46,28 +46,6 @@ def run(ledger, layout, monkeypatch, tmp_path):
         return ledger.get(job_id)
 
     return go
-
-
-def wait_for(condition, seconds=10.0):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.01)
-
-
-def started(layout, job_id, claim=1):
-    """Wait until a claim's process runs; its pid."""
-    path = layout.job(job_id) / f"pid-{claim}"
-    wait_for(lambda: path.exists() and path.read_text())
-    return int(path.read_text())
-
-
-def gone(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
 
 
 def events(ledger, job_id):

@@ -10,7 +10,9 @@ from pathlib import Path
 import orjson
 
 from store.files import write_json
+from store.process import attach_to_parent
 
+attach_to_parent()
 run_dir, claim = Path(sys.argv[1]), int(sys.argv[3])
 spec = orjson.loads((run_dir / "spec.json").read_bytes())
 

@@ -1,0 +1,36 @@
+"""Waiting for what a test expects, and no longer."""
+
+import os
+import time
+from collections.abc import Callable
+
+from jobs.ledger import Ledger
+from jobs.model import Job
+from store.layout import Layout
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.01)
+
+
+def started(layout: Layout, job_id: str, claim: int = 1) -> int:
+    """Wait until a claim's process runs; its pid."""
+    path = layout.job(job_id) / f"pid-{claim}"
+    wait_for(lambda: path.exists() and path.read_text())
+    return int(path.read_text())
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def ended(ledger: Ledger, job_id: str, seconds: float = 30.0) -> Job:
+    wait_for(lambda: ledger.get(job_id).ended, seconds)
+    return ledger.get(job_id)
