@@ -21,11 +21,9 @@ from store.datasets import (
     MAX_SIZES,
     SPLITS,
     Dataset,
-    ImageSummary,
     Report,
     Source,
     SplitName,
-    SplitSummary,
 )
 
 MAX_ARRAY_BYTES = 4 * 2**30  # more pixels than this stay in their files, which are about ten times smaller
@@ -143,8 +141,13 @@ class DatasetWriter:
         self._pixels = None
         self._spool_path("pixels").unlink()
 
-    def assign_splits(self) -> bool:
-        """Settle the split of every sample. True where the test split had to be taken from the training images.
+    @property
+    def has_splits(self) -> bool:
+        """Whether any sample came with its split."""
+        return any(entry.split for entry in self._entries)
+
+    def assign_splits(self) -> str | None:
+        """Settle the split of every sample; the first key of the images that became a test split only here, or None.
 
         Samples without a split are training images; where no sample is for testing, the content decides who is.
         """
@@ -152,12 +155,12 @@ class DatasetWriter:
         for entry in self._entries:
             entry.split = entry.split or "train"
         if "test" in given:
-            return False
+            return None
         train = [entry for entry in self._entries if entry.split == "train"]
         chosen = split_by_content([entry.label for entry in train], [entry.digest for entry in train])
         for entry, split in zip(train, chosen, strict=True):
             entry.split = split
-        return "train" in given
+        return min((entry.key for entry in train if entry.split == "test"), default=None)
 
     def counts(self, classes: int) -> dict[SplitName, list[int]]:
         """Images per class of each split that has any."""
@@ -195,20 +198,15 @@ class DatasetWriter:
                 "created_at": datetime.now(UTC),
                 "source": source,
                 "classes": tuple(classes),
-                "splits": {
-                    split: SplitSummary(images=sum(per_class), per_class=tuple(per_class))
-                    for split, per_class in counts.items()
+                "splits": {split: {"images": sum(n), "per_class": n} for split, n in counts.items()},
+                "image": {
+                    "sizes": dict(self._sizes.most_common(MAX_SIZES)),
+                    "modes": dict(self._modes.most_common()),
+                    "uniform": self.keeps_pixels,
+                    "height": height,
+                    "width": width,
+                    "channels": channels,
                 },
-                "image": ImageSummary.model_validate(
-                    {
-                        "sizes": dict(self._sizes.most_common(MAX_SIZES)),
-                        "modes": dict(self._modes.most_common()),
-                        "uniform": self.keeps_pixels,
-                        "height": height,
-                        "width": width,
-                        "channels": channels,
-                    }
-                ),
                 "report": report,
             }
         )

@@ -22,11 +22,11 @@ from store.files import fsync_dir, fsync_tree, write_atomic
 DESCRIPTOR = "dataset.json"
 DATA = "data"
 UPLOAD = "upload"
-SPLITS = ("train", "val", "test")
 MAX_LISTED = 1000  # entries of one list of a report
 MAX_SIZES = 20  # image sizes told in a descriptor
 
 SplitName = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
 class _Frozen(BaseModel):
@@ -90,7 +90,7 @@ class Report(_Frozen):
 
 
 class Dataset(_Frozen):
-    """dataset.json. `digest` depends on classes, splits and the images' bytes alone, not on the archive around them."""
+    """dataset.json. `digest` tells classes, splits and the images' bytes in order, not the archive around them."""
 
     id: str = Field(pattern=r"^ds_[A-Za-z0-9_-]+$")
     name: str

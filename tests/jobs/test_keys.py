@@ -10,7 +10,7 @@ def test_every_key_that_the_scripts_write_is_named_in_keys(ledger):
     ledger.claim(Lane.DEVICE, owner="o", token="t")
     running = set(ledger.redis.scan_iter("*"))
     ledger.cancel(job_id)
-    (job, _), = ledger.leases()
+    ((job, _),) = ledger.leases()
     ledger.expire(job, owner_is_dead=True)
     ended = set(ledger.redis.scan_iter("*"))
     always = {keys.job(job_id), keys.events(job_id), keys.ALL, keys.LAST_CREATED, keys.idempotency("scope")}

@@ -182,7 +182,7 @@ def test_a_stop_in_good_order_requeues_without_counting(ledger):
 def test_a_lease_is_taken_away_only_when_it_is_past_or_its_owner_is_dead(ledger):
     submit(ledger)
     held = claim(ledger)
-    (job, _), = ledger.leases()
+    ((job, _),) = ledger.leases()
     assert not ledger.expire(job, owner_is_dead=False)
     ledger.redis.zadd(keys.LEASES, {held.job_id: 1})
     assert ledger.expire(job, owner_is_dead=False)
@@ -190,7 +190,7 @@ def test_a_lease_is_taken_away_only_when_it_is_past_or_its_owner_is_dead(ledger)
     assert not ledger.expire(job, owner_is_dead=True)  # it is nobody's any more
     due_now(ledger, held.job_id)
     claim(ledger, token="next")
-    (job, _), = ledger.leases()
+    ((job, _),) = ledger.leases()
     assert ledger.expire(job, owner_is_dead=True)
 
 
@@ -198,7 +198,7 @@ def test_a_cancelling_job_whose_worker_died_ends_cancelled(ledger):
     job_id = submit(ledger)
     claim(ledger)
     ledger.cancel(job_id)
-    (job, _), = ledger.leases()
+    ((job, _),) = ledger.leases()
     assert ledger.expire(job, owner_is_dead=True)
     assert ledger.state(job_id) is State.CANCELLED
 

@@ -4,8 +4,10 @@ import orjson
 
 from jobs import keys, owner
 from jobs.doorbell import Doorbell
+from jobs.ledger import Ledger
 from jobs.model import Kind, Lane, State
 from jobs.reconciler import reconcile
+from jobs.redis import connect
 
 
 def test_it_rings_for_what_is_due_and_not_twice(ledger, layout, redis_url):
@@ -47,8 +49,5 @@ def test_it_writes_what_has_ended_beside_its_artifacts(ledger, layout, redis_url
 
 
 def test_redis_away_is_survived(ledger, layout, tmp_path):
-    from jobs.ledger import Ledger
-    from jobs.redis import connect
-
     nowhere = f"unix://{tmp_path}/none.sock"
     reconcile(Ledger(connect(nowhere)), Doorbell(nowhere), layout)

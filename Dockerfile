@@ -1,0 +1,54 @@
+# syntax=docker/dockerfile:1
+# One file, two images. CUDA (the default; the locked wheels bring their own CUDA libraries, the host its driver):
+#     docker build -t resnetd .
+# CPU only, from an index that has the same version of torch without CUDA. That build of torch has other hashes, so it
+# is taken by version; everything else stays locked by hash:
+#     docker build -t resnetd:cpu --build-arg VARIANT=cpu --build-arg CPU_PIP_OPTIONS="--index-url <index of CPU wheels>" .
+
+ARG PYTHON=3.12
+ARG VARIANT=cuda
+
+FROM python:${PYTHON}-slim AS locked
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
+RUN python -m venv /opt/resnetd
+ENV PATH=/opt/resnetd/bin:$PATH
+WORKDIR /src
+COPY requirements.txt ./
+
+FROM locked AS install-cuda
+RUN pip install --require-hashes -r requirements.txt
+
+FROM locked AS install-cpu
+ARG CPU_PIP_OPTIONS=""
+COPY deploy/without_cuda.py ./
+RUN python without_cuda.py requirements.txt rest.txt torch.txt \
+ && pip install ${CPU_PIP_OPTIONS} --no-deps -r torch.txt \
+ && pip install --require-hashes --no-deps -r rest.txt
+
+FROM install-${VARIANT} AS build
+COPY pyproject.toml README.md ./
+COPY app app
+COPY jobs jobs
+COPY models models
+COPY resnetd resnetd
+COPY store store
+COPY worker worker
+RUN pip install --no-deps --no-build-isolation . && pip check
+
+FROM python:${PYTHON}-slim
+RUN groupadd --gid 10001 resnetd \
+ && useradd --uid 10001 --gid resnetd --home-dir /var/lib/resnetd --create-home --shell /usr/sbin/nologin resnetd
+COPY --from=build /opt/resnetd /opt/resnetd
+ENV PATH=/opt/resnetd/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    RESNETD_DATA=/var/lib/resnetd \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER resnetd
+WORKDIR /var/lib/resnetd
+VOLUME /var/lib/resnetd
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["resnetd"]
+CMD ["--help"]

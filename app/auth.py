@@ -1,0 +1,102 @@
+"""Who may call what: each route names its scope with `needs`, and a test holds that none goes without.
+
+On a loopback address no key is needed, but a wrong key is still refused, and a request without one must be for a
+loopback host name and from a loopback page: a foreign page in the same browser gets nothing done (DNS rebinding, CSRF).
+"""
+
+import ipaddress
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+from fastapi import Request, Security
+from fastapi.params import Depends
+from fastapi.security import HTTPBearer
+
+from app.problems import ForbiddenError, UnauthorizedError
+from store.keys import KeyRing, Scope
+
+bearer = HTTPBearer(auto_error=False, description="A key made by `resnetd keys create`; not needed on loopback.")
+_HINT = "Send `Authorization: Bearer <key>`; make one with `resnetd keys create --scope predict|train|admin`."
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as in a URL or a setting, is this machine and nobody else can reach it."""
+    name = host.strip("[]").rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _host_name(address: str) -> str:
+    try:
+        return urlsplit(address if "//" in address else f"//{address}").hostname or ""
+    except ValueError:
+        return ""
+
+
+class Gate:
+    """Decides about one request's headers."""
+
+    def __init__(self, keys: KeyRing, *, keyless: bool) -> None:
+        self._keys = keys
+        self._keyless = keyless
+
+    def check(self, scope: Scope, *, authorization: str | None, host: str | None, origin: str | None) -> None:
+        """Raises UnauthorizedError (no or unknown key), ForbiddenError (scope too small, foreign host or origin)."""
+        if authorization is None:
+            if not self._keyless:
+                raise UnauthorizedError("key_missing", "This server needs an API key.", hint=_HINT)
+            self._check_local(host, origin)
+            return
+        kind, _, secret = authorization.partition(" ")
+        key = self._keys.find(secret.strip()) if kind.lower() == "bearer" else None
+        if key is None:
+            raise UnauthorizedError("key_unknown", "The API key is not known here.", hint=_HINT)
+        if not key.scope.includes(scope):
+            raise ForbiddenError(
+                "scope_missing",
+                f"This needs the scope `{scope}`; the key has `{key.scope}`.",
+                hint=f"Make a key with `resnetd keys create --scope {scope}`.",
+            )
+
+    @staticmethod
+    def _check_local(host: str | None, origin: str | None) -> None:
+        for header, value in (("Host", host), ("Origin", origin)):
+            if value is not None and not is_loopback(_host_name(value)):
+                raise ForbiddenError(
+                    "foreign_host",
+                    f"Without a key this server answers requests of this machine only; {header} is another one.",
+                    hint="Call it as localhost, or send an API key.",
+                )
+
+
+def _checker(scope: Scope) -> Callable[[Request], Awaitable[None]]:
+    async def check(request: Request) -> None:
+        headers = request.headers
+        gate: Gate = request.app.state.edge.gate
+        gate.check(
+            scope, authorization=headers.get("authorization"), host=headers.get("host"), origin=headers.get("origin")
+        )
+
+    check.scope = scope  # type: ignore[attr-defined]  # read by the test that every route has a scope
+    return check
+
+
+_CHECKERS = {scope: _checker(scope) for scope in Scope}
+
+
+def needs(scope: Scope) -> list[Depends]:
+    """The dependencies of a route that asks for `scope`: the check, and the scheme that OpenAPI shows."""
+    return [Depends(_CHECKERS[scope]), Security(bearer)]
+
+
+def scope_of(route: object) -> Scope | None:
+    """The scope that a route declared, None where it did not."""
+    for dependency in getattr(route, "dependencies", ()):
+        scope = getattr(dependency.dependency, "scope", None)
+        if isinstance(scope, Scope):
+            return scope
+    return None

@@ -1,0 +1,86 @@
+"""Request bodies: counted while they arrive, read by strict JSON, checked against a model that forbids the unknown."""
+
+import difflib
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import anyio.to_thread
+import orjson
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from starlette.requests import Request
+
+from app.problems import BadRequestError, InvalidError, TooLargeError, field_errors
+
+MAX_JSON_BYTES = 1_000_000  # requests of JSON alone: jobs, aliases
+_PARSE_IN_THREAD = 256 * 1024  # bytes from which parsing would be felt by other requests
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def check_length(request: Request, limit: int, *, hint: str) -> None:
+    """Refuse by Content-Length, before anything is read. Raises TooLargeError."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large(limit, hint=hint)
+
+
+def too_large(limit: int, *, hint: str) -> TooLargeError:
+    return TooLargeError("body_too_large", f"The body is larger than {limit:,} bytes.", hint=hint)
+
+
+async def stream(request: Request, limit: int, *, hint: str) -> AsyncIterator[bytes]:
+    """The body's pieces as they arrive. Raises TooLargeError as soon as there are more than `limit` bytes."""
+    check_length(request, limit, hint=hint)
+    total = 0
+    async for piece in request.stream():
+        total += len(piece)
+        if total > limit:
+            raise too_large(limit, hint=hint)
+        if piece:
+            yield piece
+
+
+async def read(request: Request, limit: int, *, hint: str) -> bytes:
+    """The whole body, at most `limit` bytes."""
+    return b"".join([piece async for piece in stream(request, limit, hint=hint)])
+
+
+async def parse_json(body: bytes) -> Any:  # noqa: ANN401 - anything that JSON can hold
+    """Strict JSON: no NaN, no endless nesting. Raises BadRequestError."""
+    try:
+        if len(body) > _PARSE_IN_THREAD:
+            return await anyio.to_thread.run_sync(orjson.loads, body)
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequestError("invalid_json", f"The body is not JSON: {error}.", hint=_json_hint(body)) from error
+
+
+def _json_hint(body: bytes) -> str:
+    return "Send a JSON object in UTF-8." if body else "The body is empty; send a JSON object."
+
+
+def validate(model: type[Model], value: object) -> Model:
+    """`value` as `model`. Raises InvalidError, which points at each wrong field and names the nearest known one."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False, include_input=False)
+        errors = field_errors(details, place="body")
+        text = "; ".join(f"{item['pointer']}: {item['detail']}" for item in errors)
+        raise InvalidError("invalid_request", text, hint=_hint(model, details), errors=errors) from error
+
+
+def _hint(model: type[BaseModel], details: list[ErrorDetails]) -> str:
+    known = list(model.model_fields)
+    for detail in details:
+        if detail["type"] == "extra_forbidden" and len(detail["loc"]) == 1:
+            near = difflib.get_close_matches(str(detail["loc"][0]), known, n=1, cutoff=0.5)
+            return (f"Did you mean `{near[0]}`? " if near else "") + f"Fields: {', '.join(known)}."
+    return f"Fields: {', '.join(known)}; /openapi.json has an example."
+
+
+async def read_model(request: Request, model: type[Model]) -> Model:
+    """The JSON body as `model`."""
+    body = await read(request, MAX_JSON_BYTES, hint="This request is a small JSON object.")
+    return validate(model, await parse_json(body))

@@ -1,0 +1,61 @@
+"""`python -m app.fleet`: starts and watches the engines of one data directory. Settings come from the environment."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+
+from app.fleet.fleet import Fleet
+from app.fleet.server import listen
+from store import logs
+from store.layout import Layout
+from store.process import attach_to_parent
+from store.settings import Settings
+
+log = logging.getLogger("app.fleet")
+
+
+def main() -> int:
+    attach_to_parent()
+    os.umask(0o077)
+    settings = Settings()
+    logs.configure(settings.log_level, part="fleet")
+    layout = Layout(settings.data).create()
+    with (layout.locks / "fleet.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.error("another fleet serves this data directory", extra={"data": str(layout.root)})  # noqa: TRY400
+            return 1
+        asyncio.run(_serve(layout, settings))
+    return 0
+
+
+async def _serve(layout: Layout, settings: Settings) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    for stale in (*layout.run.glob("engine-*.sock"), layout.fleet_socket, layout.routes):  # of a fleet that was killed
+        stale.unlink(missing_ok=True)
+    fleet = Fleet(layout, settings)
+    running = asyncio.create_task(fleet.run())
+    server = await listen(fleet, layout.fleet_socket)
+    log.info("the fleet runs", extra={"data": str(layout.root), "default": settings.model})
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if running.done():
+            running.result()  # raises: whoever started the fleet starts it again
+    finally:
+        running.cancel()
+        server.close()
+        await fleet.stop()
+        layout.fleet_socket.unlink(missing_ok=True)
+        log.info("the fleet stopped")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""fleet.sock: one line of JSON in, one out, as often as the client likes."""
+
+import asyncio
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from app.fleet.fleet import Fleet, NoRoom
+from app.inference.routes import EngineState
+from models.catalog import ModelNotFound
+
+
+class Ensure(BaseModel):
+    """Load a model version and tell when it is ready."""
+
+    model_config = ConfigDict(frozen=True)
+
+    op: Literal["ensure"]
+    model: str
+    version: int
+
+
+async def listen(fleet: Fleet, socket: Path) -> asyncio.Server:
+    """Answer `ensure` with `{"state": "ready", "socket": …}` or `{"state": "failed", "reason": …}`."""
+
+    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                writer.write(orjson.dumps(await _answer(fleet, line)) + b"\n")
+                await writer.drain()
+        except (ConnectionError, ValueError):  # gone, or a line longer than any of ours
+            pass
+        except asyncio.CancelledError:  # the loop ends; asyncio's streams would log it as an error
+            pass
+        finally:
+            writer.close()
+
+    return await asyncio.start_unix_server(connection, socket)
+
+
+async def _answer(fleet: Fleet, line: bytes) -> dict[str, Any]:
+    try:
+        asked = Ensure.model_validate_json(line)
+        route = await fleet.ensure(asked.model, asked.version)
+    except (ValidationError, ModelNotFound, NoRoom) as error:
+        return {"state": EngineState.FAILED, "reason": str(error)}
+    return {"state": route.state, "socket": route.socket, "reason": route.reason}

@@ -1,0 +1,180 @@
+"""From a request to images: a raw body, a multipart form with any number of files, or JSON with base64.
+
+Each way ends in the same `ImagesIn`. An image that cannot be taken (too large, bad base64) keeps its place with an
+error of its own, so that one bad image does not sink the others.
+"""
+
+import binascii
+from base64 import b64decode
+from dataclasses import dataclass, field
+
+import anyio.to_thread
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+
+from app import bodies
+from app.multipart import Event, MultipartReader, PartBegin, PartData, plain_filename
+from app.problems import InvalidError, wrong
+from app.services.classification import ImageIn
+from store.settings import Settings
+
+_MAX_FIELD_BYTES = 1024
+_FIELDS = ("top_k", "model")
+_ANYTHING = ("", "application/x-www-form-urlencoded")  # what curl sends when nobody said what it is
+
+
+class JsonImage(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    b64: str = Field(description="The image file, base64; a `data:` URL is taken too.")
+    filename: str | None = Field(None, max_length=200)
+
+
+class JsonImages(BaseModel):
+    """A classification request as JSON."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        json_schema_extra={"examples": [{"images": [{"b64": "iVBORw0KGgo…"}], "top_k": 2}]},
+    )
+
+    images: list[JsonImage] = Field(min_length=1)
+    top_k: int | None = Field(None, ge=1)
+    model: str | None = Field(None, max_length=200)
+
+
+@dataclass
+class ImagesIn:
+    images: list[ImageIn] = field(default_factory=list)
+    top_k: int | None = None
+    model: str | None = None
+
+
+async def read_images(request: Request, settings: Settings) -> ImagesIn:
+    """Raises TooLargeError, BadRequestError, InvalidError."""
+    content_type = request.headers.get("content-type", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    hint = f"RESNETD_MAX_REQUEST_BYTES is {settings.max_request_bytes:,}; send fewer images in one request."
+    if kind == "multipart/form-data":
+        found = await _from_form(request, content_type, settings, hint)
+    else:
+        body = await bodies.read(request, settings.max_request_bytes, hint=hint)
+        if kind == "application/json" or kind.endswith("+json") or (kind in _ANYTHING and body[:1] == b"{"):
+            found = await _from_json(body, settings)
+        else:
+            found = ImagesIn([_checked(body, None, settings)] if body else [])
+    if not found.images:
+        raise InvalidError(
+            "no_image",
+            "The request holds no image.",
+            hint='`curl -T cat.jpg …`, `curl -F file=@cat.jpg …` or JSON {"images":[{"b64":"…"}]}.',
+        )
+    if len(found.images) > settings.max_images_per_request:
+        raise _too_many(settings)
+    return found
+
+
+def _too_many(settings: Settings) -> InvalidError:
+    limit = settings.max_images_per_request
+    return InvalidError("too_many_images", f"At most {limit} images a request.", hint="Send several requests.")
+
+
+def _checked(data: bytes, filename: str | None, settings: Settings) -> ImageIn:
+    if not data:
+        return ImageIn(b"", filename, ("empty_image", "The file is empty.", "Send the image file's bytes."))
+    if len(data) > settings.max_image_bytes:
+        return ImageIn(b"", filename, _oversized(settings))
+    return ImageIn(data, filename)
+
+
+def _oversized(settings: Settings) -> tuple[str, str, str]:
+    limit = settings.max_image_bytes
+    return (
+        "image_too_large",
+        f"The image file is larger than {limit:,} bytes.",
+        "Scale it down; networks see few pixels.",
+    )
+
+
+async def _from_json(body: bytes, settings: Settings) -> ImagesIn:
+    asked = bodies.validate(JsonImages, await bodies.parse_json(body))
+    if len(asked.images) > settings.max_images_per_request:
+        raise _too_many(settings)
+
+    def decode_all() -> list[ImageIn]:
+        return [_from_base64(image, settings) for image in asked.images]
+
+    images = await anyio.to_thread.run_sync(decode_all) if len(body) > 256 * 1024 else decode_all()
+    return ImagesIn(images, asked.top_k, asked.model)
+
+
+def _from_base64(image: JsonImage, settings: Settings) -> ImageIn:
+    filename = None if image.filename is None else plain_filename(image.filename)
+    text = image.b64
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    if len(text) > settings.max_image_bytes * 4 // 3 + 4:
+        return ImageIn(b"", filename, _oversized(settings))
+    try:
+        data = b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        hint = "Standard base64 with padding, without line breaks: `base64 -w0 cat.jpg`."
+        return ImageIn(b"", filename, ("invalid_base64", f"Not base64: {error}.", hint))
+    return _checked(data, filename, settings)
+
+
+async def _from_form(request: Request, content_type: str, settings: Settings, hint: str) -> ImagesIn:
+    reader = MultipartReader(content_type, max_parts=settings.max_images_per_request + len(_FIELDS))
+    form = _Form(settings)
+    async for piece in bodies.stream(request, settings.max_request_bytes, hint=hint):
+        for event in reader.feed(piece):
+            form.take(event)
+    reader.close()
+    return form.found
+
+
+class _Form:
+    """Collects a form's parts: every file is an image whatever its field is called; top_k and model are fields."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.found = ImagesIn()
+        self._settings = settings
+        self._part = PartBegin("", None, "")
+        self._data = bytearray()
+
+    def take(self, event: Event) -> None:
+        if isinstance(event, PartBegin):
+            self._part = event
+            self._data = bytearray()
+            if not event.is_file and event.name not in _FIELDS:
+                raise InvalidError(
+                    "unknown_field",
+                    f"The form's field {event.name[:50]!r} is neither a file nor one of {', '.join(_FIELDS)}.",
+                    hint="Send files with a file name: `curl -F image=@cat.jpg …`.",
+                )
+        elif isinstance(event, PartData):
+            # One byte too many is enough to know; the rest of an oversized part is dropped as it comes.
+            limit = self._settings.max_image_bytes if self._part.is_file else _MAX_FIELD_BYTES
+            self._data += event.data[: limit + 1 - len(self._data)]
+        elif self._part.is_file:
+            self.found.images.append(_checked(bytes(self._data), self._part.filename, self._settings))
+        else:
+            self._set(self._part.name, self._data.decode("utf-8", "replace").strip())
+
+    def _set(self, name: str, text: str) -> None:
+        if name == "model":
+            self.found.model = text[:200] or None
+            return
+        try:
+            self.found.top_k = int(text[:20])
+        except ValueError:
+            self.found.top_k = 0
+        if self.found.top_k < 1:
+            detail = "Input should be a whole number of at least 1"
+            raise InvalidError(
+                "invalid_request",
+                f"#/top_k: {detail}",
+                hint="top_k is how many labels you want for each image.",
+                errors=wrong("#/top_k", detail),
+            )

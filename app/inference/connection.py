@@ -1,0 +1,81 @@
+"""One persistent connection to an engine, shared by any number of requests at once."""
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from app.inference.protocol import frame, read_frame
+
+
+class ConnectionLost(ConnectionError):
+    """The engine's end is gone. Whether it did the work is unknown and harmless: asking again changes nothing."""
+
+
+class Connection:
+    """Sends requests, hands each its own answer by id, and tells the engine of those that nobody waits for any more."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._ids = itertools.count(1)
+        self._pending: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._reading = asyncio.create_task(self._read(reader))
+
+    @classmethod
+    async def open(cls, socket: str) -> "Connection":
+        """Raises OSError where no engine listens."""
+        return cls(*await asyncio.open_unix_connection(socket))
+
+    @property
+    def closed(self) -> bool:
+        return self._reading.done()
+
+    async def request(self, op: str, fields: dict[str, Any], payload: Sequence[bytes] = ()) -> dict[str, Any]:
+        """The engine's answer. Raises ConnectionLost. A caller that is cancelled meanwhile cancels the work too."""
+        if self.closed:
+            raise ConnectionLost("the engine has closed the connection")
+        number = next(self._ids)
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._pending[number] = answer
+        try:
+            header = frame({"id": number, "op": op, **fields}, payload_length=sum(map(len, payload)))
+            self._writer.writelines([header, *payload])
+            await self._writer.drain()
+            return await answer
+        except asyncio.CancelledError:
+            if not self._writer.is_closing():
+                self._writer.write(frame({"id": number, "op": "cancel"}))
+            raise
+        except ConnectionLost:
+            raise
+        except OSError as error:
+            raise ConnectionLost(str(error)) from error
+        finally:
+            del self._pending[number]
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # seen, also where the write failed first
+
+    async def close(self) -> None:
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        reason = "the engine has closed the connection"
+        try:
+            while True:
+                header, _ = await read_frame(reader)
+                answer = orjson.loads(header)
+                waiting = self._pending.get(answer["id"])
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(answer)
+        except (asyncio.IncompleteReadError, OSError):
+            pass
+        except ValueError as error:
+            reason = f"the engine does not speak the protocol: {error}"
+        finally:
+            self._writer.close()
+            for waiting in self._pending.values():
+                if not waiting.done():
+                    waiting.set_exception(ConnectionLost(reason))

@@ -1,0 +1,37 @@
+"""What can go wrong between the HTTP edge and an engine.
+
+InferenceError
+├── EngineUnavailable    no engine answers for this model                       503
+│   └── EngineStarting   one is being started; it is worth asking again soon    503, Retry-After
+├── EngineOverloaded     it holds as many images as it may                      503, Retry-After
+├── DeadlineExceeded     the time that the request had is over                  504
+└── EngineFailed         it could not compute an answer                         500
+
+`models.catalog.ModelNotFound` is raised for a model that does not exist.
+"""
+
+
+class InferenceError(Exception):
+    """`retry_after`: seconds after which it is worth asking again; None where waiting does not help."""
+
+    retry_after: int | None = None
+
+
+class EngineUnavailable(InferenceError):
+    retry_after = 5
+
+
+class EngineStarting(EngineUnavailable):
+    retry_after = 2
+
+
+class EngineOverloaded(InferenceError):
+    retry_after = 1
+
+
+class DeadlineExceeded(InferenceError):
+    retry_after = 1
+
+
+class EngineFailed(InferenceError):
+    """The answer would not have been a number, or the engine met an error of its own."""

@@ -1,0 +1,58 @@
+"""The HTTP application: settings in, ASGI application out. Never imports torch."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
+
+from app import handlers
+from app.inference.client import Engines
+from app.middleware import Envelope
+from app.routes import classification, datasets, jobs, models, system
+from app.schemas.common import Problem
+from app.state import build
+from store.settings import Settings
+
+_DESCRIPTION = "Trains residual networks and serves them. Errors are RFC 9457 problems with `code` and `hint`."
+
+
+def create_app(settings: Settings, *, engines: Engines | None = None) -> FastAPI:
+    """One HTTP process's application. `engines`: another way to reach engines than through this machine's fleet."""
+    state = build(settings, engines=engines)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with state.running():
+            yield
+
+    app = FastAPI(
+        title="resnetd",
+        version=system.VERSION,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.edge = state
+    app.add_middleware(Envelope, metrics=state.metrics)
+    handlers.install(app)
+    for room in (system, classification, datasets, jobs, models):
+        app.include_router(room.router)
+    _describe_problems(app)
+    return app
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Put the problem's schema into the OpenAPI document, to which every route's errors refer."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        _, defined = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
+        schemas.update(defined["$defs"])
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document

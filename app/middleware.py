@@ -1,0 +1,92 @@
+"""The outermost layer of every request: its id, its log line, its metrics, and an answer when code failed."""
+
+import logging
+import re
+import time
+from uuid import uuid4
+
+import orjson
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.metrics import Metrics
+from app.problems import ProblemError, document
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=-]{1,128}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+_QUIET = frozenset({"/livez", "/readyz", "/metrics"})
+_access = logging.getLogger("resnetd.access")
+_errors = logging.getLogger("resnetd.errors")
+
+
+def request_id_for(headers: list[tuple[bytes, bytes]]) -> str:
+    """The client's X-Request-ID where it is short and plain, else a new one."""
+    for name, value in headers:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return value.decode()
+    return f"req_{uuid4().hex}"
+
+
+class Envelope:
+    """Pure ASGI, so that a disconnect reaches whoever awaits `receive` and bodies stream through untouched."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = scope["request_id"] = request_id_for(scope["headers"])
+        status = 0
+
+        async def send_marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", request_id.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_marked)
+        except Exception:
+            _errors.exception("a request failed", extra={"request_id": request_id, "path": scope["path"]})
+            if status:  # the head is out; cutting the connection is the only honest end
+                raise
+            await _send_failure(scope, send_marked, request_id)
+        finally:
+            self._record(scope, status, time.perf_counter() - started)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self.metrics.requests.labels(method, route, str(status)).inc()
+        self.metrics.duration.labels(method, route).observe(seconds)
+        fields = {
+            "request_id": scope["request_id"],
+            "method": method,
+            "path": scope["path"],
+            "route": route,
+            "status": status,
+            "milliseconds": round(seconds * 1000, 2),
+            "client": scope["client"][0] if scope.get("client") else None,
+        }
+        level = logging.DEBUG if route in _QUIET else logging.INFO
+        _access.log(level, "request", extra=fields)
+
+
+async def _send_failure(scope: Scope, send: Send, request_id: str) -> None:
+    problem = ProblemError(
+        "internal_error",
+        "The server failed to answer this request; the log has the reason under the request id.",
+        hint="Report the request_id. Repeating the request is safe where it carries an Idempotency-Key.",
+    )
+    body = orjson.dumps(document(problem, instance=scope["path"], request_id=request_id))
+    headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 500, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,128 @@
+"""Every refusal of the HTTP interface, as RFC 9457 problem details.
+
+    ProblemError
+    ├── InvalidError      422  the request is understood and wrong
+    ├── BadRequestError   400  the request cannot be read
+    ├── UnauthorizedError 401  ForbiddenError 403
+    ├── NotFoundError     404  MethodError 405
+    ├── ConflictError     409  the right request in the wrong state
+    ├── TooLargeError     413
+    ├── UnavailableError  503  come back later (Retry-After)
+    └── DeadlineError     504
+
+Services raise these; nothing here knows a web framework.
+"""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, TypedDict
+
+
+class FieldError(TypedDict):
+    """One wrong field: `pointer` is `#/a/b` (RFC 6901) in a JSON body, else `/query/name`, `/path/name`, …"""
+
+    pointer: str
+    detail: str
+
+
+def wrong(pointer: str, detail: str) -> list[FieldError]:
+    """The `errors` of a problem with one wrong field."""
+    return [{"pointer": pointer, "detail": detail}]
+
+
+class ProblemError(Exception):
+    """A refusal that a client can act on. `code` is stable and machine-readable, `hint` says what to do instead."""
+
+    status: int = 500
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        hint: str | None = None,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.hint = hint
+        self.errors = list(errors)
+        self.headers = dict(headers or {})
+        if status is not None:
+            self.status = status
+
+
+class BadRequestError(ProblemError):
+    status = 400
+
+
+class UnauthorizedError(ProblemError):
+    status = 401
+
+    def __init__(self, code: str, detail: str, *, hint: str) -> None:
+        super().__init__(code, detail, hint=hint, headers={"WWW-Authenticate": 'Bearer realm="resnetd"'})
+
+
+class ForbiddenError(ProblemError):
+    status = 403
+
+
+class NotFoundError(ProblemError):
+    status = 404
+
+
+class ConflictError(ProblemError):
+    status = 409
+
+
+class TooLargeError(ProblemError):
+    status = 413
+
+
+class InvalidError(ProblemError):
+    status = 422
+
+
+class UnavailableError(ProblemError):
+    status = 503
+
+    def __init__(self, code: str, detail: str, *, hint: str, retry_after: int = 2) -> None:
+        super().__init__(code, detail, hint=hint, headers={"Retry-After": str(retry_after)})
+
+
+class DeadlineError(ProblemError):
+    status = 504
+
+
+def document(problem: ProblemError, *, instance: str, request_id: str) -> dict[str, Any]:
+    """The body of a problem answer."""
+    return {
+        "type": f"urn:resnetd:problem:{problem.code}",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": instance,
+        "code": problem.code,
+        "request_id": request_id,
+        "hint": problem.hint,
+        "errors": problem.errors,
+    }
+
+
+def pointer(location: Sequence[int | str]) -> str:
+    """The pointer of a pydantic error location: `("body", "a", 0)` → `#/a/0`, `("query", "k")` → `/query/k`."""
+    place = location[0] if location else "body"
+    steps = [str(step).replace("~", "~0").replace("/", "~1") for step in location[1:]]
+    return "/".join(["#", *steps]) if place == "body" else "/".join(["", str(place), *steps])
+
+
+def field_errors(errors: Sequence[Mapping[str, Any]], *, place: str | None = None) -> list[FieldError]:
+    """Pydantic's errors as `errors[]`; `place` goes in front of each location. Values that were sent are left out."""
+    found: list[FieldError] = []
+    for error in errors[:20]:
+        location = tuple(error["loc"]) if place is None else (place, *error["loc"])
+        found.append({"pointer": pointer(location), "detail": str(error["msg"])})
+    return found

@@ -1,0 +1,80 @@
+"""What probes, scrapers and newcomers ask. Only /metrics has a scope."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from app.auth import needs
+from app.deps import StateDep
+from app.problems import UnavailableError
+from app.responses import JsonResponse
+from app.schemas.common import problem_responses
+from app.schemas.system import Discovery, Liveness, ReadinessBody
+from store.keys import Scope
+
+router = APIRouter(tags=["system"])
+
+try:
+    VERSION = version("resnetd")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    VERSION = "0"
+
+_LINKS = {
+    "classify": "/v1/classify",
+    "datasets": "/v1/datasets",
+    "jobs": "/v1/jobs",
+    "models": "/v1/models",
+    "recipes": "/v1/recipes",
+    "architectures": "/v1/architectures",
+    "livez": "/livez",
+    "readyz": "/readyz",
+    "metrics": "/metrics",
+    "openapi": "/openapi.json",
+    "docs": "/docs",
+}
+_NOT_READY = {"status": "not_ready", "not_ready": ["engine"], "parts": {"engine": {"ready": False, "reason": "…"}}}
+_READINESS: dict[int | str, dict[str, Any]] = {
+    503: {"model": ReadinessBody, "content": {"application/json": {"example": _NOT_READY}}},
+    **problem_responses(),
+}
+_METRICS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "text/plain": {"schema": {"type": "string"}, "example": 'http_requests_total{route="/v1/classify"} 1.0\n'}
+        }
+    },
+    **problem_responses(401, 403),
+}
+
+
+@router.get("/", responses=problem_responses(), summary="Where everything is")
+async def discovery() -> Discovery:
+    return Discovery(name="resnetd", version=VERSION, links=_LINKS)
+
+
+@router.get("/livez", responses=problem_responses(), summary="Is this process alive")
+async def livez() -> Liveness:
+    return Liveness(status="alive")
+
+
+@router.get(
+    "/readyz", response_model=ReadinessBody, responses=_READINESS, summary="Can it classify, and what is missing"
+)
+async def readyz(state: StateDep) -> Response:
+    ready, body = await state.readiness.look()
+    return JsonResponse(body, status_code=200 if ready else 503, headers={} if ready else {"Retry-After": "2"})
+
+
+@router.get(
+    "/metrics", response_class=Response, responses=_METRICS, dependencies=needs(Scope.ADMIN), summary="For Prometheus"
+)
+async def metrics(state: StateDep) -> Response:
+    try:
+        for job_state, count in (await state.jobs.counts()).items():
+            state.metrics.jobs.labels(job_state.value).set(count)
+    except UnavailableError:
+        state.metrics.jobs.clear()  # unknown is not zero
+    state.metrics.streams.set(state.jobs.feeds.followers)
+    return Response(state.metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,66 @@
+"""Shapes that every route shares: problems and pages."""
+
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from app.problems import FieldError
+
+PROBLEM_EXAMPLE = {
+    "type": "urn:resnetd:problem:model_not_found",
+    "title": "Not Found",
+    "status": 404,
+    "detail": "there is no model 'cat'.",
+    "instance": "/v1/models/cat",
+    "code": "model_not_found",
+    "request_id": "req_0f8fad5bd9cb469fa16570867728950e",
+    "hint": "models here: cifar10-resnet20, mnist-residual",
+    "errors": [],
+}
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details: the body of every error."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str
+    hint: str | None
+    errors: list[FieldError]
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's `responses` for errors: the named statuses, and `default` for any other."""
+    content = {
+        "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}, "example": PROBLEM_EXAMPLE}
+    }
+    named: dict[int | str, dict[str, Any]] = {"default": {"description": "Any other error.", "content": content}}
+    return named | {status: {"description": _MEANING[status], "content": content} for status in statuses}
+
+
+_MEANING = {
+    401: "The key is missing or unknown.",
+    403: "The key's scope is too small.",
+    404: "There is no such thing.",
+    409: "It is not in a state for this.",
+    413: "The body or an image is too large.",
+    422: "The request is wrong; `errors` points at the fields.",
+    503: "Not now; `Retry-After` says when to ask again.",
+    504: "The answer took too long.",
+}
+
+Item = TypeVar("Item")
+
+
+class Page(BaseModel, Generic[Item]):
+    """A part of a list; `next` is the `after` of the next part, null at the end."""
+
+    model_config = ConfigDict(frozen=True)
+
+    data: list[Item]
+    has_more: bool
+    next: str | None

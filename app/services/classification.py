@@ -1,0 +1,137 @@
+"""Classification: images in, the engine's answer out in the API's shape."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from app.inference.client import (
+    Classified,
+    DeadlineExceeded,
+    EngineOverloaded,
+    Engines,
+    EngineStarting,
+    EngineUnavailable,
+    InferenceError,
+    ModelNotFound,
+)
+from app.metrics import Metrics
+from app.problems import (
+    DeadlineError,
+    FieldError,
+    InvalidError,
+    NotFoundError,
+    ProblemError,
+    TooLargeError,
+    UnavailableError,
+)
+
+DEFAULT_TOP_K = 5
+MAX_TOP_K = 100_000  # beyond any number of classes; the engine clamps to the model's
+
+
+@dataclass(frozen=True)
+class ImageIn:
+    """One image's file, or why it was not taken: (code, message, hint)."""
+
+    data: bytes
+    filename: str | None = None
+    error: tuple[str, str, str] | None = None
+
+
+class Classification:
+    def __init__(self, engines: Engines, metrics: Metrics, *, timeout: float) -> None:
+        self._engines = engines
+        self._metrics = metrics
+        self._timeout = timeout
+
+    async def classify(self, images: list[ImageIn], *, model: str | None, top_k: int | None) -> dict[str, Any]:
+        """`{"model", "version", "results", "timings_ms"}`. Raises ProblemError, also where every image is bad."""
+        started = time.perf_counter()
+        taken = [image for image in images if image.error is None]
+        answer = await self._ask(model, taken, min(top_k or DEFAULT_TOP_K, MAX_TOP_K)) if taken else None
+        if answer is None:
+            results = _merge(images, [])
+        else:
+            results = _merge(images, [result.model_dump() for result in answer.results])
+            self._measure(answer, results)
+        if all(result["error"] for result in results):
+            raise _all_bad(results)
+        assert answer is not None  # noqa: S101 - some image has no error, so the engine was asked
+        timings = answer.timings_ms
+        return {
+            "model": answer.model,
+            "version": answer.version,
+            "results": results,
+            "timings_ms": {
+                "decode": round(timings.decode, 3),
+                "queue": round(timings.queue, 3),
+                "compute": round(timings.compute, 3),
+                "total": round((time.perf_counter() - started) * 1000, 3),
+            },
+        }
+
+    async def _ask(self, model: str | None, images: list[ImageIn], top_k: int) -> Classified:
+        try:
+            return await self._engines.classify(
+                model, [image.data for image in images], top_k=top_k, timeout=self._timeout
+            )
+        except (ModelNotFound, InferenceError) as error:
+            raise problem_of(error) from error
+
+    def _measure(self, answer: Classified, results: list[dict[str, Any]]) -> None:
+        bad = sum(1 for result in results if result["error"])
+        for outcome, count in (("classified", len(results) - bad), ("rejected", bad)):
+            if count:
+                self._metrics.images.labels(answer.model, str(answer.version), outcome).inc(count)
+        for stage, histogram in self._metrics.stages.items():
+            histogram.observe(getattr(answer.timings_ms, stage) / 1000)
+
+
+def problem_of(error: ModelNotFound | InferenceError) -> ProblemError:
+    """What the client is told of an engine's refusal."""
+    if isinstance(error, ModelNotFound):
+        return NotFoundError("model_not_found", f"{error}.", hint=error.hint)
+    if isinstance(error, DeadlineExceeded):
+        hint = "Send fewer images at once, or ask again later; RESNETD_REQUEST_TIMEOUT is the limit."
+        return DeadlineError("deadline_exceeded", f"{error}.", hint=hint)
+    for kind, code, hint in _COME_BACK:
+        if isinstance(error, kind):
+            return UnavailableError(code, f"{error}.", hint=hint, retry_after=error.retry_after or 5)
+    return ProblemError("engine_failed", f"{error}.", hint="The engine's log has the reason.")
+
+
+_COME_BACK: tuple[tuple[type[InferenceError], str, str], ...] = (
+    (EngineOverloaded, "overloaded", "Ask again later, slower."),
+    (EngineStarting, "model_loading", "Ask again soon."),
+    (EngineUnavailable, "engine_unavailable", "/readyz says more."),
+)
+
+
+def _merge(images: list[ImageIn], answered: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The engine's results put back among the images that never reached it; each under its place in the request."""
+    ready = iter(answered)
+    merged: list[dict[str, Any]] = []
+    for index, image in enumerate(images):
+        if image.error is None:
+            result = next(ready)
+        else:
+            code, message, hint = image.error
+            result = {"top_k": [], "warnings": [], "error": {"code": code, "message": message, "hint": hint}}
+        name = {} if image.filename is None else {"filename": image.filename}
+        merged.append({"index": index, **name, **{key: result[key] for key in ("top_k", "warnings", "error")}})
+    return merged
+
+
+def _all_bad(results: list[dict[str, Any]]) -> ProblemError:
+    errors: list[FieldError] = [
+        {"pointer": f"#/images/{result['index']}", "detail": f"{result['error']['code']}: {result['error']['message']}"}
+        for result in results
+    ]
+    first = results[0]["error"]
+    codes = {result["error"]["code"] for result in results}
+    code = codes.pop() if len(codes) == 1 else "no_usable_image"
+    if code == "internal":
+        return ProblemError("engine_failed", first["message"], hint=first["hint"], errors=errors)
+    detail = first["message"] if len(results) == 1 else f"None of the {len(results)} images can be classified."
+    kind = TooLargeError if code == "image_too_large" else InvalidError
+    return kind(code, detail, hint=first["hint"], errors=errors)

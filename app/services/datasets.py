@@ -1,0 +1,262 @@
+"""Datasets as clients see them, from the acknowledged upload to the imported data.
+
+`<data>/datasets/<id>/request.json` says what was uploaded and which job imports it; it lies there before the upload is
+acknowledged, so that lists work without Redis and a start after a crash can hand in the job that was about to be asked.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+from pydantic import BaseModel, ConfigDict
+
+from app.problems import ConflictError, InvalidError, NotFoundError, UnavailableError, wrong
+from app.services.history import archived_job
+from app.services.ledger import AsyncLedger
+from jobs.ledger import JobNotFound, Ledger
+from jobs.model import TERMINAL, Job, JobError, Kind, State
+from store.datasets import UPLOAD, Dataset
+from store.files import remove_tree
+from store.layout import Layout
+
+REQUEST = "request.json"
+_ID = re.compile(r"ds_[A-Za-z0-9_-]{1,64}")
+
+
+class Status(StrEnum):
+    #: Uploaded; the import is queued or runs.
+    IMPORTING = "importing"
+    #: Imported: it can be trained on.
+    READY = "ready"
+    #: The import failed; `error` says why.
+    FAILED = "failed"
+    #: The import was cancelled.
+    CANCELLED = "cancelled"
+
+
+class UploadRecord(BaseModel):
+    """request.json: an upload as it was acknowledged."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    name: str
+    filename: str | None
+    bytes: int
+    sha256: str
+    job: str
+    created_at: datetime
+
+    def spec(self) -> dict[str, Any]:
+        """What the import job is asked."""
+        return {"dataset": self.id, "name": self.name, "filename": self.filename}
+
+
+@dataclass(frozen=True)
+class DatasetView:
+    """A dataset with its status; `descriptor` where it is ready."""
+
+    id: str
+    name: str
+    status: Status
+    created_at: datetime
+    filename: str | None = None
+    bytes: int | None = None
+    job: str | None = None
+    error: JobError | None = None
+    descriptor: Dataset | None = None
+
+
+class Datasets:
+    def __init__(self, ledger: AsyncLedger, layout: Layout) -> None:
+        self._ledger = ledger
+        self._layout = layout
+
+    async def get(self, dataset_id: str) -> DatasetView:
+        """Raises NotFoundError."""
+        view = await anyio.to_thread.run_sync(self._load, dataset_id)
+        if view is None:
+            raise NotFoundError(
+                "dataset_not_found", f"There is no dataset {dataset_id[:80]!r}.", hint="GET /v1/datasets lists them."
+            )
+        return await self._with_job(view)
+
+    async def page(self, *, limit: int, after: str | None) -> tuple[list[DatasetView], bool]:
+        """Datasets, newest first, from behind dataset `after`; and whether there are more."""
+        views = await anyio.to_thread.run_sync(self._load_all)
+        start = 0
+        if after is not None:
+            start = next((index + 1 for index, view in enumerate(views) if view.id == after), -1)
+            if start < 0:
+                detail = f"There is no dataset {after[:80]!r}"
+                raise InvalidError(
+                    "invalid_cursor",
+                    f"{detail}.",
+                    hint="`after` is the `next` of the page before.",
+                    errors=wrong("/query/after", detail),
+                )
+        chosen = views[start : start + limit]
+        return [await self._with_job(view) for view in chosen], len(views) > start + limit
+
+    async def kept(self, dataset_id: str) -> "contextlib.AbstractContextManager[DatasetView]":
+        """The dataset, which cannot be deleted within the context. Raises InvalidError with what there is instead."""
+        lock = await anyio.to_thread.run_sync(self._lock, dataset_id, fcntl.LOCK_SH)
+        try:
+            view = None if lock is None else await anyio.to_thread.run_sync(self._load, dataset_id)
+            if lock is None or view is None:
+                raise await self._missing(dataset_id)
+            view = await self._with_job(view)
+        except BaseException:
+            if lock is not None:
+                os.close(lock)
+            raise
+        return _closing(lock, view)
+
+    async def delete(self, dataset_id: str) -> None:
+        """Raises NotFoundError, ConflictError while a job uses it, UnavailableError where that cannot be known."""
+        await self.get(dataset_id)
+        lock = await anyio.to_thread.run_sync(self._lock, dataset_id, fcntl.LOCK_EX)
+        if lock is None:
+            return  # another request has deleted it meanwhile
+        try:
+            user = await self._ledger.read(lambda ledger: _user_of(ledger, dataset_id))
+            if user is not None:
+                raise ConflictError(
+                    "dataset_in_use",
+                    f"Job {user.id} ({user.kind}, {user.state}) uses this dataset.",
+                    hint=f"Wait until it has ended, or cancel it: POST /v1/jobs/{user.id}/cancel",
+                )
+            await anyio.to_thread.run_sync(remove_tree, self._layout.dataset(dataset_id))
+        finally:
+            os.close(lock)
+
+    def records(self) -> Iterator[UploadRecord]:
+        """Every upload that is not imported yet. For threads."""
+        for folder in _folders(self._layout):
+            if (folder / UPLOAD).exists() and (record := _record(folder)) is not None:
+                yield record
+
+    async def _missing(self, dataset_id: str) -> InvalidError:
+        views = await anyio.to_thread.run_sync(self._load_all)
+        known = ", ".join(f"{view.id} ({view.name})" for view in views[:10]) or "none yet; POST /v1/datasets makes one"
+        detail = f"There is no dataset {dataset_id[:80]!r}"
+        hint = f"Datasets: {known}."
+        return InvalidError("dataset_not_found", f"{detail}.", hint=hint, errors=wrong("#/dataset", detail))
+
+    async def _with_job(self, view: DatasetView) -> DatasetView:
+        """The view with what its import job says, where that decides the status."""
+        if view.descriptor is not None or view.job is None:
+            return view
+        job = await self._job(view.job)
+        if job is not None and job.state is State.FAILED:
+            return _replace(view, status=Status.FAILED, error=job.error)
+        if job is not None and job.state is State.CANCELLED:
+            return _replace(view, status=Status.CANCELLED)
+        return view
+
+    async def _job(self, job_id: str) -> Job | None:
+        """The job's record from Redis, else from disk; None where it is unknown whether there is one."""
+        try:
+            return await self._ledger.read(lambda ledger: ledger.get(job_id))
+        except (JobNotFound, UnavailableError):
+            with contextlib.suppress(JobNotFound):
+                return await anyio.to_thread.run_sync(archived_job, self._layout, job_id)
+        return None
+
+    def _load(self, dataset_id: str) -> DatasetView | None:
+        if not _ID.fullmatch(dataset_id):
+            return None
+        return _view(self._layout.dataset(dataset_id))
+
+    def _load_all(self) -> list[DatasetView]:
+        views = [view for folder in _folders(self._layout) if (view := _view(folder)) is not None]
+        return sorted(views, key=lambda view: (view.created_at, view.id), reverse=True)
+
+    def _lock(self, dataset_id: str, how: int) -> int | None:
+        """A lock on the dataset's folder as an open file; None where there is no such folder."""
+        if not _ID.fullmatch(dataset_id):
+            return None
+        try:
+            fd = os.open(self._layout.dataset(dataset_id), os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return None
+        fcntl.flock(fd, how)
+        return fd
+
+
+@contextlib.contextmanager
+def _closing(lock: int, view: DatasetView) -> Iterator[DatasetView]:
+    try:
+        yield view
+    finally:
+        os.close(lock)
+
+
+def _replace(view: DatasetView, *, status: Status, error: JobError | None = None) -> DatasetView:
+    return DatasetView(**{**vars(view), "status": status, "error": error})
+
+
+def _folders(layout: Layout) -> list[Path]:
+    try:
+        return [each for each in layout.datasets.iterdir() if _ID.fullmatch(each.name)]
+    except FileNotFoundError:
+        return []
+
+
+def _record(folder: Path) -> UploadRecord | None:
+    try:
+        return UploadRecord.model_validate_json((folder / REQUEST).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _view(folder: Path) -> DatasetView | None:
+    """What the files say; the import's job is asked elsewhere. None where the upload is not whole yet."""
+    record = _record(folder)
+    try:
+        descriptor = Dataset.read(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        descriptor = None
+    if descriptor is not None:
+        return DatasetView(
+            id=folder.name,
+            name=descriptor.name,
+            status=Status.READY,
+            created_at=record.created_at if record else descriptor.created_at.astimezone(UTC),
+            filename=record.filename if record else None,
+            bytes=record.bytes if record else None,
+            job=record.job if record else None,
+            descriptor=descriptor,
+        )
+    if record is None or not (folder / UPLOAD).exists():
+        return None
+    return DatasetView(
+        id=record.id,
+        name=record.name,
+        status=Status.IMPORTING,
+        created_at=record.created_at,
+        filename=record.filename,
+        bytes=record.bytes,
+        job=record.job,
+    )
+
+
+def _user_of(ledger: Ledger, dataset_id: str) -> Job | None:
+    """A job under way that uses the dataset."""
+    for state in State:
+        after, more = None, state not in TERMINAL
+        while more:
+            jobs, more = ledger.page(limit=100, after=after, state=state)
+            for job in jobs:
+                if job.kind in (Kind.IMPORT, Kind.TRAIN) and job.spec.get("dataset") == dataset_id:
+                    return job
+            after = jobs[-1].id if jobs else None
+    return None

@@ -1,0 +1,42 @@
+"""What is ready, part by part. Ready means: an engine has really answered just now.
+
+Without Redis or a worker the server still classifies, so it stays ready and says `degraded`: taking it out of a load
+balancer would turn a job outage into an outage of everything.
+"""
+
+from typing import Any
+
+from app.inference.client import Engines
+from app.problems import UnavailableError
+from app.services.ledger import AsyncLedger
+
+
+class Readiness:
+    def __init__(self, engines: Engines, ledger: AsyncLedger) -> None:
+        self._engines = engines
+        self._ledger = ledger
+
+    async def look(self) -> tuple[bool, dict[str, Any]]:
+        """Whether this server classifies, and `{"status", "not_ready", "parts"}`."""
+        health = await self._engines.health()
+        redis = await self._ledger.check()
+        worker = await self._worker() if redis is None else "unknown while Redis is away"
+        parts = {
+            "engine": _part(health.reason if not health.ready else None, model=health.model, version=health.version),
+            "redis": _part(redis),
+            "worker": _part(worker),
+        }
+        not_ready = [name for name, part in parts.items() if not part["ready"]]
+        status = "not_ready" if not health.ready else "degraded" if not_ready else "ready"
+        return health.ready, {"status": status, "not_ready": not_ready, "parts": parts}
+
+    async def _worker(self) -> str | None:
+        try:
+            alive = await self._ledger.worker_alive()
+        except UnavailableError as error:
+            return error.detail
+        return None if alive else "no worker is connected: jobs wait until one is"
+
+
+def _part(reason: str | None, **more: object) -> dict[str, Any]:
+    return {"ready": reason is None, "reason": reason, **more}

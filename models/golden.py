@@ -1,0 +1,40 @@
+"""Golden images: a few inputs with the outputs they gave after training. Who serves must reproduce them."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from models.manifest import GOLDEN
+from models.runtime import ModelDamagedError, Runtime
+from store.files import write_atomic
+
+TOLERANCE = 1e-3  # of a float32 logit: other batch sizes and CPUs add in another order
+
+
+def write(folder: Path, images: npt.NDArray[np.uint8], logits: npt.NDArray[np.float32]) -> str:
+    """Write images uint8 (G, H, W, C) with their logits float32 (G, K); returns the file's sha256 in hex."""
+    data = save({"images": np.ascontiguousarray(images), "logits": np.ascontiguousarray(logits)})
+    write_atomic(folder / GOLDEN, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def check(runtime: Runtime, folder: Path) -> float:
+    """The largest deviation of a logit. Raises ModelDamagedError above 1e-3, or where the file is not the model's."""
+    data = (folder / GOLDEN).read_bytes()
+    if hashlib.sha256(data).hexdigest() != runtime.manifest.golden_sha256:
+        raise ModelDamagedError(f"{folder / GOLDEN} is not the file that model.json names")
+    try:
+        golden = load(data)
+        images, expected = golden["images"], golden["logits"]
+    except (SafetensorError, KeyError) as error:
+        raise ModelDamagedError(f"{folder / GOLDEN} cannot be read: {error}") from error
+    deviation = float(np.abs(runtime.logits(images) - expected).max())
+    if not deviation <= TOLERANCE:  # also refuses NaN
+        raise ModelDamagedError(
+            f"the golden outputs are not reproduced: a logit deviates by {deviation:.3g}, allowed are {TOLERANCE:g}"
+        )
+    return deviation

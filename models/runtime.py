@@ -1,0 +1,92 @@
+"""A model version, loaded to compute: what the engine serves and what the trainer evaluates are this one path."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load as load_tensors
+from torch import Tensor, nn
+
+from models.manifest import WEIGHTS, Manifest, Preprocessing
+from models.networks.registry import build
+
+
+class ModelDamagedError(ValueError):
+    """A model folder whose files do not belong together."""
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is the first CUDA device if there is one, else the CPU. Raises ValueError for an absent device."""
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+class Normalise:
+    """Pixels uint8 (N, H, W, C) → network input float32 (N, C, H, W), channels last: `(x / 255 - mean) / std`."""
+
+    def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
+        mean = torch.tensor(preprocessing.mean, dtype=torch.float64)
+        std = torch.tensor(preprocessing.std, dtype=torch.float64)
+        self.scale = (1 / (255 * std)).to(device, torch.float32)
+        self.shift = (-mean / std).to(device, torch.float32)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        scaled = torch.addcmul(self.shift, images.to(torch.float32), self.scale)
+        return scaled.permute(0, 3, 1, 2)  # NHWC memory seen as NCHW is channels last already
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """A loaded network in float32 and evaluation mode."""
+
+    manifest: Manifest
+    network: nn.Module
+    normalise: Normalise
+    device: torch.device
+
+    @torch.inference_mode()
+    def logits(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Logits float32 (N, K) of prepared images uint8 (N, H, W, C), in one batch; ValueError for other shapes."""
+        want = self.manifest.preprocessing
+        if images.dtype != np.uint8 or images.shape[1:] != (want.height, want.width, want.channels):
+            raise ValueError(
+                f"expected uint8 (N, {want.height}, {want.width}, {want.channels}), not {images.dtype} {images.shape}"
+            )
+        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+        computed: npt.NDArray[np.float32] = self.network(self.normalise(batch)).float().cpu().numpy()
+        return computed
+
+
+def load(folder: Path, device: str = "auto") -> Runtime:
+    """The model version in `folder`. Raises ModelDamagedError where the weights are not the manifest's."""
+    manifest = Manifest.read(folder)
+    data = (folder / WEIGHTS).read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != manifest.weights_sha256:
+        raise ModelDamagedError(f"{folder / WEIGHTS} has sha256 {digest}, model.json says {manifest.weights_sha256}")
+    place = resolve_device(device)
+    network = build(manifest.network)
+    try:
+        network.load_state_dict(load_tensors(data))
+    except RuntimeError as error:
+        raise ModelDamagedError(f"the weights do not fit network {manifest.network.name}: {error}") from error
+    network = network.eval().requires_grad_(requires_grad=False).to(place).to(memory_format=torch.channels_last)
+    return Runtime(manifest=manifest, network=network, normalise=Normalise(manifest.preprocessing, place), device=place)
+
+
+def probabilities(logits: npt.NDArray[np.floating], manifest: Manifest) -> npt.NDArray[np.float64]:
+    """`softmax(logits / temperature)`, (N, K) → (N, K); the temperature is 1 where the model is not calibrated."""
+    temperature = manifest.calibration.temperature if manifest.calibration else 1.0
+    scaled = logits.astype(np.float64) / temperature
+    exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    result: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return result

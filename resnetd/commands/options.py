@@ -1,0 +1,82 @@
+"""Options that several commands share, and the settings as flags."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import AliasChoices, ValidationError
+from pydantic.fields import FieldInfo
+
+from resnetd.errors import Refused
+from store.settings import Settings
+
+DEFAULT_SERVER = "http://127.0.0.1:8000"
+
+Server = Annotated[str, typer.Option("--server", envvar="RESNETD_SERVER", help="Where the server is.")]
+Key = Annotated[
+    str | None,
+    typer.Option("--key", envvar="RESNETD_KEY", show_default=False, help="API key; not needed on this machine."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print what the server answered, as JSON.")]
+Data = Annotated[Path, typer.Option("--data", envvar="RESNETD_DATA", help="The data directory.")]
+
+
+def flag(name: str) -> str:
+    """`max_engines` → `--max-engines`."""
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str, field: FieldInfo) -> str:
+    """The environment variable of a setting."""
+    if isinstance(field.validation_alias, AliasChoices):
+        return str(field.validation_alias.choices[0])
+    return "RESNETD_" + name.upper()
+
+
+def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
+    """`command` as a function that has every setting as an option. What is not given comes from the environment."""
+
+    def run(**given: Any) -> None:  # noqa: ANN401 - one per setting, each of its own type
+        command(read_settings({name: value for name, value in given.items() if value is not None}))
+
+    parameters = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=typer.Option(
+                None,
+                flag(name),
+                help=f"{field.description} Environment: {variable(name, field)}.",
+                show_default=False if field.default is None else str(field.default),
+            ),
+            annotation=_kind(field) | None,
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+    run.__name__ = command.__name__
+    run.__doc__ = command.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # how Typer learns the options
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def read_settings(given: dict[str, Any]) -> Settings:
+    """The settings: `given` over the environment over the defaults. Raises Refused, which names the setting."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0]).lower()
+        field = Settings.model_fields.get(name)
+        shown = f"{variable(name, field)} ({flag(name)})" if field else name
+        raise Refused(
+            f"{shown}: {first['msg']}, not {first['input']!r}.", "`resnetd up --help` shows every setting."
+        ) from error
+
+
+def _kind(field: FieldInfo) -> type:
+    """The type that a flag takes; `Path | None` and the like are their first part."""
+    kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
+    return next(kind for kind in kinds if isinstance(kind, type) and kind is not type(None))

@@ -1,0 +1,79 @@
+"""What commands print: tables for people, tab-separated lines for pipes, JSON where it was asked for."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from resnetd.errors import Problem, Refused, Unreachable
+
+
+def as_json(value: Any) -> None:  # noqa: ANN401 - anything that JSON can hold
+    print(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None), flush=True)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table on a terminal; elsewhere a line a row, tabs between, no head, nothing cut."""
+    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for row in texts:
+            print("\t".join(row))
+        return
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - a terminal's library, loaded where there is one
+    from rich.console import Console  # noqa: PLC0415 - likewise
+    from rich.table import Table  # noqa: PLC0415 - likewise
+
+    shown = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    for row in texts:
+        shown.add_row(*(_plain(cell) for cell in row))
+    Console(highlight=False).print(shown)
+
+
+def fields(pairs: dict[str, object]) -> None:
+    """One thing, a line a field; empty fields are left out."""
+    width = max((len(name) for name in pairs), default=0)
+    for name, value in pairs.items():
+        if value not in (None, "", [], {}):
+            print(f"{name:<{width}}  {value}")
+
+
+def more(page: dict[str, Any]) -> None:
+    """Say on standard error that a list goes on."""
+    if page.get("has_more"):
+        note(f"There are more: --after {page['next']}")
+
+
+def note(text: str) -> None:
+    """For people, beside the output proper."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def failure(error: Problem | Unreachable | Refused) -> None:
+    """An error as title, detail and hint, on standard error."""
+    match error:
+        case Problem():
+            note(f"{error.title} ({error.status}, {error.code})")
+            if error.detail:
+                note(f"  {error.detail}")
+            for wrong in error.errors[1:]:
+                note(f"  {wrong.get('pointer', '')}: {wrong.get('detail', '')}")
+            if error.hint:
+                note(f"  Hint: {error.hint}")
+            if error.status >= 500 and error.request_id:
+                note(f"  Request id: {error.request_id}")
+        case Unreachable():
+            note(str(error))
+            note("  Hint: start one with `resnetd up`, or name another with --server or RESNETD_SERVER.")
+        case Refused():
+            note(error.message)
+            if error.hint:
+                note(f"  Hint: {error.hint}")
+
+
+def _plain(cell: str) -> str:
+    """Text that a server sent is not markup."""
+    return cell.replace("[", r"\[")
+
+
+def percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"

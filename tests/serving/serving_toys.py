@@ -1,0 +1,163 @@
+"""Small real models, and real fleets and engines that serve them."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import orjson
+import torch
+from PIL import Image
+from safetensors.torch import save
+
+from app.inference.routes import Route, Routes, RoutesFile
+from models import golden
+from models.catalog import Catalog
+from models.manifest import GOLDEN, WEIGHTS, Lineage, Manifest, NetworkSpec, Preprocessing
+from models.networks.registry import build
+from models.runtime import load
+from store.layout import Layout
+from store.settings import Settings
+
+T = TypeVar("T")
+CLASSES = ("cat", "dog", "ship")
+
+
+def make_artifact(folder: Path, *, job: str, seed: int = 0, network: bool = True) -> Path:
+    """What a train job leaves: a random cifar/resnet8, or where `network` is false files that only look so."""
+    folder.mkdir(parents=True)
+    spec = NetworkSpec(name="cifar/resnet8", num_classes=len(CLASSES), in_channels=3)
+    weights = b"weights"
+    if network:
+        torch.manual_seed(seed)
+        weights = save({name: tensor.contiguous() for name, tensor in build(spec).state_dict().items()})
+    (folder / WEIGHTS).write_bytes(weights)
+    (folder / GOLDEN).write_bytes(b"golden")
+
+    def manifest(golden_sha256: str) -> Manifest:
+        return Manifest(
+            network=spec,
+            parameters=75_000,
+            classes=CLASSES,
+            preprocessing=Preprocessing(
+                channels=3, height=32, width=32, resize=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
+            ),
+            metrics={},
+            lineage=Lineage(
+                job=job,
+                dataset="ds_1",
+                dataset_name="toy",
+                dataset_digest="sha256:0",
+                recipe="toy",
+                seed=seed,
+                code_version="0",
+                created_at=datetime(2026, 1, 1, tzinfo=UTC),
+            ),
+            weights_sha256=hashlib.sha256(weights).hexdigest(),
+            golden_sha256=golden_sha256,
+        )
+
+    manifest("").write(folder)
+    if network:
+        images = np.random.default_rng(seed).integers(0, 256, size=(4, 32, 32, 3), dtype=np.uint8)
+        digest = golden.write(folder, images, load(folder, "cpu").logits(images))
+        manifest(digest).write(folder)
+    return folder
+
+
+def picture(seed: int = 0, *, size: int = 32) -> bytes:
+    """A PNG of noise."""
+    pixels = np.random.default_rng(seed).integers(0, 256, size=(size, size, 3), dtype=np.uint8)
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def wait_until(condition: Callable[[], T], *, seconds: float = 60.0) -> T:
+    """The first true value of `condition`."""
+    until = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.02)
+    return value
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A zombie has ended: only its parent, init here, has not looked yet.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+class FleetProcess:
+    """A `python -m app.fleet` on a data directory of its own, with model `toy` as the default."""
+
+    def __init__(self, layout: Layout, *, max_engines: int = 4) -> None:
+        self.layout = layout
+        self.settings = Settings(data=layout.root, model="toy", device="cpu", max_engines=max_engines)
+        self.catalog = Catalog(layout.models)
+        self._routes = RoutesFile(layout.routes)
+        environment = {
+            **os.environ,
+            "RESNETD_DATA": str(layout.root),
+            "RESNETD_MODEL": "toy",
+            "RESNETD_DEVICE": "cpu",
+            "RESNETD_MAX_ENGINES": str(max_engines),
+            "OMP_NUM_THREADS": "1",
+        }
+        self.process = subprocess.Popen([sys.executable, "-m", "app.fleet"], env=environment)
+
+    @staticmethod
+    def publish_default(layout: Layout, artifact: Path) -> None:
+        catalog = Catalog(layout.models)
+        catalog.set_alias("toy", "production", catalog.publish("toy", artifact, Manifest.read(artifact).lineage.job))
+
+    def routes(self) -> Routes:
+        return self._routes.read()
+
+    def ready(self, model: str, version: int) -> Route:
+        """Wait until this version serves."""
+
+        def look() -> Route | None:
+            route = self.routes().engine(model, version)
+            return route if route is not None and route.state == "ready" else None
+
+        return wait_until(look)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=20)
+
+
+@contextmanager
+def engine_process(folder: Path, socket: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """An engine without a fleet; use what it says first with `first_words`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app.engine", folder, "--socket", socket, "--model", "toy", "--version", "1"],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "RESNETD_DEVICE": "cpu", "OMP_NUM_THREADS": "1", **environment},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def first_words(process: subprocess.Popen[bytes]) -> dict[str, str]:
+    assert process.stdout is not None
+    said: dict[str, str] = orjson.loads(process.stdout.readline())
+    return said

@@ -1,0 +1,178 @@
+"""What the device computes next: images gather only while it works."""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from app.engine.batch import Batcher, Computed, ComputeFailed, Waiting, take
+
+Pixels = npt.NDArray[np.uint8]
+Probabilities = npt.NDArray[np.float64]
+
+
+def image(value: int) -> Pixels:
+    return np.full((2, 2, 1), value, dtype=np.uint8)
+
+
+async def waiting(*values: int, deadline: float = 10.0) -> deque[Waiting]:
+    loop = asyncio.get_running_loop()
+    return deque(Waiting(image(value), since=0.0, deadline=deadline, answer=loop.create_future()) for value in values)
+
+
+def values(batch: list[Waiting]) -> list[int]:
+    return [int(each.pixels[0, 0, 0]) for each in batch]
+
+
+def test_a_batch_is_the_oldest_images_up_to_its_size() -> None:
+    async def main() -> None:
+        queue = await waiting(1, 2, 3, 4, 5)
+        assert values(take(queue, max_batch=3, now=0.0)) == [1, 2, 3]
+        assert values(take(queue, max_batch=3, now=0.0)) == [4, 5]
+        assert take(queue, max_batch=3, now=0.0) == []
+
+    asyncio.run(main())
+
+
+def test_who_is_gone_or_late_takes_no_place_in_a_batch() -> None:
+    async def main() -> None:
+        queue = await waiting(1, 2, 3)
+        queue.extend(await waiting(4, deadline=1.0))
+        queue.extend(await waiting(5, 6))
+        queue[1].answer.cancel()
+        assert values(take(queue, max_batch=3, now=1.0)) == [1, 3, 5]
+        assert values(take(queue, max_batch=3, now=1.0)) == [6]
+
+    asyncio.run(main())
+
+
+class Device:
+    """Echoes each image's value as its probability, one batch per `release`, and remembers the batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.started = threading.Semaphore(0)
+        self._go = threading.Semaphore(0)
+
+    def release(self, batches: int = 1) -> None:
+        self._go.release(batches)
+
+    def __call__(self, images: Pixels) -> Probabilities:
+        self.batches.append([int(each[0, 0, 0]) for each in images])
+        self.started.release()
+        assert self._go.acquire(timeout=20)
+        if 13 in self.batches[-1]:
+            raise RuntimeError("out of memory")
+        return images[:, 0, 0].astype(np.float64)
+
+
+def with_batcher(test: Callable[[Batcher, Device], Awaitable[None]], *, max_batch: int = 4) -> None:
+    async def main() -> None:
+        device = Device()
+        batcher = Batcher(device, max_batch=max_batch)
+        running = asyncio.create_task(batcher.run())
+        try:
+            async with asyncio.timeout(20):
+                await test(batcher, device)
+        finally:
+            device.release(100)
+            running.cancel()
+
+    asyncio.run(main())
+
+
+def submit(batcher: Batcher, value: int, *, seconds: float = 60.0, first: bool = False) -> asyncio.Task[Computed]:
+    deadline = asyncio.get_running_loop().time() + seconds
+    return asyncio.create_task(batcher.submit(image(value), deadline=deadline, first=first))
+
+
+async def started(device: Device) -> None:
+    await asyncio.to_thread(device.started.acquire)
+
+
+def test_an_idle_device_takes_one_image_at_once_and_then_what_arrived_while_it_worked() -> None:
+    async def test(batcher: Batcher, device: Device) -> None:
+        tasks = [submit(batcher, 1)]
+        await started(device)  # nothing but the one image is there: it did not wait for others
+        tasks += [submit(batcher, value) for value in (2, 3, 4, 5, 6, 7)]
+        await asyncio.sleep(0)
+        device.release(3)
+        answers = await asyncio.gather(*tasks)
+        assert device.batches == [[1], [2, 3, 4, 5], [6, 7]]
+        assert [int(each.probabilities[0]) for each in answers] == [1, 2, 3, 4, 5, 6, 7]
+        assert answers[1].queue_ms > 0
+        assert answers[1].compute_ms > 0
+
+    with_batcher(test)
+
+
+def test_an_image_whose_client_left_or_whose_time_is_over_is_never_computed() -> None:
+    async def test(batcher: Batcher, device: Device) -> None:
+        busy = submit(batcher, 1)
+        await started(device)
+        gone, late, patient = submit(batcher, 2), submit(batcher, 3, seconds=0.0), submit(batcher, 4)
+        await asyncio.sleep(0)
+        gone.cancel()
+        device.release(2)
+        await asyncio.gather(busy, patient)
+        assert device.batches == [[1], [4]]
+        late.cancel()
+
+    with_batcher(test)
+
+
+def test_a_ping_waits_for_the_running_batch_only() -> None:
+    async def test(batcher: Batcher, device: Device) -> None:
+        tasks = [submit(batcher, 1)]
+        await started(device)
+        tasks += [submit(batcher, value) for value in (2, 3, 4)]
+        await asyncio.sleep(0)
+        tasks.append(submit(batcher, 99, first=True))
+        await asyncio.sleep(0)
+        device.release(4)
+        await asyncio.gather(*tasks)
+        assert device.batches == [[1], [99, 2], [3, 4]]
+
+    with_batcher(test, max_batch=2)
+
+
+def test_a_device_error_is_the_error_of_its_batch_and_of_no_other() -> None:
+    async def test(batcher: Batcher, device: Device) -> None:
+        tasks = [submit(batcher, 13)]
+        await started(device)
+        tasks.append(submit(batcher, 2))
+        device.release(2)
+        failed, fine = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(failed, ComputeFailed)
+        assert isinstance(fine, Computed)
+
+    with_batcher(test)
+
+
+def test_the_queue_is_counted_in_images_not_in_requests() -> None:
+    """Two requests of three images each fill a batch of four and leave two."""
+
+    async def test(batcher: Batcher, device: Device) -> None:
+        tasks = [submit(batcher, 1)]
+        await started(device)
+        tasks += [submit(batcher, value) for request in ((20, 21, 22), (30, 31, 32)) for value in request]
+        await asyncio.sleep(0)
+        device.release(3)
+        await asyncio.gather(*tasks)
+        assert device.batches[1:] == [[20, 21, 22, 30], [31, 32]]
+
+    with_batcher(test)
+
+
+@pytest.mark.parametrize("size", [1, 7, 300])
+def test_every_image_is_answered_with_its_own_numbers(size: int) -> None:
+    async def test(batcher: Batcher, device: Device) -> None:
+        device.release(1000)
+        tasks = [submit(batcher, value % 13) for value in range(size)]
+        assert [int((await task).probabilities[0]) for task in tasks] == [value % 13 for value in range(size)]
+
+    with_batcher(test, max_batch=32)

@@ -1,0 +1,243 @@
+"""Zip and tar archives that nobody vouches for: planned from their directory, read as streams, never extracted."""
+
+import bz2
+import errno
+import gzip
+import io
+import lzma
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from worker.importer.limits import LARGEST_READ, SMALL, Limits, broken, not_an_archive, too_large, unsafe
+from worker.importer.names import Parts, is_litter, safe_parts
+
+Tick = Callable[[int], None]  # called with the number of members seen so far
+
+# What a damaged stream raises, from the three decompressors and the two containers.
+STREAM_ERRORS = (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
+
+_UNSUPPORTED = {
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!\x1a\x07": "RAR",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+    b"\x89HDF\r\n\x1a\n": "HDF5",
+    b"PAR1": "Parquet",
+    b"\x93NUMPY": "NumPy",
+    b"%PDF": "PDF",
+}
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_FOLDERS_HINT = "Upload one zip or tar with a folder for each class, the four IDX files, or a manifest and its images."
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file of the archive. `offset` orders members as they lie, which is the cheap order to read them in."""
+
+    parts: Parts
+    size: int
+    offset: int
+    handle: Any
+
+    @property
+    def name(self) -> str:
+        return "/".join(self.parts)
+
+
+class Archive(Protocol):
+    """`files` without litter, `folders` as far as the archive names them."""
+
+    files: list[Member]
+    folders: set[Parts]
+
+    def open(self, member: Member) -> IO[bytes]: ...
+
+    def close(self) -> None: ...
+
+
+def open_archive(path: Path, limits: Limits, tick: Tick) -> Archive:
+    """The archive at `path`, told by its content. Raises JobRefused for what is none, is broken, or breaks a limit."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        raise not_an_archive("the upload is empty (0 bytes)", _FOLDERS_HINT)
+    try:
+        if head.startswith((b"PK\3\4", b"PK\5\6", b"PK\7\x08")):
+            return ZipArchive(path, limits, tick)
+        _refuse_known_others(head)
+        return TarArchive(path, limits, tick)
+    except (*STREAM_ERRORS, ValueError, LookupError, ArithmeticError, struct.error, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
+            raise  # the machine's trouble, not the archive's; EINVAL is a seek to where a damaged header pointed
+        raise broken(str(error) or type(error).__name__) from error
+
+
+def is_idx(head: bytes) -> bool:
+    """Whether a file begins like the IDX format: two zero bytes, an element type, a number of dimensions."""
+    return len(head) >= 4 and head[:2] == b"\0\0" and head[2] in {8, 9, 11, 12, 13, 14} and 1 <= head[3] <= 4
+
+
+def _refuse_known_others(head: bytes) -> None:
+    for magic, what in _UNSUPPORTED.items():
+        if head.startswith(magic):
+            raise not_an_archive(f"{what} files cannot be imported", _FOLDERS_HINT)
+    if head.startswith(_IMAGES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+        raise not_an_archive("the upload is a single image, not an archive of images", _FOLDERS_HINT)
+    if is_idx(head):
+        raise not_an_archive(
+            "the upload is a single IDX file",
+            "Put the four files (images and labels, train and test) in one zip or tar.",
+        )
+
+
+class ZipArchive:
+    def __init__(self, path: Path, limits: Limits, tick: Tick) -> None:
+        self._zip = zipfile.ZipFile(path)
+        self.files: list[Member] = []
+        self.folders: set[Parts] = set()
+        infos = self._zip.infolist()
+        if len(infos) > limits.members:
+            raise too_large(f"it has {len(infos):,} members, {limits.members:,} are allowed")
+        for count, info in enumerate(infos):
+            tick(count)
+            parts = safe_parts(info.orig_filename)
+            _check_zip_member(info, limits)
+            if is_litter(parts) or not parts:
+                continue
+            if info.is_dir():
+                self.folders.add(parts)
+            else:
+                self.files.append(Member(parts, info.file_size, info.header_offset, info))
+        total = sum(info.file_size for info in infos)
+        if total > limits.unpacked(path.stat().st_size):
+            raise too_large(f"it would unpack to {total:,} bytes")
+        _refuse_overlap(infos, self._zip.start_dir)
+
+    def open(self, member: Member) -> IO[bytes]:
+        """The stream gives at most `member.size` bytes, whatever was packed, and checks them at its end."""
+        try:
+            stream: IO[bytes] = self._zip.open(member.handle)
+        except (NotImplementedError, RuntimeError) as error:
+            raise not_an_archive(
+                f"{member.name} is compressed in a way that cannot be read", "Make the zip with `deflate` or `store`."
+            ) from error
+        except zipfile.BadZipFile as error:
+            raise broken(f"{member.name}: {error}") from error
+        return stream
+
+    def close(self) -> None:
+        self._zip.close()
+
+
+def _check_zip_member(info: zipfile.ZipInfo, limits: Limits) -> None:
+    if info.flag_bits & 0x1:
+        raise unsafe(info.filename, "is encrypted")
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
+        raise unsafe(info.filename, "is a link or a device")
+    if info.file_size > SMALL and info.file_size > limits.ratio * info.compress_size:
+        raise too_large(f"{info.filename[:200]} unpacks to over {limits.ratio} times its size")
+
+
+def _refuse_overlap(infos: list[zipfile.ZipInfo], directory: int) -> None:
+    """Members that share bytes are how a small archive unpacks to petabytes."""
+    ordered = sorted(infos, key=lambda info: info.header_offset)
+    ends = [info.header_offset for info in ordered[1:]] + [directory]
+    for info, end in zip(ordered, ends, strict=True):
+        if info.header_offset + 30 + info.compress_size > end:
+            raise unsafe(info.filename, "overlaps another member")
+
+
+class TarArchive:
+    """A tar, plain or compressed. Compressed ones are read from the front once to plan and once to import."""
+
+    def __init__(self, path: Path, limits: Limits, tick: Tick) -> None:
+        self._stream = Bounded(_decompressed(path), limits.unpacked(path.stat().st_size))
+        self.files: list[Member] = []
+        self.folders: set[Parts] = set()
+        head = self._stream.read(512)
+        _refuse_known_others(head)
+        self._stream.seek(0)
+        try:
+            self._tar = tarfile.open(fileobj=self._stream, mode="r:")  # noqa: SIM115 - closed by close()
+        except tarfile.ReadError as error:
+            if head[257:262] == b"ustar":
+                raise
+            raise not_an_archive("the upload is neither a zip nor a tar archive", _FOLDERS_HINT) from error
+        end = 0
+        for count, info in enumerate(self._tar, start=1):
+            tick(count)
+            if count > limits.members:
+                raise too_large(f"it has more than {limits.members:,} members")
+            parts = safe_parts(info.name)
+            if not (info.isdir() or info.isreg()) or info.issparse():
+                raise unsafe(info.name, "is a link, a device or a sparse file")
+            end = info.offset_data + (0 if info.isdir() else -(-info.size // 512) * 512)
+            if is_litter(parts) or not parts:
+                continue
+            if info.isdir():
+                self.folders.add(parts)
+            else:
+                self.files.append(Member(parts, info.size, info.offset_data, info))
+        # tarfile takes a damaged or missing header for the end of the archive; a real end is a block of zeros.
+        self._stream.seek(end)
+        if self._stream.read(512) != bytes(512):
+            raise broken("it ends early or is damaged in the middle")
+
+    def open(self, member: Member) -> IO[bytes]:
+        stream = self._tar.extractfile(member.handle)
+        if stream is None:
+            raise broken(f"{member.name} is not a file")
+        return stream
+
+    def close(self) -> None:
+        self._tar.close()
+        self._stream.close()
+
+
+def _decompressed(path: Path) -> io.BufferedIOBase:
+    with path.open("rb") as file:
+        head = file.read(6)
+    if head.startswith(b"\x1f\x8b"):
+        return gzip.open(path, "rb")
+    if head.startswith(b"BZh"):
+        return bz2.open(path, "rb")
+    if head.startswith(b"\xfd7zXZ"):
+        return lzma.open(path, "rb")
+    return path.open("rb")
+
+
+class Bounded(io.BufferedIOBase):
+    """A stream that refuses to go beyond `limit` bytes, and to be read in pieces that no honest header needs."""
+
+    def __init__(self, stream: io.BufferedIOBase, limit: int) -> None:
+        self._stream, self._limit = stream, limit
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= LARGEST_READ:
+            raise broken("it has a header of impossible size")
+        self._check(self._stream.tell() + size)
+        return self._stream.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence != io.SEEK_SET:
+            raise io.UnsupportedOperation("only positions from the start")
+        self._check(offset)
+        return self._stream.seek(offset)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def _check(self, position: int) -> None:
+        # A tar is padded to whole records of 10 KiB, so the last read may ask for more than there is.
+        if position > self._limit + LARGEST_READ:
+            raise too_large(f"it would unpack to more than {self._limit:,} bytes")

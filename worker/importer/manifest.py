@@ -1,0 +1,162 @@
+"""CSV and JSONL manifests inside an archive: which file is of which class, and optionally of which split."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+import orjson
+
+from store.datasets import FileNote, SplitName
+from worker.importer.archive import Archive, Member
+from worker.importer.names import Parts
+from worker.importer.plan import Plan, Planned, may_be_image, split_named, suffix
+from worker.job_process import JobRefused
+
+FILE_COLUMNS = ("file", "path", "filename", "file_name", "filepath", "image", "image_path")
+LABEL_COLUMNS = ("label", "class", "class_name", "category")
+SPLIT_COLUMNS = ("split", "set", "subset")
+_STEMS = frozenset(
+    {"manifest", "labels", "metadata", "annotations", "index", "dataset", "train", "val", "valid", "test"}
+)
+_SUFFIXES = frozenset({"csv", "tsv", "jsonl", "ndjson"})
+_LARGEST_LINE = 2**20
+
+Row = dict[str, Any]
+
+
+def plan_manifests(archive: Archive) -> Plan | None:
+    """The plan that the archive's manifests state; None where it has none with columns for file and label."""
+    manifests = [member for member in archive.files if _may_be_manifest(member)]
+    by_parts = {member.parts: member for member in archive.files}
+    plan = Plan("manifest", [])
+    used: set[Parts] = set()
+    found = False
+    for manifest in sorted(manifests, key=lambda member: member.parts):
+        with archive.open(manifest) as stream:
+            rows = _rows(manifest, stream)
+            if rows is None:
+                continue
+            found = True
+            _read_rows(manifest, rows, by_parts, used, plan)
+    if not found:
+        return None
+    depth = _common_depth([image.member.parts for image in plan.images])
+    plan.images = [
+        Planned(image.member, "/".join(image.member.parts[depth:]), image.split, image.label) for image in plan.images
+    ]
+    ignored = [m for m in archive.files if m.parts not in used and m not in manifests]
+    plan.skipped += [
+        FileNote(file=m.name, reason="not named in the manifest" if may_be_image(m.parts) else "not an image")
+        for m in ignored
+    ]
+    return plan
+
+
+def _may_be_manifest(member: Member) -> bool:
+    name = member.parts[-1].lower()
+    return suffix(name) in _SUFFIXES and name.partition(".")[0] in _STEMS
+
+
+def _read_rows(manifest: Member, rows: Iterator[Row], files: dict[Parts, Member], used: set[Parts], plan: Plan) -> None:
+    folder = manifest.parts[:-1]
+    default = split_named(manifest.parts[-1].partition(".")[0]) or (split_named(folder[-1]) if folder else None)
+    for number, row in enumerate(rows, start=1):
+        file, label = _value(row, FILE_COLUMNS), _value(row, LABEL_COLUMNS)
+        if not file or not label:
+            plan.skipped.append(FileNote(file=f"{manifest.name}: row {number}", reason="it lacks a file or a label"))
+            continue
+        member = _find(file, folder, files)
+        if member is None:
+            plan.skipped.append(FileNote(file=file[:500], reason="named in the manifest, but not in the archive"))
+        elif member.parts in used:
+            plan.skipped.append(FileNote(file=member.name, reason="named twice in the manifest"))
+        else:
+            used.add(member.parts)
+            split = _split(manifest, number, _value(row, SPLIT_COLUMNS), default)
+            plan.images.append(Planned(member, member.name, split, label))
+
+
+def _split(manifest: Member, number: int, value: str, default: SplitName | None) -> SplitName | None:
+    if not value:
+        return default
+    split = split_named(value)
+    if split is None:
+        raise _bad(manifest, f"row {number} names the split {value[:80]!r}; there are train, val and test")
+    return split
+
+
+def _find(file: str, folder: Parts, files: dict[Parts, Member]) -> Member | None:
+    """The member that a row means: by its path from the manifest's folder, else from the archive's root."""
+    parts = tuple(part for part in file.replace("\\", "/").split("/") if part not in {"", "."})
+    return files.get((*folder, *parts)) or files.get(parts)
+
+
+def _value(row: Row, columns: Sequence[str]) -> str:
+    for column in columns:
+        value = row.get(column)
+        if value is not None and not isinstance(value, list | dict):
+            return str(value).strip()
+    return ""
+
+
+def _rows(manifest: Member, stream: IO[bytes]) -> Iterator[Row] | None:
+    """The manifest's rows with lower-case column names; None where it has no columns for file and label."""
+    text = _lines(manifest, io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""))
+    first = next(text, "")
+    rest = iter([first])
+    if suffix(manifest.parts[-1]) in {"jsonl", "ndjson"}:
+        if not _is_manifest(_json_row(manifest, first) if first.strip() else {}):
+            return None
+        return (_json_row(manifest, line) for lines in (rest, text) for line in lines if line.strip())
+    delimiter = max(",;\t", key=first.count)
+    header = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    if not _is_manifest(dict.fromkeys(header)):
+        return None
+    return _csv_rows(manifest, csv.DictReader(text, fieldnames=header, delimiter=delimiter, strict=True))
+
+
+def _is_manifest(row: Row) -> bool:
+    return any(name in row for name in FILE_COLUMNS) and any(name in row for name in LABEL_COLUMNS)
+
+
+def _lines(manifest: Member, text: io.TextIOWrapper) -> Iterator[str]:
+    try:
+        while line := text.readline(_LARGEST_LINE):
+            yield line
+    except UnicodeDecodeError as error:
+        raise _bad(manifest, "it is not UTF-8 text") from error
+
+
+def _json_row(manifest: Member, line: str) -> Row:
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise _bad(manifest, f"a line is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise _bad(manifest, "a line is not a JSON object")
+    return {name.strip().lower(): value for name, value in row.items()}
+
+
+def _csv_rows(manifest: Member, rows: Iterator[Row]) -> Iterator[Row]:
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise _bad(manifest, str(error)) from error
+
+
+def _common_depth(paths: Sequence[Parts]) -> int:
+    """How many leading folders all paths share."""
+    shortest, longest = min(paths, default=()), max(paths, default=())
+    depth = 0
+    while depth < min(len(shortest), len(longest)) - 1 and shortest[depth] == longest[depth]:
+        depth += 1
+    return depth
+
+
+def _bad(manifest: Member, reason: str) -> JobRefused:
+    return JobRefused(
+        "bad_manifest",
+        f"{manifest.name} cannot be used: {reason}",
+        "A manifest has the columns file and label, and optionally split (train, val or test).",
+    )

@@ -1,0 +1,36 @@
+"""Names inside archives: which are dangerous, which are the litter of operating systems."""
+
+import unicodedata
+
+from worker.importer.limits import unsafe
+
+Parts = tuple[str, ...]
+
+_LITTER = frozenset(
+    {"__macosx", ".ds_store", "thumbs.db", "desktop.ini", ".directory", "@eadir", ".git", ".ipynb_checkpoints"}
+)
+
+
+def safe_parts(name: str) -> Parts:
+    """A member's name as its folders and file name, in Unicode form NFC, so that archives of all systems agree.
+
+    Nothing is ever written under such a name; a dangerous one is refused because an honest archive has none.
+    Raises JobRefused.
+    """
+    if "\0" in name:
+        raise unsafe(name, "has a NUL in its name")
+    if "\\" in name:
+        raise unsafe(name, "has a backslash in its name")
+    if name.startswith("/") or (name[1:2] == ":" and name[:1].isalpha()):
+        raise unsafe(name, "has an absolute name")
+    parts = tuple(part for part in unicodedata.normalize("NFC", name).split("/") if part not in {"", "."})
+    if ".." in parts:
+        raise unsafe(name, "points outside the archive (..)")
+    if any(len(part) > 255 or not part.isprintable() for part in parts) or len(parts) > 32:
+        raise unsafe(name, "has a name with control characters, over-long parts or too many folders")
+    return parts
+
+
+def is_litter(parts: Parts) -> bool:
+    """Whether an operating system left this, not a person: resource forks, folder views, thumbnails."""
+    return any(part.lower() in _LITTER or part.startswith("._") for part in parts)

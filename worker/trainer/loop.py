@@ -1,0 +1,219 @@
+"""The training loop: steps, epochs, validation, checkpoints, and when to stop."""
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models import checkpoint as checkpoints
+from models.recipes import Recipe
+from models.runtime import Normalise
+from worker.job_process import JobRefused, JobStopped, Stop, emit
+from worker.trainer import augment, evaluate, metrics
+from worker.trainer.data import TrainingData
+from worker.trainer.optimizer import learning_rate
+from worker.trainer.progress import Progress
+from worker.trainer.state import RunState, update_average
+
+
+class Loop:
+    """Trains `state` to its end. All of a run's choices are the recipe's; all of its memory is the state."""
+
+    def __init__(
+        self,
+        *,
+        recipe: Recipe,
+        data: TrainingData,
+        state: RunState,
+        device: torch.device,
+        claim_dir: Path,
+        fingerprint: str,
+        stop: Stop,
+    ) -> None:
+        self.recipe, self.data, self.state, self.device = recipe, data, state, device
+        self.claim_dir, self.fingerprint, self.stop = claim_dir, fingerprint, stop
+        self.normalise = Normalise(data.preprocessing, device)
+        self.pixels = _placed(data.train.pixels, device)
+        self.labels = torch.from_numpy(data.train.labels).to(device)
+        samples = len(data.train)
+        self.batch_size = min(recipe.batch_size, samples)
+        self.steps_per_epoch = samples // self.batch_size  # what is left over is another part in each epoch
+        self.progress = Progress(epochs=recipe.epochs, steps=recipe.epochs * self.steps_per_epoch)
+        self.forward = _compiled(state.network) if recipe.compile else state.network
+        self.saved_at = time.monotonic()
+        self.spoken_sums = (0.0, 0.0)
+
+    def run(self) -> None:
+        """Returns when training has ended. Raises JobStopped after a checkpoint, JobRefused where the loss diverged."""
+        while self.state.ended is None:
+            started = time.monotonic()
+            self._train_epoch()
+            self._close_epoch(time.monotonic() - started)
+            if self.state.ended or self._checkpoint_due():
+                self._checkpoint()
+
+    def _train_epoch(self) -> None:
+        state, recipe = self.state, self.recipe
+        samples = len(self.data.train)
+        order = torch.from_numpy(augment.order(samples=samples, seed=recipe.seed, epoch=state.epoch)).to(self.device)
+        draws = augment.draw(recipe, samples=samples, epoch=state.epoch, device=self.device)
+        state.network.train()
+        self.progress.epoch = state.epoch + 1
+        self.progress.restart_clock()
+        self.spoken_sums = (float(state.sums[0]), float(state.sums[2]))
+        last = time.monotonic()
+        while state.epoch_step < self.steps_per_epoch:
+            first = state.epoch_step * self.batch_size
+            if state.step == 0 and recipe.compile:
+                self.progress.say("compile")
+            self._step(order[first : first + self.batch_size], draws)
+            now = time.monotonic()
+            state.elapsed, last = state.elapsed + now - last, now
+            if recipe.max_seconds is not None and state.elapsed >= recipe.max_seconds:
+                state.ended = "max_seconds"
+            if self.progress.due:
+                self._speak()
+            if self.stop.requested:
+                self._checkpoint()
+                raise JobStopped
+            if state.ended:
+                break
+            if state.epoch_step < self.steps_per_epoch and self._checkpoint_due():
+                self._checkpoint()
+        self._speak()
+
+    def _step(self, samples: Tensor, draws: augment.Draws) -> None:
+        """One batch: augment, forward, loss, backward, update."""
+        state, recipe = self.state, self.recipe
+        images = augment.batch(self.pixels, samples, draws, recipe).to(self.device)
+        inputs = self.normalise(images)
+        if recipe.cutout:
+            inputs = augment.cut_out(inputs, samples, draws, side=recipe.cutout)
+        labels = self.labels[samples]
+        lr = learning_rate(recipe, step=state.step, steps_per_epoch=self.steps_per_epoch)
+        for group in state.optimizer.param_groups:
+            group["lr"] = lr
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            logits = self.forward(inputs)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        state.optimizer.step()
+        state.step += 1
+        state.epoch_step += 1
+        if state.average is not None and recipe.ema_decay is not None:
+            update_average(state.average, state.network, decay=recipe.ema_decay, step=state.step)
+        correct = (logits.detach().argmax(1) == labels).sum()
+        state.sums += torch.stack((loss.detach() * len(samples), correct, correct.new_tensor(len(samples)))).double()
+        self.progress.count(len(samples))
+        self.progress.lr, self.progress.step = lr, state.step
+
+    def _speak(self) -> None:
+        """A progress line with the mean loss since the last one; here a diverged loss is noticed."""
+        loss, _, images = self.state.sums.tolist()
+        if not math.isfinite(loss):
+            raise _not_finite()
+        spoken_loss, spoken_images = self.spoken_sums
+        if images > spoken_images:
+            self.progress.loss = round((loss - spoken_loss) / (images - spoken_images), 6)
+            self.spoken_sums = (loss, images)
+        self.progress.say("train", images_per_step=self.batch_size)
+
+    def _close_epoch(self, seconds: float) -> None:
+        """Validate, remember the best, decide whether to go on."""
+        state, recipe = self.state, self.recipe
+        loss, correct, images = state.sums.tolist()
+        val = self._validate()
+        entry: dict[str, Any] = {
+            "epoch": state.epoch + 1,
+            "lr": self.progress.lr,
+            "train": {"loss": loss / images, "top1": correct / images},
+            "val": val,
+            "seconds": round(seconds, 3),
+        }
+        state.history.append(entry)
+        emit("epoch", entry)
+        this = {"epoch": state.epoch + 1, **val}
+        best = state.best
+        if best is None or (val["top1"], -val["loss"]) > (best["top1"], -best["loss"]):
+            state.best = best = this
+        if best is this or recipe.keep == "last":
+            state.kept = this
+            state.kept_weights = {k: v.detach().cpu().clone() for k, v in state.judged.state_dict().items()}
+        state.epoch, state.epoch_step = state.epoch + 1, 0
+        state.sums.zero_()
+        if state.ended is None:
+            state.ended = why_ended(recipe, epochs_done=state.epoch, best=best)
+
+    def _validate(self) -> dict[str, float]:
+        network = self.state.judged.eval()
+
+        @torch.inference_mode()
+        def compute(images: npt.NDArray[np.uint8]) -> metrics.Logits:
+            computed: metrics.Logits = network(self.normalise(torch.from_numpy(images).to(self.device))).cpu().numpy()
+            return computed
+
+        logits = evaluate.logits(compute, self.data.val, between=self.sign_of_life("validate"))
+        loss = metrics.log_loss(logits, self.data.val.labels)
+        if not math.isfinite(loss):
+            raise _not_finite()
+        return {"loss": loss, "top1": metrics.top_k(logits, self.data.val.labels, 1)}
+
+    def sign_of_life(self, phase: Any) -> Callable[[], None]:  # noqa: ANN401 - one of Progress's phases
+        def speak() -> None:
+            if self.progress.due:
+                self.progress.say(phase, images_per_step=self.batch_size)
+
+        return speak
+
+    def _checkpoint_due(self) -> bool:
+        return time.monotonic() - self.saved_at >= self.recipe.checkpoint_seconds
+
+    def _checkpoint(self) -> None:
+        if not math.isfinite(float(self.state.sums[0])):
+            raise _not_finite()
+        folder = checkpoints.save(self.claim_dir, self.state.checkpoint(self.fingerprint))
+        self.saved_at = time.monotonic()
+        self.progress.restart_clock()
+        emit("checkpoint", {"path": f"{self.claim_dir.name}/{folder.name}", "step": self.state.step})
+
+
+def why_ended(recipe: Recipe, *, epochs_done: int, best: dict[str, Any]) -> str | None:
+    """Why training is over after `epochs_done` epochs, or None: the accuracy is reached, it stalls, or all are done."""
+    if recipe.target_accuracy is not None and best["top1"] >= recipe.target_accuracy:
+        return "target_accuracy"
+    if recipe.patience is not None and epochs_done - best["epoch"] >= recipe.patience:
+        return "patience"
+    return "epochs" if epochs_done >= recipe.epochs else None
+
+
+def _placed(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
+    """The pixels on the device where they take at most half of its free memory, else in the machine's."""
+    tensor = torch.from_numpy(pixels)
+    if device.type == "cuda" and pixels.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:
+        return tensor.to(device)
+    return tensor
+
+
+def _compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    if not any(shutil.which(name) for name in ("c++", "g++", "clang++", "cc")):
+        emit("warning", {"code": "no_compiler", "message": "no C++ compiler was found; training goes on uncompiled"})
+        return network
+    compiled: Callable[[Tensor], Tensor] = torch.compile(network)
+    return compiled
+
+
+def _not_finite() -> JobRefused:
+    return JobRefused(
+        "loss_not_finite",
+        "the loss became infinite or not a number",
+        "Lower lr, lengthen warmup_epochs, or use precision fp32.",
+    )

@@ -1,0 +1,95 @@
+"""What an evaluation says of predictions: pure functions of logits (N, K) and labels (N,), in NumPy."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Logits = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+_BINS = 15  # Guo et al. 2017
+
+
+def log_softmax(logits: npt.NDArray[np.floating], temperature: float = 1.0) -> npt.NDArray[np.float64]:
+    scaled = logits.astype(np.float64) / temperature
+    scaled -= scaled.max(axis=1, keepdims=True)
+    result: npt.NDArray[np.float64] = scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
+    return result
+
+
+def log_loss(logits: Logits, labels: Labels, temperature: float = 1.0) -> float:
+    """The mean negative log-likelihood, in nats."""
+    return float(-log_softmax(logits, temperature)[np.arange(len(labels)), labels].mean())
+
+
+def top_k(logits: Logits, labels: Labels, k: int) -> float:
+    """The share of images whose label is among the k largest logits; of equal logits the lower class index counts."""
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    return float((best == labels[:, None]).any(axis=1).mean())
+
+
+def ece(logits: Logits, labels: Labels, temperature: float = 1.0) -> float:
+    """Expected calibration error in 15 bins of equal width (Guo et al. 2017)."""
+    probability = np.exp(log_softmax(logits, temperature))
+    confidence, correct = probability.max(axis=1), probability.argmax(axis=1) == labels
+    bins = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
+    gap = np.bincount(bins, weights=correct - confidence, minlength=_BINS)
+    return float(np.abs(gap).sum() / len(labels))
+
+
+def confusion(predicted: Labels, labels: Labels, classes: int) -> npt.NDArray[np.int64]:
+    """Counts (K, K): row = true class, column = predicted class."""
+    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def per_class(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Precision, recall, F1 and support of each class; 0 where a class was never predicted or never seen."""
+    hits = np.diag(matrix).astype(np.float64)
+    predicted, support = matrix.sum(axis=0), matrix.sum(axis=1)
+    precision = hits / np.maximum(predicted, 1)
+    recall = hits / np.maximum(support, 1)
+    f1 = 2 * hits / np.maximum(predicted + support, 1)
+    return [
+        {
+            "label": label,
+            "precision": round(float(precision[i]), 6),
+            "recall": round(float(recall[i]), 6),
+            "f1": round(float(f1[i]), 6),
+            "support": int(support[i]),
+        }
+        for i, label in enumerate(classes)
+    ]
+
+
+def fit_temperature(logits: Logits, labels: Labels) -> float:
+    """The temperature with the least log loss (Guo et al. 2017), by golden section over its logarithm, in 0.05–20."""
+    ratio = (5**0.5 - 1) / 2
+    low, high = float(np.log(0.05)), float(np.log(20.0))
+    for _ in range(40):
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        if log_loss(logits, labels, float(np.exp(left))) < log_loss(logits, labels, float(np.exp(right))):
+            high = right
+        else:
+            low = left
+    return round(float(np.exp((low + high) / 2)), 6)
+
+
+def report(logits: Logits, labels: Labels, classes: tuple[str, ...], temperature: float) -> dict[str, Any]:
+    """Everything that an evaluation says. `log_loss` and `ece` are calibrated, as served."""
+    predicted = logits.argmax(axis=1)
+    matrix = confusion(predicted, labels, len(classes))
+    correct = int(np.trace(matrix))
+    return {
+        "top1": correct / len(labels),
+        "top5": top_k(logits, labels, 5),
+        "correct": correct,
+        "total": len(labels),
+        "log_loss": log_loss(logits, labels, temperature),
+        "log_loss_uncalibrated": log_loss(logits, labels),
+        "ece": ece(logits, labels, temperature),
+        "ece_uncalibrated": ece(logits, labels),
+        "temperature": temperature,
+        "per_class": per_class(matrix, classes),
+        "confusion": matrix.tolist(),
+    }

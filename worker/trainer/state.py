@@ -1,0 +1,95 @@
+"""Everything about a run that a kill must not take: what a checkpoint holds, and how it is brought back."""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.checkpoint import Checkpoint
+from worker.trainer import optimizer as optimizers
+
+
+@dataclass(kw_only=True)
+class RunState:
+    """`epoch_step` steps of epoch `epoch` (from 0) are done; `sums` float64 (3,) = loss, correct, images of this epoch.
+
+    `ended` says why training is over: "epochs", "max_seconds", "patience", "target_accuracy"; null = it goes on.
+    """
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: nn.Module | None
+    epoch: int = 0
+    epoch_step: int = 0
+    step: int = 0
+    elapsed: float = 0.0
+    ended: str | None = None
+    best: dict[str, Any] | None = None
+    kept: dict[str, Any] | None = None
+    kept_weights: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    sums: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: the averaged one where there is one."""
+        return self.network if self.average is None else self.average
+
+    def checkpoint(self, fingerprint: str) -> Checkpoint:
+        groups = {
+            "network": self.network.state_dict(),
+            "optimizer": optimizers.state(self.optimizer),
+            "average": self.average.state_dict() if self.average is not None else {},
+            "kept": self.kept_weights,
+            "run": {"sums": self.sums},
+        }
+        return Checkpoint(
+            step=self.step,
+            state={
+                "fingerprint": fingerprint,
+                "epoch": self.epoch,
+                "epoch_step": self.epoch_step,
+                "elapsed": self.elapsed,
+                "ended": self.ended,
+                "best": self.best,
+                "kept": self.kept,
+                "history": self.history,
+            },
+            tensors={
+                f"{group}/{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()
+            },
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        def group(wanted: str) -> dict[str, Tensor]:
+            start = wanted + "/"
+            return {name.removeprefix(start): t for name, t in checkpoint.tensors.items() if name.startswith(start)}
+
+        self.network.load_state_dict(group("network"))
+        optimizers.restore(self.optimizer, group("optimizer"))
+        if self.average is not None:
+            self.average.load_state_dict(group("average"))
+        self.kept_weights = group("kept")
+        self.sums = group("run")["sums"].to(self.sums.device)
+        self.step = checkpoint.step
+        state = checkpoint.state
+        self.epoch, self.epoch_step, self.elapsed = state["epoch"], state["epoch_step"], state["elapsed"]
+        self.ended, self.history = state["ended"], state["history"]
+        self.best, self.kept = state["best"], state["kept"]
+
+
+def averaged_copy(network: nn.Module) -> nn.Module:
+    return copy.deepcopy(network).requires_grad_(requires_grad=False)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, network: nn.Module, *, decay: float, step: int) -> None:
+    """Exponential moving average of weights and normalisation statistics; young averages forget faster."""
+    weight = 1 - min(decay, (1 + step) / (10 + step))
+    for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(new, weight)
+        else:
+            kept.copy_(new)
