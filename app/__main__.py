@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import signal
 import sys
 from types import FrameType
 
@@ -70,6 +71,14 @@ def main() -> int:
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     server = Server(config, app.state.edge)
+
+    def leave(*_: object) -> None:
+        # uvicorn raises the signal again once it has shut down in good order: that is no reason to die of it.
+        if not server.should_exit:
+            raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, leave)
     server.run()
     return 0 if server.started else 1
 

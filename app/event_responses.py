@@ -42,7 +42,7 @@ def _quality(text: str) -> float:
 
 
 def as_json(event: Event) -> bytes:
-    return orjson.dumps({"id": event.id, "type": event.type, "at": event.at.isoformat(), "data": event.data})
+    return event.model_dump_json().encode()
 
 
 async def sse(events: AsyncGenerator[Event | None, None]) -> AsyncIterator[bytes]:

@@ -16,7 +16,7 @@ _CUDA_ONLY = re.compile(r"^(nvidia-|cuda-|triton$)")
 
 def requirements(text: str) -> list[str]:
     """The requirements of a pip file, each with its continuation lines; comments and options are dropped."""
-    joined = re.sub(r"\\\n\s*", " ", text)
+    joined = re.sub(r"\s*\\\n\s*", " ", text)
     return [line.strip() for line in joined.splitlines() if line.strip() and line.lstrip()[0] not in "#-"]
 
 

@@ -60,9 +60,11 @@ def _json(value: object) -> object:
 
 
 def _moment(value: object) -> object:
-    if isinstance(value, str | bytes | int | float):
-        return datetime.fromtimestamp(float(value) / 1000, UTC)
-    return value
+    """Redis holds milliseconds; JSON holds RFC 3339, which pydantic reads."""
+    try:
+        return datetime.fromtimestamp(float(value) / 1000, UTC)  # type: ignore[arg-type]  # what it cannot take, it says
+    except (TypeError, ValueError):
+        return value
 
 
 Moment = Annotated[datetime, BeforeValidator(_moment)]

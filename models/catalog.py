@@ -18,6 +18,7 @@ from models.manifest import GOLDEN, MANIFEST, WEIGHTS, Manifest, Name
 from store.files import publish_dir, read_json, write_json
 
 PRODUCTION = "production"
+STARTERS = Path(__file__).parent / "starters"  # the models that come with this project
 _ALIASES = "aliases.json"
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
@@ -132,7 +133,7 @@ class Catalog:
             if aliases.get(alias) != version:
                 write_json(self.root / name / _ALIASES, {**aliases, alias: version})
 
-    def seed(self, starters: Path) -> list[str]:
+    def seed(self, starters: Path = STARTERS) -> list[str]:
         """Give a fresh data directory its starter models: each folder becomes version 1 and `production` of its name.
 
         Names that have a version already are left alone. May be called at every start, and by several processes.

@@ -58,6 +58,12 @@ def save(claim_dir: Path, checkpoint: Checkpoint) -> Path:
     return target
 
 
+def sweep(run_dir: Path) -> None:
+    """Remove what killed claims left half written. Only the claim that holds the job may call it."""
+    for leftover in run_dir.glob("claim-*/.*.tmp"):
+        remove_tree(leftover)
+
+
 def load(folder: Path) -> Checkpoint:
     """Raises CheckpointDamagedError where anything differs from what was written."""
     try:

@@ -4,6 +4,7 @@
 `prepare` gives it the channels and the size that a network was trained with. Both say what they changed as warnings.
 """
 
+import logging
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
@@ -43,6 +44,7 @@ _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamplin
 # import: `warnings.catch_warnings` around each call would not be safe on threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 class ImageRejected(Exception):

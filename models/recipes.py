@@ -4,9 +4,9 @@ import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from models.networks.registry import UnknownNetworkError, find
+from models.networks.registry import NETWORKS, find
 
 
 class RecipeError(ValueError):
@@ -69,6 +69,11 @@ class Recipe(BaseModel):
     )
     target_accuracy: float | None = Field(None, gt=0, le=1, description="Training stops at this val top-1.")
     checkpoint_seconds: float = Field(60.0, ge=0, description="Time between checkpoints; 0 = after every step.")
+
+    @field_validator("network")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return find(name).name
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -161,15 +166,16 @@ def resolve(recipe_name: str, overrides: Mapping[str, Any]) -> Recipe:
             )
     try:
         return Recipe.model_validate({**RECIPES[recipe_name].model_dump(), **overrides})
-    except UnknownNetworkError as error:
-        raise RecipeError(str(error), field="overrides.network", hint="GET the recipes for the networks.") from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         field = ".".join(["overrides", *(str(part) for part in first["loc"])])
-        raise RecipeError(f"{field}: {first['msg']}", field=field, hint=_bounds(first["loc"])) from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"{field}: {message}", field=field, hint=_meaning(first["loc"])) from error
 
 
-def _bounds(location: tuple[int | str, ...]) -> str:
+def _meaning(location: tuple[int | str, ...]) -> str:
     """What the field means, for the reader of an error."""
-    info = Recipe.model_fields.get(str(location[0])) if location else None
-    return (info.description if info else None) or "See the recipe's fields and their bounds in the OpenAPI document."
+    if location and location[0] == "network":
+        return f"Networks: {', '.join(NETWORKS)}."
+    description = Recipe.model_fields[str(location[0])].description if location else None
+    return description or "Change this field, or another that it depends on."

@@ -74,6 +74,7 @@ def load(folder: Path, device: str = "auto") -> Runtime:
     if digest != manifest.weights_sha256:
         raise ModelDamagedError(f"{folder / WEIGHTS} has sha256 {digest}, model.json says {manifest.weights_sha256}")
     place = resolve_device(device)
+    torch.backends.cudnn.allow_tf32 = False  # the golden outputs are float32, on whatever device
     network = build(manifest.network)
     try:
         network.load_state_dict(load_tensors(data))

@@ -32,6 +32,7 @@ DEFAULT_SERVER = "http://127.0.0.1:8000"
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 PIECE = 1 << 20  # bytes of an upload sent at once
 _ATTEMPTS = 4  # of a request that may be sent twice unharmed
+_PASSING = frozenset({502, 503, 504})  # refusals that a stream outwaits: a part is being started again
 _SILENCE_SECONDS = 60.0  # without a byte on an event stream; the server sends a comment far more often
 
 Json = dict[str, Any]
@@ -39,11 +40,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Event:
-    """One entry of a job's history."""
+    """One entry of a job's history. `id` is `<milliseconds since 1970>-<n>`."""
 
     id: str
     type: str
-    at: str
     data: Json
 
 
@@ -157,13 +157,18 @@ class Client:
             before = last
             try:
                 for event in self._tail(job_id, last):
-                    last, broken_since = event.id, None
+                    broken_since = None
+                    if event is None:
+                        continue
+                    last = event.id
                     yield event
                     if event.type in ENDED:
                         return
                 if last == before and self.job(job_id)["state"] in ENDED:
                     return  # `after` was the last event already
-            except httpx.TransportError as error:
+            except (httpx.TransportError, Unreachable, Problem) as error:
+                if isinstance(error, Problem) and error.status not in _PASSING:
+                    raise
                 broken_since = broken_since or time.monotonic()
                 if time.monotonic() - broken_since > patience:
                     raise Unreachable(self.server, str(error)) from error
@@ -200,7 +205,8 @@ class Client:
 
     # HTTP
 
-    def _tail(self, job_id: str, last: str) -> Iterator[Event]:
+    def _tail(self, job_id: str, last: str) -> Iterator[Event | None]:
+        """None once the stream stands, then its events until it ends or breaks."""
         headers = {"Accept": "text/event-stream"}
         if last:
             headers["Last-Event-ID"] = last
@@ -209,15 +215,12 @@ class Client:
         with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
             if not response.is_success:
                 response.read()
-                problem = _problem(response)
-                if problem.status in (502, 503):
-                    raise httpx.ReadError(str(problem))  # it passes: try again
-                raise problem
+                raise _problem(response)
+            yield None
             for message in messages(response.iter_lines(), last_id=last):
                 if message.event == "end":
                     return
-                entry = json.loads(message.data)
-                yield Event(id=message.id, type=message.event, at=entry["at"], data=entry["data"])
+                yield Event(id=message.id, type=message.event, data=json.loads(message.data))
 
     def _page(self, path: str, limit: int, after: str | None, **filters: str | None) -> Json:
         query = {"limit": limit, "after": after, **filters}

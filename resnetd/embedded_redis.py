@@ -58,6 +58,7 @@ def command(layout: Layout) -> list[str]:
         "unixsocketperm": "700",
         "dir": _quoted(layout.redis),
         "daemonize": "no",
+        "set-proc-title": "no",  # `ps` then shows whose server it is
         "logfile": _quoted(layout.redis / "redis.log"),
         # An acknowledged job is on disk: the reply is sent after the fsync.
         "appendonly": "yes",

@@ -3,14 +3,14 @@
 One thread, the main one: the kernel ties each child's life to the thread that started it.
 """
 
-import ctypes
 import logging
-import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+
+from store.process import child_environment, die_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +18,6 @@ TICK_SECONDS = 0.2
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 STEADY_SECONDS = 30.0  # a part that lived this long starts again without delay
 STOP_SECONDS, FOUNDATION_STOP_SECONDS = 11.0, 3.0
-
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass
@@ -38,15 +36,10 @@ class Part:
     _resume: float = 0.0
 
     def start(self) -> None:
-        libc = ctypes.CDLL(None)
-
-        def die_with_parent() -> None:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
         self.process = subprocess.Popen(
             self.command,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **self.environment, "RESNETD_PARENT_PID": str(os.getpid())},
+            env={**child_environment(), **self.environment},
             pass_fds=self.pass_fds,
             process_group=0,  # Ctrl-C reaches `up` alone, which stops its parts in order
             preexec_fn=die_with_parent,  # noqa: PLW1509 - one thread; for redis-server, which is not ours to teach

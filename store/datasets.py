@@ -1,4 +1,4 @@
-"""Datasets on disk: what an import leaves, and how training reads it.
+"""Datasets on disk: what an import leaves. `store/splits.py` reads the images.
 
 `dataset.json` describes the dataset and is written last: where it lies, the dataset is whole. `data/` holds for each
 split `<split>.labels.npy` int64 (N,) and either `<split>.images.npy` uint8 (N, H, W, C), where all images share size
@@ -6,15 +6,11 @@ and mode, or the files as they came, end to end, in `<split>.blob` with `<split>
 length.
 """
 
-import mmap
 import shutil
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from store.files import fsync_dir, fsync_tree, write_atomic
@@ -109,46 +105,6 @@ class Dataset(_Frozen):
 
     def write(self, folder: Path) -> None:
         write_atomic(folder / DESCRIPTOR, self.model_dump_json(indent=2).encode())
-
-
-class Split:
-    """One split, read from disk as it is needed. `pixels` is uint8 (N, H, W, C), memory-mapped, or None.
-
-    Where `pixels` is None, `encoded(i)` is image i as a file's bytes.
-    """
-
-    def __init__(self, data: Path, name: SplitName) -> None:
-        self.name = name
-        self.labels: npt.NDArray[np.int64] = np.load(data / f"{name}.labels.npy")
-        self.pixels: npt.NDArray[np.uint8] | None = None
-        images = data / f"{name}.images.npy"
-        if images.exists():
-            self.pixels = np.load(images, mmap_mode="r")
-        else:
-            self._blob = data / f"{name}.blob"
-            self._index: npt.NDArray[np.int64] = np.load(data / f"{name}.index.npy")
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @cached_property
-    def _mapped(self) -> mmap.mmap:
-        with self._blob.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-    def encoded(self, index: int) -> bytes:
-        """Image `index` as the bytes of its file. Raises ValueError where the split holds pixels."""
-        if self.pixels is not None:
-            raise ValueError(f"split {self.name} holds pixels, not files")
-        offset, length = self._index[index]
-        return self._mapped[offset : offset + length]
-
-
-def open_split(folder: Path, dataset: Dataset, split: SplitName) -> Split:
-    """The named split of the dataset in `folder`. Raises KeyError where the dataset has no such split."""
-    if split not in dataset.splits:
-        raise KeyError(split)
-    return Split(folder / DATA, split)
 
 
 def publish(artifact: Path, target: Path) -> None:

@@ -36,3 +36,4 @@ def configure(level: str, *, part: str) -> None:
     handler.setFormatter(JsonFormatter(part))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request that we make

@@ -7,10 +7,10 @@ children from a process's main thread.
 import ctypes
 import os
 import signal
-import sys
 
 PARENT_PID = "RESNETD_PARENT_PID"
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)  # before any fork: loading after one is not safe
 
 
 def child_environment() -> dict[str, str]:
@@ -27,11 +27,13 @@ def attach_to_parent(*, sig: signal.Signals = signal.SIGKILL) -> None:
     expected = os.environ.pop(PARENT_PID, None)
     if expected is None:
         return
-    if not sys.platform.startswith("linux"):
-        raise OSError("a child that ends with its parent needs Linux")
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, int(sig), 0, 0, 0) != 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
+    die_with_parent(sig=sig)
     if str(os.getppid()) != expected:
         raise SystemExit(1)
+
+
+def die_with_parent(*, sig: signal.Signals = signal.SIGKILL) -> None:
+    """Ask the kernel to send `sig` to this process when its parent's starting thread ends."""
+    if _LIBC.prctl(_PR_SET_PDEATHSIG, int(sig), 0, 0, 0) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))

@@ -1,6 +1,7 @@
 """What every room's tests share: a real Redis."""
 
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 
@@ -10,6 +11,15 @@ from redis import Redis, RedisError
 from jobs.redis import connect
 from resnetd import embedded_redis
 from store.layout import Layout
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sockets_of_this_session() -> Iterator[None]:
+    """Data directories with long paths have their sockets elsewhere (`Layout.run`): here, so that none stays behind."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="resnetd-test-") as folder:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -34,12 +44,12 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def redis_url(redis_server: str) -> Iterator[str]:
+def redis_url(redis_server: str) -> str:
     """The session's Redis, empty."""
     client = connect(redis_server)
     client.flushall()
     client.close()
-    yield redis_server
+    return redis_server
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """`python -m worker`: one Celery worker for this machine's device."""
 
+import logging
+
 from store.layout import Layout
 from store.logs import configure
 from store.process import attach_to_parent
@@ -11,6 +13,8 @@ def main() -> None:
     attach_to_parent()
     settings = Settings()
     configure(settings.log_level, part="worker")
+    for bell in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(bell).setLevel(logging.WARNING)  # two lines a bell; the supervisor tells of jobs
     layout = Layout(settings.data).create()
     options = ["--quiet", "worker", "--pool", "prefork", "--concurrency", "2", "--without-gossip", "--without-mingle"]
     options += ["--loglevel", settings.log_level, "--hostname", "resnetd@%h"]

@@ -22,6 +22,7 @@ from store.process import child_environment
 PROGRAMS = {Kind.IMPORT: "worker.importer", Kind.TRAIN: "worker.trainer"}
 STDERR_KEPT = 64 * 1024
 
+
 class Child:
     """`python -m worker.<kind> RUN_DIR --claim N`, its lines as they come."""
 

@@ -3,7 +3,6 @@
 A job's own module writes `sys.exit(run(main))`; `main` receives the `Stop` flag and raises what it has to say.
 """
 
-import ctypes
 import errno
 import os
 import signal
@@ -16,14 +15,13 @@ from typing import Any, BinaryIO, Literal
 
 import orjson
 
+from store.process import attach_to_parent
+
 DONE = 0
 STOPPED = 75  # SIGTERM came and what was reached is safe on disk
 DISK_FULL = 77
 REFUSED = 78  # the request or the data is at fault; trying again changes nothing
 
-PARENT_PID = "RESNETD_PARENT_PID"
-
-_PR_SET_PDEATHSIG = 1
 _DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 Type = Literal["progress", "epoch", "checkpoint", "evaluation", "warning", "log", "result", "error"]
@@ -92,23 +90,6 @@ def emit(type: Type, data: dict[str, Any]) -> None:  # noqa: A002 - the key's ow
         option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE,
     )
     _lines.write(line)
-
-
-def attach_to_parent() -> None:
-    """Die when the supervisor named by RESNETD_PARENT_PID dies, however it dies. Without the variable, do nothing.
-
-    Linux sends the signal when the *thread* that started this process ends, so the supervisor starts it from a
-    thread that outlives it. A supervisor that was gone before the call is noticed by the changed parent.
-    """
-    expected = os.environ.get(PARENT_PID)
-    if not expected:
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), "prctl")
-    if os.getppid() != int(expected):
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def run(main: Callable[[Stop], None]) -> int:

@@ -6,8 +6,7 @@ from enum import StrEnum, auto
 from typing import Any
 
 from jobs.model import JobError
-
-DONE, STOPPED, DISK_FULL, REFUSED = 0, 75, 77, 78
+from worker.job_process import DISK_FULL, DONE, REFUSED, STOPPED
 
 
 class Ending(StrEnum):

@@ -46,7 +46,7 @@ class Supervisor:
         spec = self._layout.job(self._claim.job_id) / "spec.json"
         if not spec.exists():
             spec.parent.mkdir(parents=True, exist_ok=True)
-            write_json(spec, self._claim.spec)
+            write_json(spec, {"kind": self._claim.kind, **self._claim.spec})
         child = Child(self._claim, self._layout, self._device)
         try:
             self._watch(child)

@@ -9,6 +9,7 @@ import sys
 
 from app.fleet.fleet import Fleet
 from app.fleet.server import listen
+from models.catalog import Catalog
 from store import logs
 from store.layout import Layout
 from store.process import attach_to_parent
@@ -29,8 +30,18 @@ def main() -> int:
         except BlockingIOError:
             log.error("another fleet serves this data directory", extra={"data": str(layout.root)})  # noqa: TRY400
             return 1
+        _seed(Catalog(layout.models))
         asyncio.run(_serve(layout, settings))
     return 0
+
+
+def _seed(catalog: Catalog) -> None:
+    """Give a fresh data directory the starter models. Models that are there are served also where this fails."""
+    try:
+        for name in catalog.seed():
+            log.info("a starter model was added", extra={"model": name})
+    except (OSError, ValueError):
+        log.exception("the starter models could not be added")
 
 
 async def _serve(layout: Layout, settings: Settings) -> None:

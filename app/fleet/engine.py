@@ -33,7 +33,7 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a silence may be before it is called a hang; seconds. A ping waits for one batch of the largest network."""
+    """Seconds of silence before it is called a hang. A ping waits for one batch of the largest network."""
 
     start: float = 300.0  # a large network, from a slow disk
     ping_every: float = 2.0

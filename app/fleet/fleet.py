@@ -29,7 +29,7 @@ class Fleet:
         self._layout = layout
         self._settings = settings
         self._catalog = Catalog(layout.models)
-        self._default = settings.model.partition("@")[0]
+        self._default, _, self._default_selector = settings.model.partition("@")
         self._engines: dict[Key, Engine] = {}
         self._leaving: dict[Engine, asyncio.Task[None]] = {}
         self._requested: set[Key] = set()
@@ -54,7 +54,7 @@ class Fleet:
         if key not in self._engines:
             self._catalog.folder(model, version)
             self._make_room()
-            if version not in self._serving.get(model, self._catalog.targets(model)).values():
+            if version not in self._serving.get(model, self._targets(model)).values():
                 self._requested.add(key)
             self._start(key)
             self._reconcile()
@@ -75,7 +75,7 @@ class Fleet:
             by_name[name].add(version)
         for name in {self._default, *by_name}:
             loaded = by_name[name]
-            targets = self._catalog.targets(name)
+            targets = self._targets(name)
             decided = plan(
                 targets=targets,
                 serving=self._serving.get(name, {}),
@@ -84,14 +84,28 @@ class Fleet:
                 requested={v for n, v in self._requested if n == name},
             )
             self._serving[name] = decided.serving
-            keep = set(decided.keep)
-            if name == self._default and targets:
-                keep |= {decided.serving[PRODUCTION], targets[PRODUCTION]}
+            keep = decided.keep | (self._pinned() if name == self._default else set())
             for version in keep - loaded:
                 self._start((name, version))
             for version in loaded - keep:
                 self._drain((name, version))
         self._write()
+
+    def _pinned(self) -> set[int]:
+        """Versions of the default model that stay loaded: what it serves and what it is about to serve."""
+        if self._default_selector.isdigit():
+            return {int(self._default_selector)}
+        alias = self._default_selector or PRODUCTION
+        both = (self._serving.get(self._default, {}), self._targets(self._default))
+        return {where[alias] for where in both if alias in where}
+
+    def _targets(self, name: str) -> dict[str, int]:
+        """Where the aliases of a model point to; where that cannot be read, all stays as it is."""
+        try:
+            return self._catalog.targets(name)
+        except (OSError, ValueError):
+            log.exception("the aliases of a model cannot be read", extra={"model": name})
+            return self._serving.get(name, {})
 
     def _start(self, key: Key) -> None:
         model, version = key
@@ -122,8 +136,7 @@ class Fleet:
 
     def _make_room(self) -> None:
         while len(self._engines) >= self._settings.max_engines:
-            now, soon = self._serving.get(self._default, {}), self._catalog.targets(self._default)
-            kept = {(self._default, where[PRODUCTION]) for where in (now, soon) if PRODUCTION in where}
+            kept = {(self._default, version) for version in self._pinned()}
             going = victim({key: engine.idle_seconds for key, engine in self._engines.items()}, kept=kept)
             if going is None:
                 raise NoRoom(f"{len(self._engines)} models are loaded, as many as RESNETD_MAX_ENGINES allows")

@@ -107,21 +107,22 @@ class Engines:
             raise ValueError("top_k must be at least 1")
         deadline = asyncio.get_running_loop().time() + timeout
         sizes = [len(image) for image in images]
-        for attempt in (1, 2):
+        lost: str | None = None
+        while True:
             name, version = self.resolve(model_ref)
-            connection = await self._ready(name, version, deadline)
-            left = deadline - asyncio.get_running_loop().time()
+            connection = await self._ready(name, version, deadline, lost=lost)
+            left = max(deadline - asyncio.get_running_loop().time(), 0.001)
             try:
                 async with asyncio.timeout_at(deadline):
                     fields = {"top_k": top_k, "sizes": sizes, "timeout": left}
                     answer = await connection.request("classify", fields, images)
                 return _classified(name, version, answer)
             except ConnectionLost as error:
-                if attempt == 2:
+                if lost is not None:
                     raise EngineUnavailable(f"the engine of {name}@{version} died twice over this request") from error
+                lost = connection.socket
             except TimeoutError as error:
                 raise DeadlineExceeded(f"no answer from {name}@{version} within {timeout:g} s") from error
-        raise AssertionError("unreachable")
 
     async def health(self) -> EngineHealth:
         """Whether the default model's engine answers a real inference; an answer is good for a second."""
@@ -155,22 +156,23 @@ class Engines:
             return EngineHealth(ready=False, model=name, version=version, reason=f"the engine does not answer: {error}")
         return EngineHealth(ready=True, model=name, version=version)
 
-    async def _ready(self, name: str, version: int, deadline: float) -> Connection:
+    async def _ready(self, name: str, version: int, deadline: float, *, lost: str | None) -> Connection:
         """A connection to the version's engine, which is started where there is none."""
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._connect_or_start(name, version)
+                return await self._connect_or_start(name, version, lost=lost)
         except TimeoutError as error:
             raise EngineStarting(f"{name}@{version} is still being loaded") from error
 
-    async def _connect_or_start(self, name: str, version: int) -> Connection:
+    async def _connect_or_start(self, name: str, version: int, *, lost: str | None) -> Connection:
+        """`lost`: the socket of an engine that has just died; a dying process may still accept for a moment."""
         clock = asyncio.get_running_loop().time
         grace_over = clock() + _FLEET_GRACE
         while True:
             route = self._routes.read().engine(name, version)
             socket = route.socket if route is not None and route.state is EngineState.READY else None
             try:
-                if socket is not None:
+                if socket is not None and (socket != lost or clock() > grace_over):
                     return await self._connection(socket)
             except OSError:
                 pass  # it died, and the fleet has not said so yet

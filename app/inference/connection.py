@@ -17,7 +17,8 @@ class ConnectionLost(ConnectionError):
 class Connection:
     """Sends requests, hands each its own answer by id, and tells the engine of those that nobody waits for any more."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, socket: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.socket = socket
         self._writer = writer
         self._ids = itertools.count(1)
         self._pending: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -26,7 +27,7 @@ class Connection:
     @classmethod
     async def open(cls, socket: str) -> "Connection":
         """Raises OSError where no engine listens."""
-        return cls(*await asyncio.open_unix_connection(socket))
+        return cls(socket, *await asyncio.open_unix_connection(socket))
 
     @property
     def closed(self) -> bool:

@@ -4,8 +4,6 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from app.problems import FieldError
-
 PROBLEM_EXAMPLE = {
     "type": "urn:resnetd:problem:model_not_found",
     "title": "Not Found",
@@ -19,6 +17,13 @@ PROBLEM_EXAMPLE = {
 }
 
 
+class WrongField(BaseModel):
+    """`pointer`: `#/a/b` (RFC 6901) in a JSON body, else `/query/name`, `/path/name`, `/header/name`."""
+
+    pointer: str
+    detail: str
+
+
 class Problem(BaseModel):
     """RFC 9457 problem details: the body of every error."""
 
@@ -30,7 +35,7 @@ class Problem(BaseModel):
     code: str
     request_id: str
     hint: str | None
-    errors: list[FieldError]
+    errors: list[WrongField]
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

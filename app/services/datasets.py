@@ -19,8 +19,8 @@ import anyio.to_thread
 from pydantic import BaseModel, ConfigDict
 
 from app.problems import ConflictError, InvalidError, NotFoundError, UnavailableError, wrong
-from app.services.history import archived_job
 from app.services.ledger import AsyncLedger
+from jobs.archive import archived_job
 from jobs.ledger import JobNotFound, Ledger
 from jobs.model import TERMINAL, Job, JobError, Kind, State
 from store.datasets import UPLOAD, Dataset

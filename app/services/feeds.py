@@ -16,8 +16,8 @@ from redis import RedisError
 from redis.asyncio import Redis as AsyncRedis
 
 from app.problems import UnavailableError
-from app.services.history import order
 from jobs import keys
+from jobs.archive import order
 from jobs.ledger import ends, event
 from jobs.model import Event
 from jobs.redis import connect_async
@@ -187,7 +187,7 @@ class Feeds:
                     continue
                 try:
                     entries = await self._read_or_wake(redis, {key: feed.cursor for key, (_, feed) in streams.items()})
-                except RedisError as error:
+                except (RedisError, OSError) as error:
                     log.warning("the event tailer waits for Redis", extra={"reason": str(error)})
                     await self._pause()
                     continue

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -13,8 +14,8 @@ import orjson
 from app.problems import ConflictError, InvalidError, NotFoundError, UnavailableError, wrong
 from app.services.datasets import Datasets, DatasetView, Status
 from app.services.feeds import Feeds
-from app.services.history import archived_events, archived_job
 from app.services.ledger import AsyncLedger
+from jobs.archive import archived_events, archived_job
 from jobs.ledger import IdempotencyConflict, JobNotFound, ends
 from jobs.model import Event, Job, Kind, Lane, State
 from models.recipes import RecipeError, resolve
@@ -85,8 +86,10 @@ class Jobs:
         job = await self.get(job_id)
         if job.ended or seconds <= 0:
             return job
+        # Its last event is still to come; a minute spares the history and forgives clocks that differ.
+        lately = f"{max(0, int((time.time() - 60) * 1000))}-0"
         with anyio.move_on_after(seconds):
-            async with aclosing(self.feeds.follow(job_id, after="0-0")) as events:
+            async with aclosing(self.feeds.follow(job_id, after=lately)) as events:
                 async for each in events:
                     if each is not None and ends(each.type):
                         break

@@ -33,7 +33,9 @@ def list_(
     if as_json:
         output.as_json(page)
         return
-    rows = [(job["id"], job["kind"], job["state"], _fraction(job), job.get("created_at")) for job in page["data"]]
+    rows = [
+        (job["id"], job["kind"], job["state"], _fraction(job), output.moment(job["created_at"])) for job in page["data"]
+    ]
     output.table(("id", "kind", "state", "progress", "created"), rows)
     output.more(page)
 
@@ -58,7 +60,7 @@ def show(job: JobId, *, server: Server = DEFAULT_SERVER, key: Key = None, as_jso
             "finished": found.get("finished_at"),
             "best": _compact((found.get("metrics") or {}).get("best")),
             "latest": _compact((found.get("metrics") or {}).get("latest")),
-            "result": _compact(found.get("result")),
+            **result(found),
             "error": error and f"{error['message']} ({error['code']})",
             "hint": error.get("hint"),
         }
@@ -112,6 +114,14 @@ def _compact(value: dict[str, Any] | None) -> str:
     return json.dumps(value, ensure_ascii=False) if value else ""
 
 
+def result(job: dict[str, Any]) -> dict[str, object]:
+    """What a job that succeeded made, as fields."""
+    made = job.get("result") or {}
+    return {name: output.metrics(value) if name == "metrics" else value for name, value in made.items()}
+
+
 def _fraction(job: dict[str, Any]) -> str:
+    if job["state"] == "succeeded":
+        return "100%"
     fraction = (job.get("progress") or {}).get("fraction")
     return "" if fraction is None else f"{fraction:.0%}"

@@ -37,14 +37,13 @@ def show(model: ModelName, *, server: Server = DEFAULT_SERVER, key: Key = None, 
     output.fields({"name": found["name"], "aliases": _aliases(found)})
     for version in found["versions"]:
         lineage = version.get("lineage") or {}
-        metrics = (version.get("metrics") or {}).items()
         print()
         output.fields(
             {
                 "version": version["version"],
                 "network": f"{version['network']['name']} ({version['parameters']:,} parameters)",
                 "classes": ", ".join(version["classes"]),
-                "metrics": ", ".join(f"{name} {value}" for name, value in metrics if isinstance(value, int | float)),
+                "metrics": output.metrics(version.get("metrics")),
                 "weights": version["weights_sha256"],
                 "job": lineage.get("job"),
                 "dataset": " ".join(str(lineage[part]) for part in ("dataset", "dataset_digest") if lineage.get(part)),

@@ -15,6 +15,8 @@ def as_json(value: Any) -> None:  # noqa: ANN401 - anything that JSON can hold
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A table on a terminal; elsewhere a line a row, tabs between, no head, nothing cut."""
     texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if not texts:
+        return
     if not sys.stdout.isatty():
         for row in texts:
             print("\t".join(row))
@@ -23,7 +25,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     from rich.console import Console  # noqa: PLC0415 - likewise
     from rich.table import Table  # noqa: PLC0415 - likewise
 
-    shown = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        shown.add_column(column, no_wrap=number == 0, overflow="fold")  # the first is what one copies: whole, one line
     for row in texts:
         shown.add_row(*(_plain(cell) for cell in row))
     Console(highlight=False).print(shown)
@@ -68,6 +72,17 @@ def failure(error: Problem | Unreachable | Refused) -> None:
             note(error.message)
             if error.hint:
                 note(f"  Hint: {error.hint}")
+
+
+def metrics(values: dict[str, Any] | None) -> str:
+    """The measures that a person asks for first; --json has them all."""
+    shown = ("top1", "top5", "log_loss", "ece")
+    return ", ".join(f"{name} {values[name]:.4f}" for name in shown if values and values.get(name) is not None)
+
+
+def moment(rfc3339: str) -> str:
+    """For lists: to the second, UTC."""
+    return rfc3339[:19].replace("T", " ")
 
 
 def _plain(cell: str) -> str:

@@ -8,6 +8,7 @@ import typer
 from resnetd.commands import output
 from resnetd.commands.connection import connect
 from resnetd.commands.follow import ended_well, follow, print_events
+from resnetd.commands.jobs import result
 from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, Server
 from resnetd.errors import Refused
 
@@ -55,7 +56,7 @@ def train(
     if as_json:
         output.as_json(job)
     elif watch:
-        output.fields({"job": job["id"], "state": job["state"], **(job.get("result") or {})})
+        output.fields({"job": job["id"], "state": job["state"], **result(job)})
     else:
         output.note(f"Queued; watch it with `resnetd jobs watch {job['id']}`.")
         print(job["id"])

@@ -2,6 +2,8 @@
 
 import io
 import random
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -86,9 +88,6 @@ def test_16_bit_grey_is_scaled_over_its_whole_range():
 
 
 def test_16_bit_colour_png_is_reduced_and_says_so():
-    import struct
-    import zlib
-
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
@@ -195,7 +194,7 @@ def test_mutated_files_decode_or_are_rejected_and_raise_nothing_else(file_format
     outcomes = set()
     for _ in range(400):
         data = bytearray(original)
-        for _ in range(rng.randint(1, 6)):
+        for _ in range(rng.randint(0, 6)):
             data[rng.randrange(min(len(data), 120))] = rng.randrange(256)
         if rng.random() < 0.2:
             del data[rng.randrange(len(data)) :]

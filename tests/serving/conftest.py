@@ -1,5 +1,6 @@
 """A session's small models, and fleets that end with their test."""
 
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,12 +18,18 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture
-def fleet(tmp_path: Path, artifacts: list[Path]) -> Iterator[Callable[..., FleetProcess]]:
+def layout() -> Iterator[Layout]:
+    """A fresh data directory, its path short enough for the sockets to lie in it."""
+    with tempfile.TemporaryDirectory(prefix="resnetd-test-") as data:
+        yield Layout(Path(data)).create()
+
+
+@pytest.fixture
+def fleet(layout: Layout, artifacts: list[Path]) -> Iterator[Callable[..., FleetProcess]]:
     """Start a fleet whose catalog has toy@1 as production; the test may start it with `max_engines`."""
     started: list[FleetProcess] = []
 
     def start(*, max_engines: int = 4) -> FleetProcess:
-        layout = Layout(tmp_path / "data").create()
         FleetProcess.publish_default(layout, artifacts[0])
         started.append(FleetProcess(layout, max_engines=max_engines))
         return started[-1]

@@ -75,14 +75,16 @@ def make_artifact(folder: Path, *, job: str, seed: int = 0, network: bool = True
 
 
 def picture(seed: int = 0, *, size: int = 32) -> bytes:
-    """A PNG of noise."""
+    """A PNG of noise; a large one is flat, so that it is slow to decode but small."""
     pixels = np.random.default_rng(seed).integers(0, 256, size=(size, size, 3), dtype=np.uint8)
+    if size > 200:
+        pixels[:] = seed
     file = BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
 
 
-def wait_until(condition: Callable[[], T], *, seconds: float = 60.0) -> T:
+def wait_until(condition: Callable[[], T | None], *, seconds: float = 60.0) -> T:
     """The first true value of `condition`."""
     until = time.monotonic() + seconds
     while not (value := condition()):

@@ -7,7 +7,7 @@ import socket as sockets
 import stat
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from serving_toys import CLASSES, engine_process, first_words, make_artifact, pi
 
 from app.inference.connection import Connection, ConnectionLost
 from models.runtime import load, probabilities
-from store.process import PARENT_PID
 
 
 def ask(socket: Path, test: Callable[[Connection], Awaitable[None]]) -> None:
@@ -39,12 +38,25 @@ async def classify(connection: Connection, *images: bytes, k: int = 3, seconds: 
     return await connection.request("classify", {"top_k": k, "sizes": sizes, "timeout": seconds}, images)
 
 
-def test_it_answers_as_its_network_computes_and_stops_on_sigterm(artifacts: list[Path], tmp_path: Path) -> None:
-    socket = tmp_path / "engine.sock"
+@pytest.fixture(scope="module")
+def engine(
+    artifacts: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """An engine that may hold 40 images; its socket and process."""
+    socket = tmp_path_factory.mktemp("engine") / "engine.sock"
+    with engine_process(artifacts[0], socket, RESNETD_MAX_WAITING_IMAGES="40") as process:
+        assert first_words(process) == {"state": "ready", "device": "cpu"}
+        yield socket, process
+
+
+def test_it_answers_as_its_network_computes_to_its_own_user_only(
+    engine: tuple[Path, subprocess.Popen[bytes]], artifacts: list[Path]
+) -> None:
+    socket, _ = engine
     runtime = load(artifacts[0], "cpu")
 
     async def test(connection: Connection) -> None:
-        images = [picture(seed) for seed in range(40)]
+        images = [picture(seed) for seed in range(35)]
         pixels = np.stack([np.asarray(Image.open(file)) for file in map(BytesIO, images)])
         expected = probabilities(runtime.logits(pixels), runtime.manifest)
         single, many, bad = await asyncio.gather(
@@ -61,18 +73,14 @@ def test_it_answers_as_its_network_computes_and_stops_on_sigterm(artifacts: list
         answer = await connection.request("ping", {"timeout": 10})
         assert answer["images"] == 0
 
-    with engine_process(artifacts[0], socket) as process:
-        assert first_words(process) == {"state": "ready", "device": "cpu"}
-        assert stat.S_IMODE(socket.stat().st_mode) == 0o600
-        ask(socket, test)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=12) == 0
+    assert stat.S_IMODE(socket.stat().st_mode) == 0o600
+    ask(socket, test)
 
 
-def test_what_is_under_way_is_finished_before_it_stops_and_who_talks_nonsense_is_alone_in_it(
-    artifacts: list[Path], tmp_path: Path
+def test_it_refuses_skips_and_drops_what_it_should_and_finishes_what_is_under_way_before_it_stops(
+    engine: tuple[Path, subprocess.Popen[bytes]],
 ) -> None:
-    socket = tmp_path / "engine.sock"
+    socket, process = engine
 
     async def test(connection: Connection) -> None:
         for nonsense in (b"\xff" * 64, b"\0\0\0\2\0\0\0\0{}", b"GET / HTTP/1.1\r\n\r\n"):
@@ -83,7 +91,6 @@ def test_what_is_under_way_is_finished_before_it_stops_and_who_talks_nonsense_is
                 assert other.recv(1) == b""
         wrong = await connection.request("classify", {"top_k": 1, "sizes": [5], "timeout": 9}, [b"four"])
         assert wrong["error"]["code"] == "internal"
-        await asyncio.sleep(0)
         gone = asyncio.create_task(classify(connection, *[picture(1, size=1000)] * 32))
         await asyncio.sleep(0)
         assert (await connection.request("ping", {"timeout": 10}))["images"] == 32
@@ -105,10 +112,8 @@ def test_what_is_under_way_is_finished_before_it_stops_and_who_talks_nonsense_is
         with pytest.raises(ConnectionLost):
             await connection.request("ping", {"timeout": 10})
 
-    with engine_process(artifacts[0], socket, RESNETD_MAX_WAITING_IMAGES="40") as process:
-        assert first_words(process)["state"] == "ready"
-        ask(socket, test)
-        assert process.wait(timeout=12) == 0
+    ask(socket, test)
+    assert process.wait(timeout=12) == 0
 
 
 def test_it_refuses_to_serve_a_model_whose_outputs_are_not_its_golden_ones(
@@ -130,15 +135,19 @@ def test_it_refuses_to_serve_a_model_whose_outputs_are_not_its_golden_ones(
 
 
 def test_it_says_why_it_cannot_start_on_a_device_that_is_absent(artifacts: list[Path], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "app.engine", artifacts[0], "--socket", tmp_path / "s", "--model", "m"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "app.engine",
+        artifacts[0],
+        "--socket",
+        tmp_path / "s",
+        "--model",
+        "m",
+    ]
     done = subprocess.run(
         [*command, "--version", "1", "--device", "cuda:77"], capture_output=True, timeout=60, check=False
     )
     assert done.returncode == 1
     assert b'"state":"failed"' in done.stdout
     assert b"cuda:77" in done.stdout
-
-
-def test_it_ends_at_once_where_its_parent_died_before_it_looked(artifacts: list[Path], tmp_path: Path) -> None:
-    with engine_process(artifacts[0], tmp_path / "engine.sock", **{PARENT_PID: "1"}) as process:
-        assert process.wait(timeout=60) == 1

@@ -67,7 +67,7 @@ def test_the_default_model_is_served_others_load_when_asked_for_and_all_ends_on_
     assert list(running.layout.run.iterdir()) == []
 
 
-def test_a_killed_engine_comes_back_by_itself_and_no_request_is_lost(fleet: StartFleet) -> None:
+def test_a_killed_engine_comes_back_without_a_lost_request_and_dies_with_its_only_fleet(fleet: StartFleet) -> None:
     running = fleet()
     before = running.ready("toy", 1).pid
 
@@ -84,7 +84,13 @@ def test_a_killed_engine_comes_back_by_itself_and_no_request_is_lost(fleet: Star
 
     with_client(running, test)
     after = running.ready("toy", 1)
-    assert after.pid != before
+    assert after.pid not in {before, None}
+    second = FleetProcess(running.layout)
+    assert second.process.wait(timeout=60) == 1
+    assert alive(after.pid or 0)
+    running.process.kill()
+    running.process.wait()
+    wait_until(lambda: not alive(after.pid or 0))
 
 
 def test_an_alias_moves_to_a_new_version_without_a_failed_request_and_the_old_engine_ends(
@@ -101,13 +107,13 @@ def test_an_alias_moves_to_a_new_version_without_a_failed_request_and_the_old_en
     async def test(engines: Engines) -> None:
         asking = [asyncio.create_task(ask(engines)) for _ in range(3)]
         while len(seen) < 10:
-            await asyncio.sleep(0.01)
+            seen.append(await version(engines))
         await asyncio.to_thread(running.catalog.publish, "toy", artifacts[1], "job_1")
         running.catalog.set_alias("toy", "production", 2)
         seen_before = len(seen)
         await asyncio.gather(*asking)
         assert seen[seen_before : seen_before + 3] == [1, 1, 1]  # served on while the new one loads
-        assert seen == sorted(seen) or seen.index(2) > len(seen) - 70  # requests under way may end after the flip
+        assert set(seen) == {1, 2}
 
     with_client(running, test)
     assert old is not None
@@ -158,24 +164,12 @@ def test_the_longest_unused_model_makes_room_and_its_process_ends(fleet: StartFl
     assert {each.model for each in running.routes().engines} == {"toy", "second"}
 
 
-def test_the_engines_die_with_a_killed_fleet_and_a_second_fleet_is_refused(fleet: StartFleet) -> None:
-    running = fleet()
-    engine = running.ready("toy", 1).pid
-    second = FleetProcess(running.layout)
-    assert second.process.wait(timeout=30) == 1
-    running.process.kill()
-    running.process.wait()
-    assert engine is not None
-    wait_until(lambda: not alive(engine))
-
-
 def test_without_a_fleet_a_client_is_told_soon(
-    tmp_path: Path, artifacts: list[Path], monkeypatch: pytest.MonkeyPatch
+    layout: Layout, artifacts: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.inference.client._FLEET_GRACE", 0.2)
 
     async def main() -> None:
-        layout = Layout(tmp_path / "data").create()
         engines = Engines(layout, Settings(data=layout.root, model="toy"))
         assert "no model" in str((await engines.health()).reason)
         FleetProcess.publish_default(layout, artifacts[0])
@@ -201,7 +195,7 @@ def test_an_engine_that_hangs_is_killed_and_started_again(tmp_path: Path, artifa
             run=tmp_path,
             device="cpu",
             on_change=changed.set,
-            patience=Patience(ping_every=0.1, ping=1.0, pings_missed=2),
+            patience=Patience(ping_every=0.1, ping=2.0, pings_missed=2),
         )
         try:
             async with asyncio.timeout(60):
@@ -210,7 +204,7 @@ def test_an_engine_that_hangs_is_killed_and_started_again(tmp_path: Path, artifa
                 assert stopped is not None
                 os.kill(stopped, signal.SIGSTOP)
                 await until(EngineState.STARTING)
-                assert engine.route.reason == "it hung: no answer to a ping within 1 s"
+                assert engine.route.reason == "it hung: no answer to a ping within 2 s"
                 assert not alive(stopped)
                 await until(EngineState.READY)
                 assert engine.route.reason is None

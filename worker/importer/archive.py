@@ -4,6 +4,7 @@ import bz2
 import errno
 import gzip
 import io
+import itertools
 import lzma
 import stat
 import struct
@@ -101,6 +102,13 @@ class ZipArchive:
         self._zip = zipfile.ZipFile(path)
         self.files: list[Member] = []
         self.folders: set[Parts] = set()
+        try:
+            self._plan(path.stat().st_size, limits, tick)
+        except BaseException:
+            self.close()
+            raise
+
+    def _plan(self, packed: int, limits: Limits, tick: Tick) -> None:
         infos = self._zip.infolist()
         if len(infos) > limits.members:
             raise too_large(f"it has {len(infos):,} members, {limits.members:,} are allowed")
@@ -115,7 +123,7 @@ class ZipArchive:
             else:
                 self.files.append(Member(parts, info.file_size, info.header_offset, info))
         total = sum(info.file_size for info in infos)
-        if total > limits.unpacked(path.stat().st_size):
+        if total > limits.unpacked(packed):
             raise too_large(f"it would unpack to {total:,} bytes")
         _refuse_overlap(infos, self._zip.start_dir)
 
@@ -148,8 +156,8 @@ def _check_zip_member(info: zipfile.ZipInfo, limits: Limits) -> None:
 def _refuse_overlap(infos: list[zipfile.ZipInfo], directory: int) -> None:
     """Members that share bytes are how a small archive unpacks to petabytes."""
     ordered = sorted(infos, key=lambda info: info.header_offset)
-    ends = [info.header_offset for info in ordered[1:]] + [directory]
-    for info, end in zip(ordered, ends, strict=True):
+    for info, following in itertools.zip_longest(ordered, ordered[1:]):
+        end = directory if following is None else following.header_offset
         if info.header_offset + 30 + info.compress_size > end:
             raise unsafe(info.filename, "overlaps another member")
 
@@ -161,15 +169,25 @@ class TarArchive:
         self._stream = Bounded(_decompressed(path), limits.unpacked(path.stat().st_size))
         self.files: list[Member] = []
         self.folders: set[Parts] = set()
+        try:
+            self._tar = self._open_tar()
+            self._plan(limits, tick)
+        except BaseException:
+            self._stream.close()
+            raise
+
+    def _open_tar(self) -> tarfile.TarFile:
         head = self._stream.read(512)
         _refuse_known_others(head)
         self._stream.seek(0)
         try:
-            self._tar = tarfile.open(fileobj=self._stream, mode="r:")  # noqa: SIM115 - closed by close()
+            return tarfile.open(fileobj=self._stream, mode="r:")
         except tarfile.ReadError as error:
             if head[257:262] == b"ustar":
                 raise
             raise not_an_archive("the upload is neither a zip nor a tar archive", _FOLDERS_HINT) from error
+
+    def _plan(self, limits: Limits, tick: Tick) -> None:
         end = 0
         for count, info in enumerate(self._tar, start=1):
             tick(count)
@@ -236,6 +254,7 @@ class Bounded(io.BufferedIOBase):
 
     def close(self) -> None:
         self._stream.close()
+        super().close()
 
     def _check(self, position: int) -> None:
         # A tar is padded to whole records of 10 KiB, so the last read may ask for more than there is.

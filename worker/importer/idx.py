@@ -4,6 +4,7 @@ A header is two zero bytes, the element type (8: unsigned byte), the number of d
 bytes. Labels have one dimension, grey images three (N, H, W), colour images four (N, H, W, 3).
 """
 
+import contextlib
 import gzip
 import math
 import re
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from store.dataset_writer import MAX_ARRAY_IMAGE_PIXELS, Sample
 from store.datasets import FileNote, SplitName
-from worker.importer.archive import Archive, Bounded, Member, is_idx
+from worker.importer.archive import STREAM_ERRORS, Archive, Bounded, Member, is_idx
 from worker.importer.limits import Limits
 from worker.job_process import JobRefused
 
@@ -147,7 +148,8 @@ def _find(archive: Archive, limits: Limits) -> list[IdxFile]:
     found = []
     for member in archive.files:
         if look_at_all or re.search(r"idx|ubyte", member.parts[-1].lower()):
-            with _open(archive, member, limits) as stream:
+            # A damaged image is none of this module's business; a damaged IDX file is refused as what it claims to be.
+            with contextlib.suppress(*STREAM_ERRORS), _open(archive, member, limits) as stream:
                 head = stream.read(4)
                 if is_idx(head):
                     found.append(_header(member, head, stream))
@@ -173,9 +175,8 @@ def _header(member: Member, head: bytes, stream: IO[bytes]) -> IdxFile:
 
 def _open(archive: Archive, member: Member, limits: Limits) -> IO[bytes]:
     """The member's bytes, decompressed where it is gzipped."""
-    stream = archive.open(member)
-    magic = stream.read(2)
-    stream.close()
+    with archive.open(member) as stream:
+        magic = stream.read(2)
     stream = archive.open(member)
     if magic != _GZIP:
         return stream

@@ -9,7 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-from worker.job_process import Stop, attach_to_parent, run
+from store.process import attach_to_parent
+from worker.job_process import Stop, run
 
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
 

@@ -13,7 +13,8 @@ from PIL import Image
 from models.images import Decoded, ImageRejected, decode, prepare
 from models.manifest import Preprocessing
 from models.recipes import Recipe
-from store.datasets import Dataset, Split, SplitName, open_split
+from store.datasets import Dataset, SplitName
+from store.splits import Split, open_split
 from worker.job_process import JobRefused
 
 _MAX_PIXELS = 200_000_000  # what the importer let in is decoded; this only bounds a broken header

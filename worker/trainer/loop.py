@@ -20,7 +20,7 @@ from worker.job_process import JobRefused, JobStopped, Stop, emit
 from worker.trainer import augment, evaluate, metrics
 from worker.trainer.data import TrainingData
 from worker.trainer.optimizer import learning_rate
-from worker.trainer.progress import Progress
+from worker.trainer.progress import Phase, Progress
 from worker.trainer.state import RunState, update_average
 
 
@@ -79,7 +79,7 @@ class Loop:
             state.elapsed, last = state.elapsed + now - last, now
             if recipe.max_seconds is not None and state.elapsed >= recipe.max_seconds:
                 state.ended = "max_seconds"
-            if self.progress.due:
+            if self.progress.due():
                 self._speak()
             if self.stop.requested:
                 self._checkpoint()
@@ -167,9 +167,9 @@ class Loop:
             raise _not_finite()
         return {"loss": loss, "top1": metrics.top_k(logits, self.data.val.labels, 1)}
 
-    def sign_of_life(self, phase: Any) -> Callable[[], None]:  # noqa: ANN401 - one of Progress's phases
+    def sign_of_life(self, phase: Phase) -> Callable[[], None]:
         def speak() -> None:
-            if self.progress.due:
+            if self.progress.due():
                 self.progress.say(phase, images_per_step=self.batch_size)
 
         return speak

@@ -8,6 +8,7 @@ import numpy.typing as npt
 Logits = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
+_CONFUSION_CLASSES = 200  # a matrix of more would be most of an event and of model.json
 _BINS = 15  # Guo et al. 2017
 
 
@@ -76,7 +77,10 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
 
 
 def report(logits: Logits, labels: Labels, classes: tuple[str, ...], temperature: float) -> dict[str, Any]:
-    """Everything that an evaluation says. `log_loss` and `ece` are calibrated, as served."""
+    """Everything that an evaluation says. `log_loss` and `ece` are calibrated, as served.
+
+    `confusion` is null above 200 classes.
+    """
     predicted = logits.argmax(axis=1)
     matrix = confusion(predicted, labels, len(classes))
     correct = int(np.trace(matrix))
@@ -91,5 +95,5 @@ def report(logits: Logits, labels: Labels, classes: tuple[str, ...], temperature
         "ece_uncalibrated": ece(logits, labels),
         "temperature": temperature,
         "per_class": per_class(matrix, classes),
-        "confusion": matrix.tolist(),
+        "confusion": matrix.tolist() if len(classes) <= _CONFUSION_CLASSES else None,
     }

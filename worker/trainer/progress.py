@@ -6,7 +6,7 @@ from typing import Literal
 
 from worker.job_process import emit
 
-_EVERY = 0.4  # seconds; the contract is one line in each half second
+_EVERY = 0.5  # seconds between two lines, at most
 
 Phase = Literal["load", "compile", "train", "validate", "test"]
 
@@ -22,13 +22,16 @@ class Progress:
     loss: float | None = None
     lr: float | None = None
     _spoken: float = 0.0
+    _asked: float = 0.0
     _images: int = 0
     _rate: float | None = None
     _rate_since: float = field(default_factory=time.monotonic)
 
-    @property
     def due(self) -> bool:
-        return time.monotonic() - self._spoken >= _EVERY
+        """Asked after each step: whether a line is needed now, because the next step would end too late for it."""
+        now = time.monotonic()
+        step, self._asked = now - self._asked, now
+        return now - self._spoken + step >= _EVERY
 
     def count(self, images: int) -> None:
         self._images += images

@@ -15,6 +15,7 @@ from worker.trainer import optimizer as optimizers
 class RunState:
     """`epoch_step` steps of epoch `epoch` (from 0) are done; `sums` float64 (3,) = loss, correct, images of this epoch.
 
+    `best` is the epoch of the best val top-1, `kept` the one whose weights become the model.
     `ended` says why training is over: "epochs", "max_seconds", "patience", "target_accuracy"; null = it goes on.
     """
 

@@ -46,6 +46,7 @@ def train(*, run_dir: Path, claim: int, data_dir: Path, device_name: str, stop: 
     dataset = _dataset(folder, spec.dataset)
     device = _prepared_device(device_name, recipe)
 
+    checkpoints.sweep(run_dir)
     training_data = data.read_training_data(folder, dataset, recipe, _loading(recipe, stop))
     network_spec = NetworkSpec(name=recipe.network, num_classes=len(dataset.classes), in_channels=recipe.channels)
 
@@ -158,7 +159,7 @@ def _loading(recipe: Recipe, stop: Stop) -> Callable[[], None]:
 
     def between() -> None:
         stop.check()
-        if progress.due:
+        if progress.due():
             progress.say("load")
 
     return between

@@ -1,0 +1,50 @@
+"""A dataset's images, read split by split; the format is described in `store/datasets.py`."""
+
+import mmap
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from store.datasets import DATA, Dataset, SplitName
+
+
+class Split:
+    """One split, read from disk as it is needed. `pixels` is uint8 (N, H, W, C), memory-mapped, or None.
+
+    Where `pixels` is None, `encoded(i)` is image i as a file's bytes.
+    """
+
+    def __init__(self, data: Path, name: SplitName) -> None:
+        self.name = name
+        self.labels: npt.NDArray[np.int64] = np.load(data / f"{name}.labels.npy")
+        self.pixels: npt.NDArray[np.uint8] | None = None
+        images = data / f"{name}.images.npy"
+        if images.exists():
+            self.pixels = np.load(images, mmap_mode="r")
+        else:
+            self._blob = data / f"{name}.blob"
+            self._index: npt.NDArray[np.int64] = np.load(data / f"{name}.index.npy")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def _mapped(self) -> mmap.mmap:
+        with self._blob.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def encoded(self, index: int) -> bytes:
+        """Image `index` as the bytes of its file. Raises ValueError where the split holds pixels."""
+        if self.pixels is not None:
+            raise ValueError(f"split {self.name} holds pixels, not files")
+        offset, length = self._index[index]
+        return self._mapped[offset : offset + length]
+
+
+def open_split(folder: Path, dataset: Dataset, split: SplitName) -> Split:
+    """The named split of the dataset in `folder`. Raises KeyError where the dataset has no such split."""
+    if split not in dataset.splits:
+        raise KeyError(split)
+    return Split(folder / DATA, split)

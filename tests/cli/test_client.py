@@ -1,0 +1,207 @@
+"""The Python client: what it makes of answers, of broken connections and of streams that break off."""
+
+import json
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resnetd.client import Client, Event
+from resnetd.errors import Problem, Unreachable
+from resnetd.sse import Message, messages
+
+Answer = Callable[["Handler"], None]
+
+
+@dataclass
+class Told:
+    """What a server saw: (method, path, headers, body) of each request."""
+
+    requests: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    answers: Iterator[Answer]
+    told: Told
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.told.requests.append((self.command, self.path, headers, body))
+        next(self.answers)(self)
+
+    do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815 - the library's names
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+        pass
+
+    def send(self, status: int, body: object, kind: str = "application/json") -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def json_answer(body: object, status: int = 200) -> Answer:
+    return lambda handler: handler.send(status, body)
+
+
+def html_answer(status: int, page: bytes) -> Answer:
+    return lambda handler: handler.send(status, page, "text/html")
+
+
+def broken(handler: Handler) -> None:
+    """The server dies in the middle of a request."""
+    handler.close_connection = True
+
+
+def stream(*entries: tuple[str, str], cut: bytes = b"", clean: bool = False) -> Answer:
+    """An event stream of (id, type), ended cleanly or in the middle of `cut`."""
+
+    def answer(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        text = b"".join(f'id: {at}\nevent: {kind}\ndata: {{"n": 1}}\n\n'.encode() for at, kind in entries) + cut
+        handler.wfile.write(f"{len(text):x}\r\n".encode() + text + b"\r\n")
+        if clean:
+            handler.wfile.write(b"0\r\n\r\n")
+        handler.close_connection = True
+
+    return answer
+
+
+@contextmanager
+def server(*answers: Answer) -> Iterator[tuple[Client, Told]]:
+    """A real HTTP server that gives these answers in order."""
+    told = Told()
+    handler = type("Scripted", (Handler,), {"answers": iter(answers), "told": told})
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as listening:
+        listening.daemon_threads = True
+        thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            with Client(f"http://127.0.0.1:{listening.server_address[1]}/", "secret") as client:
+                yield client, told
+        finally:
+            listening.shutdown()
+            thread.join()
+
+
+def test_a_problem_carries_its_code_status_and_hint():
+    body = {"title": "Not Found", "status": 404, "code": "job_not_found", "detail": "There is none.", "hint": "List."}
+    with server(json_answer(body, 404)) as (client, told), pytest.raises(Problem) as refused:
+        client.job("job_1")
+    problem = refused.value
+    assert (problem.status, problem.code, problem.hint, problem.errors) == (404, "job_not_found", "List.", [])
+    assert told.requests[0][2]["authorization"] == "Bearer secret"
+
+
+def test_an_error_that_is_no_problem_document_is_still_told():
+    with server(html_answer(502, b"<html>bad gateway")) as (client, _), pytest.raises(Problem) as refused:
+        client.job("job_1")
+    assert (refused.value.status, refused.value.code) == (502, "http_error")
+    assert "bad gateway" in refused.value.detail
+
+
+def test_an_answer_that_is_not_json_is_no_resnetd():
+    with server(html_answer(200, b"<html>")) as (client, _), pytest.raises(Unreachable, match="resnetd server"):
+        client.models()
+
+
+def test_a_training_sent_again_after_a_broken_connection_has_the_same_idempotency_key():
+    with server(broken, broken, json_answer({"id": "job_1"}, 202)) as (client, told):
+        assert client.train("ds_1", recipe="mnist")["id"] == "job_1"
+    keys = [headers["idempotency-key"] for _, _, headers, _ in told.requests]
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
+    assert len({body for *_, body in told.requests}) == 1
+
+
+def test_a_server_that_keeps_breaking_is_given_up():
+    with server(*[broken] * 4) as (client, told), pytest.raises(Unreachable):
+        client.job("job_1")
+    assert len(told.requests) == 4
+
+
+def test_an_upload_streams_the_file_under_its_own_name(tmp_path):
+    file = tmp_path / "pets.tar.gz"
+    file.write_bytes(bytes(range(256)) * 10_000)
+    sent: list[int] = []
+    with server(json_answer({"id": "ds_1", "job": {"id": "job_1"}}, 202)) as (client, told):
+        client.upload_dataset(file, on_bytes=sent.append)
+    method, path, headers, body = told.requests[0]
+    assert (method, path) == ("POST", "/v1/datasets?name=pets")
+    assert headers["content-length"] == str(len(body))
+    assert "transfer-encoding" not in headers
+    assert body == file.read_bytes()
+    assert sum(sent) == len(body)
+    assert len(sent) == 3
+
+
+def test_a_stream_that_breaks_off_is_taken_up_behind_the_last_whole_event():
+    with server(
+        stream(("1-0", "queued"), ("2-0", "running"), cut=b"id: 3-0\nevent: progress\nda"),
+        broken,
+        json_answer({"title": "Service Unavailable", "code": "redis_away", "detail": "", "hint": None}, 503),
+        stream(("3-0", "progress"), clean=True),
+        stream(clean=True),
+        json_answer({"state": "running"}),
+        stream(("4-0", "succeeded"), clean=True),
+    ) as (client, told):
+        events = list(client.events("job_1"))
+    assert [event.id for event in events] == ["1-0", "2-0", "3-0", "4-0"]
+    assert events[0] == Event("1-0", "queued", {"n": 1})
+    asked = [headers.get("last-event-id") for _, path, headers, _ in told.requests if path.endswith("/events")]
+    assert asked == [None, "2-0", "2-0", "2-0", "3-0", "3-0"]
+
+
+def test_a_job_that_had_ended_before_the_given_event_gives_no_more_events():
+    with server(stream(cut=b"event: end\ndata: {}\n\n", clean=True), json_answer({"state": "failed"})) as (
+        client,
+        told,
+    ):
+        assert list(client.events("job_1", after="9-0")) == []
+    assert told.requests[0][2]["last-event-id"] == "9-0"
+
+
+def test_a_server_that_is_gone_is_waited_for_as_long_as_the_patience_lasts():
+    with Client("http://127.0.0.1:9") as client, pytest.raises(Unreachable, match=r"127\.0\.0\.1:9"):
+        list(client.events("job_1", patience=0.3))
+
+
+def test_a_stream_that_is_refused_is_a_problem():
+    body = {"title": "Not Found", "code": "job_not_found", "detail": "", "hint": None}
+    with server(json_answer(body, 404)) as (client, _), pytest.raises(Problem):
+        list(client.events("job_1"))
+
+
+def test_names_from_people_stay_one_segment_of_the_path():
+    with server(json_answer({"name": "x"})) as (client, told):
+        client.model("../jobs?x")
+    assert told.requests[0][1] == "/v1/models/..%2Fjobs%3Fx"
+
+
+def test_messages_are_read_as_the_standard_says():
+    lines = ["retry: 2000", "", ": hello", "", "id: 1", "event: a", "data: {", "data:}", "", "data: 2", "", "data: cut"]
+    assert list(messages(lines)) == [Message("1", "a", "{\n}"), Message("1", "message", "2")]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.from_regex(r"[1-9]\d*-\d", fullmatch=True), st.sampled_from("ab"), st.text("xy: \n"))))
+def test_what_is_written_as_messages_is_read_as_them(sent):
+    text = "".join(
+        f"id: {at}\nevent: {kind}\n" + "".join(f"data: {part}\n" for part in data.split("\n")) + "\n: x\n\n"
+        for at, kind, data in sent
+    )
+    assert list(messages(text.split("\n"))) == [Message(*each) for each in sent]

@@ -1,0 +1,209 @@
+"""Compose file and Dockerfile without a Docker engine: each service's own command and environment, as processes.
+
+Only what a container would bring is replaced: volumes are folders, the host name `redis` is this machine, and ports are
+free ones. Everything else runs as it is written.
+"""
+
+import re
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from running import RESNETD, STOP_SECONDS, Running, environment, processes_that_name
+from samples import photo, png, zip_mini
+
+from resnetd.client import Client
+from resnetd.embedded_redis import find_server
+from resnetd.errors import Problem, Unreachable
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+SERVICES = COMPOSE["services"]
+TINY = {"epochs": 1, "lr": 0.1, "warmup_epochs": 0.2, "batch_size": 64, "image_size": 16, "precision": "fp32"}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Here:
+    """What stands for the containers' world on this machine."""
+
+    folder: Path
+    redis_port: int
+    http_port: int
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    def place(self, text: str) -> str:
+        """A command's word or a variable's value, with this machine's places in it."""
+        for volume, target in volumes():
+            text = re.sub(rf"{target}(?=/|$)", str(self.folder / volume), text)
+        text = text.replace("//redis:", "//127.0.0.1:").replace("6379", str(self.redis_port))
+        return re.sub(r"\b8000\b", str(self.http_port), text)
+
+    def environment(self, service: str) -> dict[str, str]:
+        image = dict(re.findall(r"(RESNETD_\w+)=(\S+)", DOCKERFILE.split("\nFROM ")[-1]))
+        given = {**image, **SERVICES[service].get("environment", {})}
+        return environment(**{name: self.place(str(value)) for name, value in given.items()})
+
+    def command(self, service: str, words: list[str] | None = None) -> list[str]:
+        """The image's entry point with the service's command, or with other words."""
+        words = [self.place(str(word)) for word in words or SERVICES[service]["command"]]
+        if service == "redis":
+            assert words[0] == "redis-server"
+            return [str(find_server()), *words[1:]]
+        return [RESNETD, *words]
+
+    def healthy(self, service: str) -> bool:
+        """Run the service's own health check, once."""
+        kind, program, *arguments = SERVICES[service]["healthcheck"]["test"]
+        assert kind == "CMD"
+        programs = {"python": sys.executable, "redis-cli": str(find_server().with_name("redis-cli"))}
+        command = [programs[program], *(self.place(argument) for argument in arguments)]
+        ended = subprocess.run(command, env=self.environment(service), capture_output=True, timeout=20, check=False)
+        return ended.returncode == 0
+
+
+def volumes() -> list[tuple[str, str]]:
+    mounts = [mount for service in SERVICES.values() for mount in service["volumes"]]
+    return sorted({tuple(mount.split(":")) for mount in mounts}, reverse=True)
+
+
+def start_order() -> list[str]:
+    order: list[str] = []
+    while len(order) < len(SERVICES):
+        due = [name for name, service in SERVICES.items() if set(service.get("depends_on", {})) <= set(order)]
+        order += [name for name in due if name not in order]
+    return order
+
+
+def until(condition, what: str, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.2)
+
+
+def ready(client: Client) -> bool:
+    try:
+        return client.ready()
+    except Unreachable:
+        return False
+
+
+def test_without_a_key_the_api_refuses_to_start_and_says_how_to_make_one(tmp_path):
+    here = Here(tmp_path, free_port(), free_port())
+    ended = subprocess.run(
+        here.command("api"), env=here.environment("api"), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 1
+    assert "resnetd keys create" in ended.stderr
+
+
+def test_the_whole_flow_passes_against_the_services_of_the_compose_file(tmp_path):
+    here = Here(tmp_path, free_port(), free_port())
+    for volume, _ in volumes():
+        (tmp_path / volume).mkdir()
+    making = here.command("api", ["keys", "create", "--scope", "admin"])
+    made = subprocess.run(making, env=here.environment("api"), capture_output=True, text=True, timeout=60, check=True)
+    key = made.stdout.strip()
+
+    running: list[Running] = []
+    try:
+        for name in start_order():
+            log = tmp_path / f"{name}.log"
+            running.append(Running(here.command(name), log=log, env=here.environment(name)))
+            until(lambda name=name: here.healthy(name), f"{name} does not get healthy")
+        url = f"http://127.0.0.1:{here.http_port}"
+        with Client(url, key) as client:
+            until(lambda: ready(client), "the api does not get ready")
+            flow(client, tmp_path)
+        with Client(url) as stranger, pytest.raises(Problem) as refused:
+            stranger.classify([png(photo())])
+        assert refused.value.status == 401
+    finally:
+        for each in reversed(running):
+            each.stop(seconds=STOP_SECONDS)
+    assert processes_that_name(here.folder) == []
+
+
+def flow(client: Client, folder: Path) -> None:
+    """Classify, upload, train, serve what was trained."""
+    assert client.classify([png(photo())])["results"][0]["top_k"]
+    accepted = client.upload_dataset(zip_mini(folder / "mini.zip"), name="mini")
+    imported = client.wait(accepted["job"]["id"])
+    assert imported["state"] == "succeeded", imported["error"]
+    job = client.train(
+        accepted["id"], recipe="fashion-mnist-small", overrides=TINY, register_as="mini", alias="production"
+    )
+    trained = client.wait(job["id"])
+    assert trained["state"] == "succeeded", trained["error"]
+    served = client.classify([png(photo(size=(28, 28)))], model="mini@production")
+    assert (served["model"], served["version"]) == ("mini", 1)
+
+
+def test_every_service_has_a_health_check_and_lasting_volumes_and_no_more_rights_than_it_needs():
+    assert set(SERVICES) == {"redis", "api", "worker"}
+    for name, service in SERVICES.items():
+        assert service["healthcheck"]["test"][0] == "CMD", name
+        assert service["read_only"] is True, name
+        assert service["restart"] == "unless-stopped", name
+        assert "no-new-privileges:true" in service["security_opt"], name
+    assert {volume for volume, _ in volumes()} == set(COMPOSE["volumes"])
+    assert all(port.startswith("127.0.0.1:") for service in SERVICES.values() for port in service.get("ports", []))
+
+
+def test_containers_get_more_time_to_stop_than_resnetd_takes():
+    for name, service in SERVICES.items():
+        assert float(service["stop_grace_period"].removesuffix("s")) > STOP_SECONDS, name
+
+
+def test_the_worker_reserves_a_gpu_and_the_others_none():
+    (device,) = SERVICES["worker"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert "deploy" not in SERVICES["api"]
+    assert SERVICES["api"]["environment"]["RESNETD_DEVICE"] == "cpu"
+
+
+def test_redis_answers_after_the_fsync_and_evicts_nothing():
+    words = SERVICES["redis"]["command"]
+    options = dict(zip(words[1::2], words[2::2], strict=True))
+    assert (options["--appendonly"], options["--appendfsync"]) == ("yes", "always")
+    assert options["--maxmemory-policy"] == "noeviction"
+
+
+def test_the_image_runs_resnetd_and_not_as_root():
+    *_, last = DOCKERFILE.split("\nFROM ")
+    assert re.findall(r"^USER (\S+)$", last, re.MULTILINE)[-1:] == ["resnetd"]
+    assert 'ENTRYPOINT ["resnetd"]' in last
+    assert "pip install" not in last
+
+
+def test_the_image_is_built_from_files_that_exist_and_from_locked_packages():
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
+    names = {name for line in copied for name in line.split()}
+    assert names
+    assert [name for name in names if not (ROOT / name).exists()] == []
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"benchmarks"}
+    assert packages <= names
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert names <= {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    for line in re.findall(r"pip install .+", DOCKERFILE):
+        assert "--require-hashes" in line or "--no-deps" in line, line
+
+
+def test_no_file_names_a_registry():
+    for name in ("Dockerfile", "docker-compose.yml", "requirements.txt", "pyproject.toml", "Makefile"):
+        assert not re.search(r"(index-url|find-links)[ =]+[a-z]+://", (ROOT / name).read_text()), name

@@ -1,0 +1,55 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from edge_kit import Server, own_redis, serving
+
+from jobs.ledger import Ledger
+from jobs.redis import connect
+from store.layout import Layout
+from store.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def redis_layout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Layout]:
+    layout = Layout(tmp_path_factory.mktemp("http") / "data").create()
+    with own_redis(layout):
+        yield layout
+
+
+@pytest.fixture(scope="session")
+def settings(redis_layout: Layout) -> Settings:
+    return Settings(
+        data=redis_layout.root,
+        redis_url=f"unix://{redis_layout.redis_socket}",
+        max_image_bytes=200_000,
+        max_request_bytes=1_000_000,
+        max_images_per_request=8,
+        max_dataset_bytes=5_000_000,
+    )
+
+
+@pytest.fixture(scope="session")
+def server(settings: Settings) -> Iterator[Server]:
+    """One server for all tests that leave it as it was."""
+    with serving(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def http(server: Server) -> httpx.Client:
+    return server.http
+
+
+@pytest.fixture(scope="session")
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    redis = connect(str(settings.redis_url))
+    yield Ledger(redis)
+    redis.close()
+
+
+@pytest.fixture
+def alone(tmp_path: Path, settings: Settings) -> Settings:
+    """Settings for a data directory of the test's own, with the shared Redis."""
+    return settings.model_copy(update={"data": tmp_path / "data"})

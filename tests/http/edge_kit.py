@@ -1,0 +1,200 @@
+"""A real uvicorn server in a thread, a real Redis, and engines that answer by rule (a fake of an interface of ours)."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import orjson
+import uvicorn
+from redis import Redis, RedisError
+
+from app.inference.client import (
+    Classified,
+    DeadlineExceeded,
+    EngineFailed,
+    EngineHealth,
+    EngineOverloaded,
+    Engines,
+    EngineStarting,
+    EngineUnavailable,
+    ModelNotFound,
+)
+from app.inference.protocol import ImageError, ImageResult, Label, Notice, Timings
+from app.main import create_app
+from app.protocol import HttpProtocol
+from app.state import State
+from resnetd import embedded_redis
+from store.datasets import Dataset, ImageSummary, Report, Source, SplitSummary
+from store.layout import Layout
+from store.settings import Settings
+
+CLASSES = ("cat", "dog", "frog")
+IMAGE = b"\x89PNG a picture of a cat"
+BAD_IMAGE = b"bad bytes"
+
+
+class RuleEngines(Engines):
+    """Every image shows a cat; bytes that begin with `bad` are corrupt; some model names stand for refusals."""
+
+    def __init__(self, layout: Layout, settings: Settings) -> None:
+        super().__init__(layout, settings)
+        self.ready = True
+        self.asked: list[tuple[str | None, int, int]] = []
+        self.entered = threading.Event()
+        self.cancelled = threading.Event()
+
+    async def classify(
+        self,
+        model_ref: str | None,
+        images: Sequence[bytes],
+        *,
+        top_k: int = 5,
+        timeout: float,  # noqa: ASYNC109 - the interface's
+    ) -> Classified:
+        self.asked.append((model_ref, len(images), top_k))
+        refusals = {
+            "unknown": ModelNotFound("unknown", "models here: toy"),
+            "starting": EngineStarting("starting@1 is still being loaded"),
+            "gone": EngineUnavailable("gone@1 cannot be served"),
+            "busy": EngineOverloaded("512 images wait"),
+            "late": DeadlineExceeded("no answer within 30 s"),
+            "broken": EngineFailed("the answer was no number"),
+        }
+        if model_ref in refusals:
+            raise refusals[model_ref]
+        if model_ref == "bug":
+            raise RuntimeError("a secret of the server")
+        if model_ref == "endless":
+            self.entered.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+        return Classified(
+            model="toy",
+            version=3,
+            results=tuple(self._one(index, image, top_k) for index, image in enumerate(images)),
+            timings_ms=Timings(decode=1.0, queue=0.5, compute=2.0, total=3.6),
+        )
+
+    @staticmethod
+    def _one(index: int, image: bytes, top_k: int) -> ImageResult:
+        if image.startswith(b"bad"):
+            return ImageResult(
+                index=index, error=ImageError(code="corrupt_image", message="it is cut off", hint="resend")
+            )
+        probabilities = (0.7, 0.2, float("nan") if image.startswith(b"nan") else 0.1)
+        labels = [Label(label=CLASSES[i], class_index=i, probability=probabilities[i]) for i in range(len(CLASSES))]
+        warnings = (Notice(code="converted", message="from grey"),) if image.startswith(b"grey") else ()
+        return ImageResult(index=index, top_k=tuple(labels[:top_k]), warnings=warnings)
+
+    async def health(self) -> EngineHealth:
+        if self.ready:
+            return EngineHealth(ready=True, model="toy", version=3)
+        return EngineHealth(ready=False, model="toy", version=3, reason="it is loading")
+
+
+@dataclass
+class Server:
+    """A running HTTP process, as far as a test may tell."""
+
+    url: str
+    state: State
+    engines: RuleEngines
+    http: httpx.Client
+    layout: Layout
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", int(self.url.rpartition(":")[2])
+
+
+@contextlib.contextmanager
+def serving(settings: Settings) -> Iterator[Server]:
+    layout = Layout(settings.data).create()
+    engines = RuleEngines(layout, settings)
+    app = create_app(settings, engines=engines)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(128)
+    config = uvicorn.Config(
+        app, http=HttpProtocol, ws="none", lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=2
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    try:
+        with httpx.Client(base_url=url, timeout=20) as client:
+            client.get("/livez").raise_for_status()
+            yield Server(url, app.state.edge, engines, client, layout)
+    finally:
+        app.state.edge.jobs.feeds.close()
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def own_redis(layout: Layout) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(embedded_redis.command(layout))
+    try:
+        with contextlib.closing(Redis(unix_socket_path=str(layout.redis_socket))) as client:
+            while True:
+                with contextlib.suppress(RedisError):
+                    client.ping()
+                    break
+                assert process.poll() is None
+                os.sched_yield()
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def problem(answer: httpx.Response, status: int, code: str) -> dict[str, object]:
+    """The body of a problem answer, which is complete."""
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
+    body = answer.json()
+    assert set(body) == {"type", "title", "status", "detail", "instance", "code", "request_id", "hint", "errors"}
+    assert (body["status"], body["code"]) == (status, code)
+    assert body["request_id"] == answer.headers["x-request-id"]
+    assert body["type"] == f"urn:resnetd:problem:{code}"
+    return dict(body)
+
+
+def sse_messages(text: str) -> list[dict[str, Any]]:
+    """The messages of an event stream: `id` where there is one, `event`, and `data` from JSON."""
+    found = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if "event" in fields:
+            found.append({**fields, "data": orjson.loads(fields["data"])})
+    return found
+
+
+def dataset_on_disk(layout: Layout, dataset_id: str) -> str:
+    """A dataset as an import leaves it, as far as the HTTP edge looks at it."""
+    folder = layout.dataset(dataset_id)
+    folder.mkdir()
+    Dataset(
+        id=dataset_id,
+        name="pets",
+        digest="sha256:" + "0" * 64,
+        created_at=datetime.now(UTC),
+        source=Source(format="image_folder"),
+        classes=("cat", "dog"),
+        splits={"train": SplitSummary(images=2, per_class=(1, 1))},
+        image=ImageSummary(sizes={"32x32": 2}, modes={"RGB": 2}, uniform=True, height=32, width=32, channels=3),
+        report=Report(images=2),
+    ).write(folder)
+    return dataset_id

@@ -1,0 +1,106 @@
+"""`python -m app` as a process of its own: refusals, logs, memory, and how it stops."""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from store.layout import Layout
+
+
+def environment(layout: Layout, redis: Layout, **more: str) -> dict[str, str]:
+    return {**os.environ, "RESNETD_DATA": str(layout.root), "REDIS_URL": f"unix://{redis.redis_socket}", **more}
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "data").create()
+
+
+@contextlib.contextmanager
+def process(layout: Layout, redis: Layout, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    with socket.socket() as listener, log.open("wb") as stderr:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        started = subprocess.Popen(
+            [sys.executable, "-m", "app", "--fd", str(listener.fileno())],
+            env=environment(layout, redis),
+            pass_fds=[listener.fileno()],
+            stderr=stderr,
+        )
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            assert httpx.get(f"{url}/livez", timeout=30).status_code == 200
+            yield started, url
+        finally:
+            started.kill()
+            started.wait()
+
+
+def test_it_imports_neither_torch_nor_celery():
+    code = "import app.main, sys; print([name for name in ('torch', 'celery', 'worker') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
+
+
+def test_it_refuses_an_address_that_others_reach_while_there_is_no_key(layout, redis_layout):
+    env = environment(layout, redis_layout, RESNETD_HOST="0.0.0.0", RESNETD_PORT="0")
+    ended = subprocess.run([sys.executable, "-m", "app"], env=env, capture_output=True, timeout=30, check=False)
+    assert ended.returncode == 2
+    assert b"resnetd keys create" in ended.stderr
+
+
+def test_it_stops_within_ten_seconds_though_a_stream_is_open_and_every_log_line_is_json(layout, redis_layout, tmp_path):
+    log = tmp_path / "log"
+    with process(layout, redis_layout, log) as (running, url), httpx.Client(base_url=url, timeout=20) as http:
+        not_ready = http.get("/readyz")
+        assert not_ready.status_code == 503
+        assert not_ready.json()["not_ready"][0] == "engine"
+        job_id = http.post("/v1/datasets", content=b"zip").json()["job"]["id"]
+        with http.stream("GET", f"/v1/jobs/{job_id}/events", headers={"Accept": "text/event-stream"}) as stream:
+            lines = stream.iter_lines()
+            while next(lines) != "event: queued":
+                pass
+            started = time.monotonic()
+            running.terminate()
+            assert "event: end" not in list(lines)
+        running.wait(10)
+        assert time.monotonic() - started < 10
+        assert running.returncode == 0
+    records = [json.loads(line) for line in log.read_bytes().splitlines()]
+    assert {each["part"] for each in records} == {"http"}
+    access = [each for each in records if each["logger"] == "resnetd.access"]
+    assert {"method", "route", "status", "milliseconds", "request_id"} <= set(access[-1])
+
+
+def peak_memory(pid: int) -> int:
+    """VmHWM in bytes."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+@pytest.mark.parametrize("form", [False, True])
+def test_an_upload_of_200_mb_costs_less_than_50_mb_of_memory(layout, redis_layout, tmp_path, form):
+    piece = os.urandom(1 << 20)
+    head = b'--x\r\nContent-Disposition: form-data; name="f"; filename="a.zip"\r\n\r\n' if form else b""
+    tail = b"\r\n--x--\r\n" if form else b""
+    headers = {"Content-Type": "multipart/form-data; boundary=x"} if form else {}
+    with process(layout, redis_layout, tmp_path / "log") as (running, url):
+        before = peak_memory(running.pid)
+        answer = httpx.post(
+            f"{url}/v1/datasets",
+            content=(part for part in [head, *[piece] * 200, tail] if part),
+            headers=headers,
+            timeout=120,
+        )
+        assert answer.json()["bytes"] == 200 << 20
+        assert peak_memory(running.pid) - before < 50_000_000

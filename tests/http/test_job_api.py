@@ -1,0 +1,304 @@
+"""/v1/jobs: asked for, looked at, followed, cancelled, against a real ledger whose worker is the test."""
+
+import threading
+from collections.abc import Callable
+from uuid import uuid4
+
+import httpx
+import pytest
+from edge_kit import Server, dataset_on_disk, problem, sse_messages
+
+from jobs import keys
+from jobs.archive import archive
+from jobs.ledger import Claim, Ledger
+from jobs.model import JobError, Kind, Lane, State
+
+
+@pytest.fixture
+def dataset(server: Server) -> str:
+    """An imported dataset."""
+    return dataset_on_disk(server.layout, f"ds_{uuid4().hex}")
+
+
+@pytest.fixture
+def idle(ledger: Ledger) -> Ledger:
+    """The ledger with an empty device lane."""
+    while (claim := ledger.claim(Lane.DEVICE, owner="test", token=uuid4().hex)) is not None:
+        ledger.fail(claim, JobError(code="swept", message="by the next test"))
+    return ledger
+
+
+def train(http: httpx.Client, dataset: str, **more: object) -> httpx.Response:
+    key = more.pop("key", None)
+    body = {"kind": "train", "dataset": dataset, "recipe": "mnist", **more}
+    return http.post("/v1/jobs", json=body, headers={"Idempotency-Key": str(key)} if key else {})
+
+
+def claimed(ledger: Ledger, job_id: str) -> Claim:
+    claim = ledger.claim(Lane.DEVICE, owner="test", token=uuid4().hex)
+    assert claim is not None
+    assert claim.job_id == job_id
+    return claim
+
+
+def test_a_training_is_acknowledged_with_its_place_and_its_whole_request(http, dataset, ledger):
+    answer = train(http, dataset, overrides={"epochs": 2}, register_as="mine", alias="production")
+    assert answer.status_code == 202
+    job = answer.json()
+    assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert (job["kind"], job["state"]) == ("train", "queued")
+    spec = {
+        "dataset": dataset,
+        "recipe": "mnist",
+        "overrides": {"epochs": 2},
+        "register_as": "mine",
+        "alias": "production",
+    }
+    assert job["spec"] == spec
+    assert ledger.get(job["id"]).spec == spec
+    assert http.get(answer.headers["location"]).json() == job
+
+
+def test_the_same_idempotency_key_never_asks_twice_and_refuses_another_body(http, dataset):
+    key = uuid4().hex
+    first, again = train(http, dataset, key=key), train(http, dataset, key=key)
+    assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
+    problem(train(http, dataset, key=key, overrides={"epochs": 3}), 422, "idempotency_conflict")
+    assert train(http, dataset).json()["id"] != first.json()["id"]
+    problem(train(http, dataset, key="x" * 300), 400, "invalid_idempotency_key")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"recipe": "mnits"}, ("recipe_not_found", "#/recipe", "mnist")),
+        ({"overrides": {"learning_rate": 1}}, ("invalid_overrides", "#/overrides/learning_rate", "lr")),
+        ({"overrides": {"lr": -1}}, ("invalid_overrides", "#/overrides/lr", "greater than 0")),
+        ({"overrides": {"epochs": "many"}}, ("invalid_overrides", "#/overrides/epochs", "integer")),
+        ({"datset": "x"}, ("invalid_request", "#/datset", "`dataset`")),
+        ({"kind": "import"}, ("invalid_request", "#/kind", "train")),
+        ({"register_as": "../evil"}, ("invalid_request", "#/register_as", "pattern")),
+        ({"alias": "production"}, ("invalid_request", "#", "register_as")),
+        ({"register_as": "a", "alias": "7"}, ("invalid_request", "#", "number")),
+        ({"dataset": "ds_missing"}, ("dataset_not_found", "#/dataset", "ds_")),
+        ({"dataset": "../../etc"}, ("dataset_not_found", "#/dataset", "ds_")),
+    ],
+)
+def test_a_wrong_request_is_refused_at_once_and_told_what_would_do(http, dataset, change, expected):
+    code, pointer, said = expected
+    body = problem(train(http, **{"dataset": dataset, **change}), 422, code)
+    assert [each["pointer"] for each in body["errors"]] == [pointer]
+    assert said in str(body)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"kind": NaN}', b"[" * 50_000])
+def test_a_body_that_is_no_json_is_a_400(http, body):
+    problem(http.post("/v1/jobs", content=body), 400, "invalid_json")
+
+
+def test_a_json_request_has_a_limit_in_bytes(http):
+    problem(http.post("/v1/jobs", content=b" " * 1_000_001), 413, "body_too_large")
+
+
+def test_a_dataset_that_is_still_imported_is_a_409_that_says_what_to_wait_for(http):
+    upload = http.post("/v1/datasets", content=b"not imported by anybody").json()
+    body = problem(train(http, upload["id"]), 409, "dataset_not_ready")
+    assert upload["job"]["id"] in str(body["hint"])
+    http.post(f"/v1/jobs/{upload['job']['id']}/cancel")
+    problem(train(http, upload["id"]), 409, "dataset_failed")
+
+
+def test_lists_are_pages_newest_first_that_filter_by_state_and_kind(http, dataset):
+    made = [train(http, dataset).json()["id"] for _ in range(3)]
+    first = http.get("/v1/jobs", params={"limit": 2, "kind": "train", "state": "queued"}).json()
+    assert [each["id"] for each in first["data"]] == [made[2], made[1]]
+    assert (first["has_more"], first["next"]) == (True, made[1])
+    second = http.get("/v1/jobs", params={"limit": 1, "kind": "train", "after": first["next"]}).json()
+    assert second["data"][0]["id"] == made[0]
+    assert made[0] not in str(http.get("/v1/jobs", params={"state": "running"}).json())
+    assert made[0] not in str(http.get("/v1/jobs", params={"kind": "import", "limit": 200}).json())
+
+
+@pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 1000}, {"state": "happy"}, {"kind": "x"}])
+def test_a_wrong_filter_is_a_422_that_names_it(http, query):
+    body = problem(http.get("/v1/jobs", params=query), 422, "invalid_request")
+    assert body["errors"][0]["pointer"] == f"/query/{next(iter(query))}"
+
+
+def test_an_unknown_cursor_is_a_422(http):
+    problem(http.get("/v1/jobs", params={"after": "job_none"}), 422, "invalid_cursor")
+
+
+@pytest.mark.parametrize("path", ["", "/events", "/cancel"])
+def test_an_unknown_job_is_a_404(http, path):
+    for job_id in ("job_none", "..", "job_%2e%2e"):
+        answer = http.request("POST" if path == "/cancel" else "GET", f"/v1/jobs/{job_id}{path}")
+        assert answer.status_code == 404
+    problem(http.get("/v1/jobs/job_none", headers={"Accept": "text/event-stream"}), 404, "job_not_found")
+
+
+def test_a_job_shows_progress_metrics_and_result_as_the_worker_tells_them(http, dataset, idle):
+    job_id = train(http, dataset).json()["id"]
+    claim = claimed(idle, job_id)
+    progress = {
+        "phase": "train",
+        "epoch": 1,
+        "step": 10,
+        "fraction": 0.5,
+        "images_per_second": 99.0,
+        "eta_seconds": 1.0,
+    }
+    epoch = {"epoch": 1, "val": {"top1": 0.9}}
+    idle.emit(claim, 1, [("epoch", epoch)], patch={"progress": progress, "latest": epoch, "best": epoch})
+    job = http.get(f"/v1/jobs/{job_id}").json()
+    assert (job["state"], job["progress"], job["claim"]) == ("running", progress, 1)
+    assert job["metrics"] == {"latest": epoch, "best": epoch}
+    idle.succeed(claim, {"model": "mine", "version": 1})
+    job = http.get(f"/v1/jobs/{job_id}").json()
+    assert (job["state"], job["result"]) == ("succeeded", {"model": "mine", "version": 1})
+    assert job["finished_at"] is not None
+
+
+def test_a_long_poll_answers_as_soon_as_the_job_has_ended(http, dataset, idle):
+    job_id = train(http, dataset).json()["id"]
+    claim = claimed(idle, job_id)
+    threading.Timer(0.3, idle.fail, (claim, JobError(code="crashed", message="it died"))).start()
+    job = http.get(f"/v1/jobs/{job_id}", params={"wait": 30}, timeout=10).json()
+    assert (job["state"], job["error"]["code"]) == ("failed", "crashed")
+
+
+def test_a_long_poll_answers_in_time_when_the_job_goes_on(http, dataset):
+    job_id = train(http, dataset).json()["id"]
+    assert http.get(f"/v1/jobs/{job_id}", params={"wait": 0.2}).json()["state"] == "queued"
+    problem(http.get(f"/v1/jobs/{job_id}", params={"wait": 61}), 422, "invalid_request")
+
+
+def test_cancelling_is_a_202_and_again_and_a_409_once_the_job_has_ended(http, dataset, idle):
+    queued = train(http, dataset).json()["id"]
+    for _ in range(2):
+        answer = http.post(f"/v1/jobs/{queued}/cancel")
+        assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
+    running = train(http, dataset).json()["id"]
+    claim = claimed(idle, running)
+    for _ in range(2):
+        answer = http.post(f"/v1/jobs/{running}/cancel")
+        assert (answer.status_code, answer.json()["state"]) == (202, "cancelling")
+    idle.cancelled(claim)
+    assert http.post(f"/v1/jobs/{running}/cancel").status_code == 202
+    done = train(http, dataset).json()["id"]
+    idle.succeed(claimed(idle, done), {})
+    assert "succeeded" in str(problem(http.post(f"/v1/jobs/{done}/cancel"), 409, "job_ended")["detail"])
+
+
+def test_events_are_sse_with_ids_that_end_after_the_last_event(http, dataset, idle):
+    job_id = train(http, dataset).json()["id"]
+    claim = claimed(idle, job_id)
+    idle.emit(claim, 1, [("epoch", {"epoch": 1}), ("log", {"message": "a\nb"})])
+    idle.succeed(claim, {})
+    with http.stream("GET", f"/v1/jobs/{job_id}/events", headers={"Accept": "text/event-stream"}) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        text = "".join(answer.iter_text())
+    assert text.startswith("retry: ")
+    found = sse_messages(text)
+    assert [each["event"] for each in found] == ["queued", "running", "epoch", "log", "succeeded", "end"]
+    assert found[3]["data"] == {"message": "a\nb"}
+    resumed = http.get(
+        f"/v1/jobs/{job_id}/events", headers={"Accept": "text/event-stream", "Last-Event-ID": found[2]["id"]}
+    )
+    assert [each["event"] for each in sse_messages(resumed.text)] == ["log", "succeeded", "end"]
+    nothing = http.get(
+        f"/v1/jobs/{job_id}/events", headers={"Accept": "text/event-stream"}, params={"after": found[4]["id"]}
+    )
+    assert [each["event"] for each in sse_messages(nothing.text)] == ["end"]
+
+
+def test_events_are_pages_of_json_and_lines_of_json_too(http, dataset, idle):
+    job_id = train(http, dataset).json()["id"]
+    http.post(f"/v1/jobs/{job_id}/cancel")
+    url = f"/v1/jobs/{job_id}/events"
+    page = http.get(url, params={"limit": 1}).json()
+    assert ([each["type"] for each in page["data"]], page["has_more"]) == (["queued"], True)
+    rest = http.get(url, params={"after": page["next"]}).json()
+    assert ([each["type"] for each in rest["data"]], rest["has_more"], rest["next"]) == (["cancelled"], False, None)
+    lines = http.get(url, headers={"Accept": "application/x-ndjson"}).text.splitlines()
+    assert [httpx.Response(200, text=line).json() for line in lines] == page["data"] + rest["data"]
+    problem(http.get(url, headers={"Accept": "image/png"}), 406, "not_acceptable")
+    problem(http.get(url, params={"after": "yesterday"}), 400, "invalid_event_id")
+
+
+class Follower(threading.Thread):
+    """Follows a job over SSE, hangs up after every `patience` events and comes back with its last id."""
+
+    def __init__(self, url: str, *, patience: int, joined: threading.Barrier) -> None:
+        super().__init__()
+        self.url, self.patience, self.joined = url, patience, joined
+        self.seen: list[str] = []
+
+    def run(self) -> None:
+        with httpx.Client(timeout=20) as http:
+            ended = self.follow(http, self.joined.wait)
+            while not ended:
+                ended = self.follow(http, lambda: None)
+
+    def follow(self, http: httpx.Client, first: Callable[[], object]) -> bool:
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": self.seen[-1]} if self.seen else {})
+        stop = len(self.seen) + self.patience
+        with http.stream("GET", self.url, headers=headers) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            first()
+            for line in lines:
+                if line.startswith("id: "):
+                    self.seen.append(line[4:])
+                if line == "event: end":
+                    return True
+                if line == "" and len(self.seen) >= stop:
+                    return False
+        raise AssertionError("the stream ended without `end`")
+
+
+def test_followers_that_come_and_go_see_every_event_once_and_in_order(server, dataset, idle):
+    """Eight followers, each hanging up again and again, while a thousand events are written in bursts."""
+    job_id = train(server.http, dataset).json()["id"]
+    claim = claimed(idle, job_id)
+    joined = threading.Barrier(9)
+    url = f"{server.url}/v1/jobs/{job_id}/events"
+    followers = [Follower(url, patience=40 + 30 * number, joined=joined) for number in range(8)]
+    for follower in followers:
+        follower.start()
+    joined.wait(20)
+    for burst in range(100):
+        idle.emit(claim, burst + 1, [("log", {"n": burst * 10 + n}) for n in range(10)])
+    idle.succeed(claim, {})
+    for follower in followers:
+        follower.join(30)
+        assert not follower.is_alive()
+    written = [entry_id for entry_id, _ in idle.redis.xrange(keys.events(job_id))]
+    assert len(written) == 1000 + 3
+    assert all(follower.seen == written for follower in followers)
+
+
+def test_an_ended_job_outlives_redis(server, dataset, idle):
+    job_id = train(server.http, dataset).json()["id"]
+    idle.succeed(claimed(idle, job_id), {"model": "m", "version": 1})
+    before = server.http.get(f"/v1/jobs/{job_id}").json()
+    events = server.http.get(f"/v1/jobs/{job_id}/events").json()
+    archive(idle, server.layout)
+    for key in idle.redis.keys(f"rn:job:{job_id}*"):
+        idle.redis.delete(key)
+    assert server.http.get(f"/v1/jobs/{job_id}").json() == before
+    assert server.http.get(f"/v1/jobs/{job_id}/events").json() == events
+    stream = server.http.get(f"/v1/jobs/{job_id}/events", headers={"Accept": "text/event-stream"})
+    assert [each["event"] for each in sse_messages(stream.text)][-2:] == ["succeeded", "end"]
+    problem(server.http.post(f"/v1/jobs/{job_id}/cancel"), 409, "job_ended")
+
+
+def test_jobs_under_way_are_counted_by_state(http, dataset, ledger):
+    train(http, dataset)
+    queued = ledger.count()[State.QUEUED]
+    assert f'training_jobs{{state="queued"}} {float(queued)}' in http.get("/metrics").text
+
+
+def test_a_job_of_the_import_kind_is_listed_like_any_other(http):
+    upload = http.post("/v1/datasets", content=b"zip").json()
+    assert http.get(f"/v1/jobs/{upload['job']['id']}").json()["kind"] == Kind.IMPORT

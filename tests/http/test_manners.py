@@ -1,0 +1,286 @@
+"""API manners: problems, request ids, scopes, OpenAPI, metrics, and what happens when a part is away."""
+
+import contextlib
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from edge_kit import IMAGE, Server, own_redis, problem, serving
+from fastapi.routing import APIRoute, iter_route_contexts
+
+from app import protocol
+from app.auth import scope_of
+from app.image_requests import JsonImages
+from app.main import create_app
+from app.schemas import classification, datasets, jobs, models, system
+from store.keys import Scope, create_key, list_keys, revoke_key
+from store.layout import Layout
+from store.settings import Settings
+
+OPEN = {"/", "/livez", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
+
+
+def test_unknown_addresses_and_methods_are_problems(http):
+    problem(http.get("/nope"), 404, "not_found")
+    answer = http.patch("/v1/classify")
+    problem(answer, 405, "method_not_allowed")
+    assert {"POST"} <= set(answer.headers["allow"].split(", ")) | {"POST"}
+    problem(http.delete("/v1/jobs"), 405, "method_not_allowed")
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"), [("abc-123_X.y", True), ("x" * 129, False), ("a b", False), ("é".encode(), False), ("", False)]
+)
+def test_a_request_id_is_kept_where_it_is_plain_else_made(http, sent, kept):
+    got = http.get("/livez", headers={"X-Request-ID": sent}).headers["x-request-id"]
+    assert (got == sent) if kept else got.startswith("req_")
+
+
+def test_every_answer_carries_a_request_id_and_nosniff(http):
+    for path in ("/", "/nope", "/v1/models", "/openapi.json", "/docs", "/metrics"):
+        headers = http.get(path).headers
+        assert headers["x-request-id"]
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_discovery_names_addresses_that_answer(http):
+    links = http.get("/").json()["links"]
+    assert {"classify", "datasets", "jobs", "models", "readyz", "metrics", "openapi"} <= set(links)
+    for path in links.values():
+        assert http.get(path).status_code in (200, 405), path
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def has_example(content: dict[str, Any], schemas: dict[str, Any]) -> bool:
+    name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
+    if name.startswith("Page_"):
+        name = schemas[name]["properties"]["data"]["items"]["$ref"].rpartition("/")[2]
+    return "example" in content or "examples" in content or bool(schemas.get(name, {}).get("examples"))
+
+
+def test_every_operation_documents_an_example_and_its_problems(http):
+    document = http.get("/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    schemas = document["components"]["schemas"]
+    found = list(operations(document))
+    assert len(found) >= 20
+    for name, operation in found:
+        problems = [each["content"] for status, each in operation["responses"].items() if status[0] in "45d"]
+        assert any("application/problem+json" in content for content in problems), name
+        assert "422" not in operation["responses"] or "HTTPValidationError" not in str(operation), name
+        fine = [each for status, each in operation["responses"].items() if status.startswith("2")]
+        contents = [content for each in fine for content in each.get("content", {}).values()]
+        assert all(has_example(content, schemas) for content in contents), name
+        assert contents or "204" in operation["responses"], name
+        body = operation.get("requestBody", {}).get("content", {})
+        assert all(has_example(content, schemas) for content in body.values()), name
+        if name.split()[0] == "PUT" or name in ("POST /v1/jobs", "POST /v1/datasets", "POST /v1/classify"):
+            assert body, name
+
+
+def test_examples_are_valid_by_their_own_models():
+    kinds = [JsonImages, classification.Classification, datasets.DatasetAccepted, datasets.DatasetBody, jobs.JobBody]
+    kinds += [jobs.TrainRequest, jobs.EventBody, models.ModelSummary, models.ModelBody, models.AliasRequest]
+    kinds += [models.AliasBody, models.RecipeBody, models.ArchitectureBody, system.ReadinessBody, system.Discovery]
+    for kind in kinds:
+        for example in kind.model_config["json_schema_extra"]["examples"]:
+            kind.model_validate(example)
+
+
+def test_every_route_declares_its_scope(settings):
+    routes = [each for each in iter_route_contexts(create_app(settings).routes) if isinstance(each.route, APIRoute)]
+    assert len(routes) >= 20
+    lacking = {each.path for each in routes if scope_of(each) is None} - OPEN
+    assert lacking == set()
+    assert {scope_of(each) for each in routes if each.path not in OPEN} == set(Scope)
+
+
+@pytest.fixture
+def guarded(alone: Settings) -> Iterator[Server]:
+    """A server on an address that others can reach (as it believes)."""
+    with serving(alone.model_copy(update={"host": "0.0.0.0"})) as server:
+        yield server
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
+
+
+def test_beyond_loopback_every_route_wants_a_key_of_its_scope(guarded):
+    secrets = {scope: create_key(guarded.layout, scope, "test") for scope in Scope}
+    assert all(secret not in guarded.layout.keys.read_text() for secret in secrets.values())
+    for name, operation in operations(guarded.http.get("/openapi.json").json()):
+        method, path = name.split()
+        path = path.replace("{", "").replace("}", "")
+        if path in OPEN:
+            assert guarded.http.request(method, path).status_code in (200, 503)
+            continue
+        assert operation["security"] == [{"HTTPBearer": []}]
+        answer = guarded.http.request(method, path)
+        problem(answer, 401, "key_missing")
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+        problem(guarded.http.request(method, path, headers=bearer("rn_0_wrong")), 401, "key_unknown")
+        assert guarded.http.request(method, path, headers=bearer(secrets[Scope.ADMIN])).status_code not in (401, 403)
+    problem(guarded.http.get("/v1/jobs", headers=bearer(secrets[Scope.PREDICT])), 403, "scope_missing")
+    problem(guarded.http.get("/metrics", headers=bearer(secrets[Scope.TRAIN])), 403, "scope_missing")
+    answer = guarded.http.post("/v1/classify", content=IMAGE, headers=bearer(secrets[Scope.PREDICT]))
+    assert answer.status_code == 200
+
+
+def test_a_key_is_refused_before_the_body_is_read(guarded):
+    with socket.create_connection(guarded.address, timeout=10) as connection:
+        connection.sendall(b"PUT /v1/datasets HTTP/1.1\r\nHost: a\r\nContent-Length: 4000000\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 401")
+
+
+def test_a_revoked_key_stops_working_without_a_restart(guarded):
+    secret = create_key(guarded.layout, "predict")
+    assert guarded.http.get("/v1/models", headers=bearer(secret)).status_code == 200
+    assert revoke_key(guarded.layout, list_keys(guarded.layout)[0].id)
+    problem(guarded.http.get("/v1/models", headers=bearer(secret)), 401, "key_unknown")
+    assert not revoke_key(guarded.layout, "none")
+
+
+def test_on_loopback_a_key_is_optional_but_a_wrong_one_is_refused(http):
+    assert http.get("/v1/models").status_code == 200
+    problem(http.get("/v1/models", headers=bearer("nonsense")), 401, "key_unknown")
+    problem(http.get("/v1/models", headers={"Authorization": "Basic eDp5"}), 401, "key_unknown")
+
+
+def test_on_loopback_a_foreign_page_gets_nothing_done(http):
+    problem(http.post("/v1/classify", content=IMAGE, headers={"Host": "evil.example"}), 403, "foreign_host")
+    problem(http.post("/v1/classify", content=IMAGE, headers={"Origin": "https://evil.example"}), 403, "foreign_host")
+    local = {"Host": "localhost:8000", "Origin": "http://localhost:3000"}
+    assert http.post("/v1/classify", content=IMAGE, headers=local).status_code == 200
+
+
+def test_readiness_names_what_is_missing(server):
+    answer = server.http.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "degraded"  # no worker runs in these tests
+    assert answer.json()["not_ready"] == ["worker"]
+    server.engines.ready = False
+    try:
+        answer = server.http.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["not_ready"] == ["engine", "worker"]
+        assert answer.json()["parts"]["engine"]["reason"] == "it is loading"
+        assert server.http.get("/livez").status_code == 200
+    finally:
+        server.engines.ready = True
+
+
+def test_metrics_have_bounded_labels(http):
+    http.post("/v1/classify", content=IMAGE)
+    http.post("/v1/models/toy@3:classify", content=IMAGE)
+    http.get("/v1/jobs/job_secret_address")
+    http.get("/a/secret/address")
+    text = http.get("/metrics").text
+    assert 'http_requests_total{method="POST",route="/v1/classify",status="200"}' in text
+    assert 'route="/v1/models/{name}:classify"' in text
+    assert 'http_requests_total{method="GET",route="/v1/jobs/{job_id}",status="404"}' in text
+    assert 'http_requests_total{method="GET",route="unmatched",status="404"}' in text
+    assert 'inference_images_total{model="toy",outcome="classified",version="3"}' in text
+    assert "inference_queue_seconds_bucket" in text
+    assert "secret" not in text
+
+
+def test_classification_goes_on_while_redis_is_away_and_the_rest_says_so_in_time(tmp_path):
+    layout = Layout(tmp_path / "data").create()
+    settings = Settings(data=layout.root, redis_url=f"unix://{layout.redis_socket}")
+    with own_redis(layout) as redis, serving(settings) as server:
+        assert server.http.get("/v1/jobs").status_code == 200
+        redis.send_signal(signal.SIGSTOP)  # worse than dead: it accepts and never answers
+        for attempt in range(3):
+            started = time.monotonic()
+            answer = server.http.get("/v1/jobs")
+            problem(answer, 503, "redis_unavailable")
+            assert answer.headers["retry-after"]
+            assert time.monotonic() - started < (2.5 if attempt == 0 else 2.0)
+        assert server.http.post("/v1/classify", content=IMAGE).status_code == 200
+        problem(server.http.post("/v1/datasets", content=b"zip"), 503, "redis_unavailable")
+        assert list(layout.datasets.iterdir()) == []
+        assert server.http.get("/v1/datasets").status_code == 200
+        ready = server.http.get("/readyz")
+        assert (ready.status_code, ready.json()["not_ready"]) == (200, ["redis", "worker"])
+        assert 'training_jobs{state="queued"}' not in server.http.get("/metrics").text
+        redis.send_signal(signal.SIGCONT)
+        while server.http.get("/v1/jobs").status_code != 200:
+            pass
+        redis.kill()
+        redis.wait()
+        problem(server.http.get("/v1/jobs"), 503, "redis_unavailable")
+
+
+def test_an_event_stream_goes_on_over_a_crash_of_redis(tmp_path):
+    layout = Layout(tmp_path / "data").create()
+    settings = Settings(data=layout.root, redis_url=f"unix://{layout.redis_socket}")
+    with contextlib.ExitStack() as first:
+        redis = first.enter_context(own_redis(layout))
+        server = first.enter_context(serving(settings))
+        job_id = server.http.post("/v1/datasets", content=b"zip").json()["job"]["id"]
+        url = f"{server.url}/v1/jobs/{job_id}/events"
+        with httpx.stream("GET", url, headers={"Accept": "text/event-stream"}, timeout=20) as stream:
+            lines = stream.iter_lines()
+            while next(lines) != "event: queued":
+                pass
+            redis.kill()
+            redis.wait()
+            with own_redis(layout):
+                while server.http.post(f"/v1/jobs/{job_id}/cancel").status_code == 503:
+                    pass
+                rest = [line for line in lines if line.startswith("event: ")]
+        assert rest == ["event: cancelled", "event: end"]
+
+
+def test_models_recipes_and_architectures_are_lists(http):
+    for path in ("/v1/models", "/v1/recipes", "/v1/architectures"):
+        assert set(http.get(path).json()) == {"data", "has_more", "next"}
+    assert "mnist" in [each["name"] for each in http.get("/v1/recipes").json()["data"]]
+    assert "cifar/resnet20" in [each["name"] for each in http.get("/v1/architectures").json()["data"]]
+    problem(http.get("/v1/models/nothing"), 404, "model_not_found")
+
+
+def test_a_head_that_never_ends_is_cut_off(server: Server):
+    with socket.create_connection(server.address, timeout=10) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\n")
+        try:
+            for _ in range(2000):
+                connection.sendall(b"X-Pad: " + b"x" * 1000 + b"\r\n")
+            answer = connection.recv(100)
+        except ConnectionError:  # it was closed while we still sent
+            return
+        assert answer.startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(
+    "pieces", [[b""], [b"GET /livez HTTP/1.1\r\nA: b\r\n"], [b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n", b"G"]]
+)
+def test_a_head_that_does_not_come_is_not_waited_for(server: Server, monkeypatch: pytest.MonkeyPatch, pieces):
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
+    with socket.create_connection(server.address, timeout=4) as connection:
+        connection.sendall(pieces[0])
+        if len(pieces) > 1:
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+            connection.sendall(pieces[1])
+        while connection.recv(4096):  # ends when the server closes; a timeout fails the test
+            pass
+
+
+def test_a_slow_body_is_no_slow_head(server: Server, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
+    with socket.create_connection(server.address, timeout=10) as connection:
+        connection.sendall(b"PUT /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nab")
+        threading.Event().wait(0.5)
+        connection.sendall(b"cd")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")

@@ -1,0 +1,93 @@
+"""/v1/models against a real catalog on disk."""
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from edge_kit import Server, problem
+
+from models.catalog import Catalog
+from models.manifest import GOLDEN, WEIGHTS, Lineage, Manifest, NetworkSpec, Preprocessing
+
+WEIGHTS_BYTES = b"weights"
+
+
+@pytest.fixture
+def name(server: Server, tmp_path: Path) -> str:
+    """A model with two versions, of which nobody has set an alias."""
+    chosen = f"toy-{uuid4().hex[:8]}"
+    catalog = Catalog(server.layout.models)
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / WEIGHTS).write_bytes(WEIGHTS_BYTES)
+        (folder / GOLDEN).write_bytes(b"golden")
+        Manifest(
+            network=NetworkSpec(name="cifar/resnet8", num_classes=2, in_channels=3),
+            parameters=75_000,
+            classes=("cat", "dog"),
+            preprocessing=Preprocessing(
+                channels=3, height=32, width=32, resize=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
+            ),
+            metrics={"top1": 0.8 + number / 100},
+            lineage=Lineage(
+                job=f"job_{number}",
+                dataset="ds_1",
+                dataset_name="pets",
+                dataset_digest="sha256:0",
+                recipe="mnist",
+                seed=0,
+                code_version="0",
+                created_at=datetime.now(UTC),
+            ),
+            weights_sha256=hashlib.sha256(WEIGHTS_BYTES).hexdigest(),
+            golden_sha256=hashlib.sha256(b"golden").hexdigest(),
+        ).write(folder)
+        catalog.publish(chosen, folder, f"job_{number}")
+    return chosen
+
+
+def test_a_model_tells_its_versions_and_where_each_came_from(http, name):
+    body = http.get(f"/v1/models/{name}").json()
+    assert (body["name"], body["latest"], body["version_count"]) == (name, 2, 2)
+    assert body["aliases"] == {"production": 2}
+    assert [each["version"] for each in body["versions"]] == [2, 1]
+    first = body["versions"][1]
+    assert first["network"]["name"] == "cifar/resnet8"
+    assert first["classes"] == ["cat", "dog"]
+    assert first["metrics"] == {"top1": 0.81}
+    assert first["weights_sha256"] == hashlib.sha256(WEIGHTS_BYTES).hexdigest()
+    assert (first["lineage"]["job"], first["lineage"]["dataset"]) == ("job_1", "ds_1")
+
+
+def test_a_reference_shows_that_version_alone(http, name):
+    assert [each["version"] for each in http.get(f"/v1/models/{name}@1").json()["versions"]] == [1]
+    assert [each["version"] for each in http.get(f"/v1/models/{name}@production").json()["versions"]] == [2]
+    for ref in (f"{name}@9", f"{name}@nobody", f"{name}@", "..", "no such model", "%00"):
+        assert http.get(f"/v1/models/{ref}").status_code == 404
+
+
+def test_an_alias_is_put_on_a_version(http, name):
+    url = f"/v1/models/{name}/aliases/production"
+    assert http.put(url, json={"version": 1}).json() == {"name": name, "alias": "production", "version": 1}
+    assert http.get(f"/v1/models/{name}").json()["aliases"] == {"production": 1}
+    problem(http.put(url, json={"version": 9}), 404, "model_not_found")
+    problem(http.put(url, json={"version": 0}), 422, "invalid_request")
+    problem(http.put(url, json={"versoin": 1}), 422, "invalid_request")
+    problem(http.put(url, content=b""), 400, "invalid_json")
+    problem(http.put(f"/v1/models/{name}/aliases/7", json={"version": 1}), 422, "invalid_alias")
+    problem(http.put("/v1/models/none/aliases/production", json={"version": 1}), 404, "model_not_found")
+
+
+def test_models_are_pages_by_name(http, name):
+    names, after = [], None
+    while True:
+        page = http.get("/v1/models", params={"limit": 1} | ({"after": after} if after else {})).json()
+        names += [each["name"] for each in page["data"]]
+        after = page["next"]
+        if not page["has_more"]:
+            break
+    assert name in names
+    assert names == sorted(set(names))

@@ -1,0 +1,189 @@
+"""The arrows and invariants of ARCHITECTURE.md, held by the imports as they stand in the source and as they happen."""
+
+import ast
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("app", "jobs", "models", "resnetd", "store", "worker")
+
+# Who may import whom. `resnetd` starts app and worker as processes.
+ARROWS = {
+    "app": {"jobs", "models", "store"},
+    "worker": {"jobs", "models", "store"},
+    "models": {"store"},
+    "jobs": {"store"},
+    "resnetd": {"store"},
+    "store": set(),
+}
+
+TORCH = ("torch", "torchvision", "safetensors.torch")
+# Where torch may be imported; a folder stands for everything below it.
+TORCH_PLACES = (
+    "app/engine",
+    "worker/trainer",
+    "models/networks/cifar.py",
+    "models/networks/mnist.py",
+    "models/runtime.py",
+    "models/checkpoint.py",
+    "models/golden.py",
+)
+
+MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0]
+
+
+def may_use_torch(name: str) -> bool:
+    return any(name == place or name.startswith(place + "/") for place in TORCH_PLACES)
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), filename=str(path))
+
+
+def imports(path: Path, *, typing_only: bool = True) -> set[str]:
+    """Dotted names of everything that the module imports, anywhere in it; `from a import b` counts as a and a.b."""
+    found: set[str] = set()
+    hidden = set() if typing_only else {id(inner) for node in _typing_blocks(tree(path)) for inner in ast.walk(node)}
+    for node in ast.walk(tree(path)):
+        if id(node) in hidden:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)} imports relatively"
+            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def _typing_blocks(module: ast.Module) -> list[ast.If]:
+    return [
+        node
+        for node in ast.walk(module)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    ]
+
+
+def within(imported: set[str], package: str) -> bool:
+    return any(name == package or name.startswith(package + ".") for name in imported)
+
+
+def unpickles(call: ast.Call) -> bool:
+    arguments = {(keyword.arg, ast.unparse(keyword.value)) for keyword in call.keywords}
+    unsafe = {("weights_only", "False"), ("allow_pickle", "True")}
+    return ast.unparse(call.func) in ("torch.load", "torch.save") or bool(arguments & unsafe)
+
+
+def loaded_by(module: str) -> tuple[set[str], float]:
+    """The modules in a fresh interpreter that has imported `module`, and the CPU seconds that it took."""
+    code = (
+        "import json, sys, time; before = time.process_time(); import importlib; importlib.import_module(sys.argv[1]); "
+        "print(json.dumps([sorted(sys.modules), time.process_time() - before]))"
+    )
+    command = [sys.executable, "-c", code, module]
+    ended = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    modules, seconds = json.loads(ended.stdout.splitlines()[-1])
+    return set(modules), seconds
+
+
+def test_every_folder_with_modules_is_a_room_with_arrows():
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"benchmarks"}
+    assert packages == set(ARROWS) == set(ROOMS)
+
+
+def test_a_room_imports_only_where_its_arrows_point():
+    wrong = {
+        (name_of(path), other)
+        for path in MODULES
+        for other in ROOMS
+        if other not in ARROWS[room_of(path)] | {room_of(path)} and within(imports(path), other)
+    }
+    assert not wrong
+
+
+def test_torch_is_imported_by_engine_and_trainer_and_what_they_use_in_models_only():
+    wrong = {
+        (name_of(path), library)
+        for path in MODULES
+        for library in TORCH
+        if not may_use_torch(name_of(path)) and within(imports(path, typing_only=False), library)
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("place", TORCH_PLACES)
+def test_every_place_that_may_import_torch_exists(place):
+    assert (ROOT / place).exists()
+
+
+def test_the_package_models_says_nothing_by_itself():
+    assert (ROOT / "models" / "__init__.py").read_text() == ""
+
+
+def test_services_know_no_web_framework():
+    services = sorted((ROOT / "app" / "services").glob("*.py"))
+    frameworks = ("fastapi", "starlette", "uvicorn")
+    assert len(services) > 1
+    assert not {(name_of(path), name) for path in services for name in frameworks if within(imports(path), name)}
+
+
+def test_nothing_is_ever_unpickled():
+    picklers = ("pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal")
+    wrong = {(name_of(path), name) for path in MODULES for name in picklers if within(imports(path), name)}
+    for path in MODULES:
+        calls = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
+        wrong |= {(f"{name_of(path)}:{call.lineno}", ast.unparse(call)) for call in calls if unpickles(call)}
+    assert not wrong
+
+
+def test_the_check_for_unpickling_sees_it():
+    sources = ("torch.load(path)", "load(path, weights_only=False)", "np.load(path, allow_pickle=True)")
+    for source in sources:
+        call = ast.parse(source, mode="eval").body
+        assert isinstance(call, ast.Call)
+        assert unpickles(call), source
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["app.main", "app.fleet.__main__", "worker.celery", "worker.importer.__main__", "resnetd.cli", "resnetd.up"],
+)
+def test_processes_that_compute_nothing_start_at_once_and_never_load_torch(module):
+    loaded, seconds = loaded_by(module)
+    assert "torch" not in loaded
+    assert seconds < 1.5
+
+
+@pytest.mark.parametrize("module", ["worker.trainer.__main__", "worker.importer.__main__"])
+def test_a_jobs_own_process_knows_neither_celery_nor_redis(module):
+    loaded, _ = loaded_by(module)
+    assert not loaded & {"celery", "kombu", "redis", "jobs"}
+
+
+def test_the_engine_knows_neither_redis_nor_the_web_framework():
+    loaded, _ = loaded_by("app.engine.__main__")
+    assert not loaded & {"celery", "kombu", "redis", "fastapi", "jobs"}
+
+
+def test_the_command_line_loads_http_and_drawing_only_when_a_command_needs_them():
+    loaded, _ = loaded_by("resnetd.cli")
+    assert not loaded & {"httpx", "rich.progress", "redis", "celery", "app", "worker"}
+
+
+def test_the_ledger_knows_no_models():
+    loaded, _ = loaded_by("jobs.reconciler")
+    assert not loaded & {"torch", "models", "app", "worker"}

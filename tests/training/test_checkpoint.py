@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import checkpoint
+from models.checkpoint import Checkpoint, CheckpointDamagedError
+
+
+def at(step: int) -> Checkpoint:
+    return Checkpoint(step=step, state={"epoch": 1, "best": None}, tensors={"a/b": torch.full((2, 3), step)})
+
+
+def test_what_was_saved_comes_back(tmp_path: Path):
+    folder = checkpoint.save(tmp_path / "claim-1", at(7))
+    back = checkpoint.load(folder)
+    assert (back.step, back.state) == (7, {"epoch": 1, "best": None})
+    assert torch.equal(back.tensors["a/b"], at(7).tensors["a/b"])
+
+
+def test_the_last_two_are_kept_over_all_claims(tmp_path: Path):
+    for claim, step in ((1, 5), (1, 10), (2, 15)):
+        checkpoint.save(tmp_path / f"claim-{claim}", at(step))
+    assert [(step, claim) for step, claim, _ in checkpoint.found(tmp_path)] == [(15, 2), (10, 1)]
+    assert sorted(place.name for place in tmp_path.glob("claim-1/*")) == ["step-10"]
+
+
+def test_the_newest_of_all_claims_is_found(tmp_path: Path):
+    assert checkpoint.newest(tmp_path) is None
+    checkpoint.save(tmp_path / "claim-2", at(20))
+    checkpoint.save(tmp_path / "claim-10", at(9))
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert found.step == 20
+
+
+@pytest.mark.parametrize("file", ["tensors.safetensors", "state.json"])
+@pytest.mark.parametrize("how", ["cut", "flipped", "gone"])
+def test_a_damaged_one_is_refused_and_the_one_before_it_used(tmp_path: Path, file: str, how: str):
+    checkpoint.save(tmp_path / "claim-1", at(1))
+    victim = checkpoint.save(tmp_path / "claim-1", at(2)) / file
+    data = bytearray(victim.read_bytes())
+    if how == "cut":
+        victim.write_bytes(data[: len(data) // 2])
+    elif how == "flipped":
+        data[-9] ^= 1
+        victim.write_bytes(data)
+    else:
+        victim.unlink()
+    with pytest.raises(CheckpointDamagedError):
+        checkpoint.load(victim.parent)
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert found.step == 1
+
+
+def test_one_that_was_never_finished_is_not_seen_and_is_swept_away(tmp_path: Path):
+    whole = checkpoint.save(tmp_path / "claim-1", at(3))
+    whole.rename(whole.with_name(".step-3.0123.tmp"))
+    assert checkpoint.newest(tmp_path) is None
+    checkpoint.sweep(tmp_path)
+    assert list(tmp_path.glob("claim-1/*")) == []

@@ -1,0 +1,175 @@
+"""The trainer as its supervisor sees it: a process, its lines, its exit code, its files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from squares import CLASSES, squares, write_dataset
+
+from models import golden, runtime
+from models.manifest import Manifest
+from store.layout import Layout
+from worker.job_process import DONE, REFUSED, STOPPED, JobRefused, Stop
+from worker.trainer.train import train
+
+SPLITS = {"train": squares(210, seed=0), "test": squares(60, seed=1)}
+FEATURES = {
+    "ema_decay": 0.9,
+    "crop_padding": 2,
+    "horizontal_flip": False,
+    "cutout": 4,
+    "label_smoothing": 0.05,
+    "precision": "bf16",
+}
+
+
+@contextmanager
+def trainer(run_dir: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """One thread: the tests run beside others, and the same thread count is a condition of equal bits."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "worker.trainer", str(run_dir), "--device", "cpu", *arguments],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def lines(process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        yield json.loads(line)
+
+
+def finish(run_dir: Path, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
+    with trainer(run_dir, *arguments) as process:
+        said = list(lines(process))
+        return process.wait(), said
+
+
+def after_checkpoints(process: subprocess.Popen[bytes], count: int, send: signal.Signals) -> list[dict[str, Any]]:
+    """Send a signal once that many checkpoints are written; everything that was said until the end."""
+    said = []
+    for line in lines(process):
+        said.append(line)
+        if line["type"] == "checkpoint":
+            count -= 1
+            if count == 0:
+                process.send_signal(send)
+    return said
+
+
+def of(said: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [line["data"] for line in said if line["type"] == kind]
+
+
+def test_a_run_killed_twice_ends_with_the_bits_of_one_never_interrupted(layout: Layout, new_job):
+    write_dataset(layout, SPLITS)
+    code, said = finish(new_job("whole", **FEATURES))
+    assert code == DONE
+    whole = layout.job("whole") / "claim-1" / "model"
+
+    # The result is a model that serves what was evaluated, to the image.
+    (result,) = of(said, "result")
+    assert result["artifact"] == "claim-1/model"
+    metrics = result["metrics"]
+    assert of(said, "evaluation") == [metrics]
+    assert metrics["split"] == "test"
+    served = runtime.load(whole, "cpu")
+    predicted = served.logits(SPLITS["test"][0]).argmax(1)
+    assert int((predicted == SPLITS["test"][1]).sum()) == metrics["correct"] == metrics["top1"] * metrics["total"]
+    assert metrics["total"] == 60 == np.sum(metrics["confusion"])
+    assert metrics["top1"] > 0.8
+    assert golden.check(served, whole) <= 1e-3
+    manifest = Manifest.read(whole)
+    assert manifest.classes == CLASSES
+    assert (manifest.lineage.job, manifest.lineage.dataset) == ("whole", "ds_squares")
+
+    # It told of every epoch, and of itself while it worked.
+    assert [epoch["epoch"] for epoch in of(said, "epoch")] == [1, 2, 3]
+    assert of(said, "progress")[0]["phase"] == "load"
+    last = [p for p in of(said, "progress") if p["phase"] == "train"][-1]
+    assert last["step"] == last["steps"]
+    assert last["fraction"] == 1
+
+    killed = new_job("killed", **FEATURES, checkpoint_seconds=0)
+    for count in (3, 5):
+        with trainer(killed) as process:
+            after_checkpoints(process, count, signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL
+    code, said = finish(killed)
+    assert code == DONE
+    assert of(said, "log")[0]["step"] >= 8
+    third = killed / "claim-3" / "model"
+    assert (third / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+    assert (third / "golden.safetensors").read_bytes() == (whole / "golden.safetensors").read_bytes()
+    same = ("correct", "log_loss", "ece", "temperature", "val_top1", "val_loss", "confusion")
+    assert {key: metrics[key] for key in same} == {key: of(said, "result")[0]["metrics"][key] for key in same}
+    assert not list(killed.glob("claim-*/.*.tmp"))
+
+
+def test_sigterm_ends_in_a_checkpoint_from_which_the_next_claim_goes_on(layout: Layout, new_job):
+    write_dataset(layout, SPLITS)
+    job = new_job("stopped", epochs=200, checkpoint_seconds=0)
+    with trainer(job, "--claim", "4") as process:
+        said = after_checkpoints(process, 2, signal.SIGTERM)
+        assert process.wait() == STOPPED
+    reached = of(said, "checkpoint")[-1]
+    assert reached["path"] == f"claim-4/step-{reached['step']}"
+    assert (job / reached["path"]).is_dir()
+    with trainer(job) as process:
+        resumed = next(line for line in lines(process) if line["type"] == "log")
+        assert resumed["data"]["step"] == reached["step"]
+
+
+def test_a_diverged_loss_is_an_error_that_says_what_to_change(layout: Layout, new_job):
+    write_dataset(layout, SPLITS)
+    job = new_job("diverged", recipe="mnist", lr=100, warmup_epochs=0, momentum=0.99, epochs=50)
+    code, said = finish(job)
+    assert code == REFUSED
+    (error,) = of(said, "error")
+    assert error["code"] == "loss_not_finite"
+    assert "lr" in error["hint"]
+
+
+def test_without_a_test_split_the_metrics_are_those_of_val_and_say_so(layout: Layout, new_job):
+    """Here early stopping ends the run too, and the images come as files of another size."""
+    write_dataset(layout, {"train": squares(96, seed=0, size=40, channels=3)}, encoded=True)
+    code, said = finish(new_job("no-test", epochs=60, target_accuracy=0.5))
+    assert code == DONE
+    assert [warning["code"] for warning in of(said, "warning")] == ["no_test_split"]
+    metrics = of(said, "result")[0]["metrics"]
+    assert (metrics["split"], metrics["ended"]) == ("val", "target_accuracy")
+    assert metrics["top1"] == metrics["val_top1"] >= 0.5
+
+
+@pytest.mark.parametrize(
+    ("spec", "code"),
+    [
+        (None, "no_spec"),
+        ({"kind": "train"}, "bad_spec"),
+        ({"kind": "train", "dataset": "ds_none", "recipe": "mnist", "overrides": {}, "register_as": "x"}, "no_dataset"),
+        ({"kind": "train", "dataset": "ds_none", "recipe": "mnits", "overrides": {}, "register_as": "x"}, "bad_recipe"),
+    ],
+)
+def test_a_job_that_cannot_run_is_refused_with_a_code(layout: Layout, spec: dict[str, Any] | None, code: str):
+    """In this process: the refusals come before torch has work to do."""
+    run_dir = layout.job("refused")
+    run_dir.mkdir()
+    if spec is not None:
+        (run_dir / "spec.json").write_text(json.dumps(spec))
+    with pytest.raises(JobRefused) as caught:
+        train(run_dir=run_dir, claim=1, data_dir=layout.root, device_name="cpu", stop=Stop())
+    assert caught.value.code == code
+    assert caught.value.hint
