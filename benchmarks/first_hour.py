@@ -186,8 +186,8 @@ def measure_fashion(stack: Stack, *, kills: bool) -> dict[str, Any]:
         "job_s": round(seconds, 1),
         "claims": job["claim"],
         "killed": killed,
-        "metrics": {key: test.get(key) for key in ("top1", "correct", "total", "ece_before", "ece_after")}
-        | {"all": list(test)},
+        "metrics": {key: test.get(key) for key in ("split", "top1", "correct", "total", "ece", "ece_uncalibrated")},
+        "train_s": test.get("train_seconds"),
         "served": served,
         "events": len(history),
         "events_missed_or_doubled": len(set(history) ^ {e[0] for e in watcher.events})
