@@ -202,8 +202,9 @@ def measure_fashion(stack: Stack, *, kills: bool) -> dict[str, Any]:
 def all_events(client: httpx.Client, job_id: str) -> list[str]:
     ids, after = [], None
     while True:
-        params = {"limit": 500} | ({"after": after} if after else {})
-        page = client.get(f"/v1/jobs/{job_id}/events", params=params, headers={"Accept": "application/json"}).json()
+        params = {"limit": 100} | ({"after": after} if after else {})
+        answer = client.get(f"/v1/jobs/{job_id}/events", params=params, headers={"Accept": "application/json"})
+        page = answer.raise_for_status().json()
         ids += [event["id"] for event in page["data"]]
         if not page["has_more"]:
             return ids
