@@ -19,5 +19,5 @@ check: install                  ## lint and types; changes nothing
 format: install                 ## fix what a tool can fix
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
-bench: install                  ## measure serving and training; the last line is one JSON object
-	$(PY) -m benchmarks.run
+bench: install                  ## measure a new user's first hour; the last line is one JSON object
+	$(PY) -m benchmarks.first_hour
