@@ -1,5 +1,7 @@
 """What has ended is also written beside its artifacts, and read from there when Redis has lost it."""
 
+import re
+
 import orjson
 
 from jobs.ledger import JobNotFound, Ledger
@@ -29,8 +31,18 @@ def archive(ledger: Ledger, layout: Layout) -> None:
         ledger.archived(job_id)
 
 
+_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
+
+
+def _check(job_id: str) -> None:
+    """Only what can be an id becomes part of a path."""
+    if not _ID.fullmatch(job_id):
+        raise JobNotFound(job_id)
+
+
 def archived_job(layout: Layout, job_id: str) -> Job:
     """The record of an ended job. Raises JobNotFound."""
+    _check(job_id)
     try:
         return Job.model_validate_json((layout.job(job_id) / "record.json").read_bytes())
     except FileNotFoundError as error:
@@ -39,6 +51,7 @@ def archived_job(layout: Layout, job_id: str) -> Job:
 
 def archived_events(layout: Layout, job_id: str, *, after: str, limit: int) -> tuple[list[Event], bool]:
     """Events with ids above `after`, oldest first, and whether there are more. Raises JobNotFound."""
+    _check(job_id)
     path = layout.job(job_id) / "events.jsonl"
     found: list[Event] = []
     try:

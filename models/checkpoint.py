@@ -53,9 +53,16 @@ def save(claim_dir: Path, checkpoint: Checkpoint) -> Path:
     except OSError:
         remove_tree(unfinished)
         raise
-    for _, _, old in found(claim_dir.parent)[KEEP:]:
+    others = [folder for _, _, folder in found(claim_dir.parent) if folder != target]
+    for old in others[KEEP - 1 :]:
         remove_tree(old)
     return target
+
+
+def forget(run_dir: Path) -> None:
+    """Remove every checkpoint of a run: none of them can be resumed."""
+    for _, _, folder in found(run_dir):
+        remove_tree(folder)
 
 
 def sweep(run_dir: Path) -> None:

@@ -143,7 +143,9 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
         if file_format != "MPO" and getattr(image, "is_animated", False):
             image.seek(0)
             notes.append(ImageWarning("first_frame_only", "the file holds several frames; the first was used"))
-        told = _orientation(image)  # TIFF turns itself while loading, PNG may tell only afterwards
+        # TIFF turns itself while loading, so it is asked before. Others are asked after it: PNG may tell only then, and
+        # a PNG that is asked loads itself and keeps quiet about broken data.
+        told = _orientation(image) if file_format == "TIFF" else 1
         image.load()
         upright: Image.Image = image
         left_to_turn = _orientation(image)

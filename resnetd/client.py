@@ -47,6 +47,9 @@ class Event:
     data: Json
 
 
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
 class Client:
     """One server. Keeps its connections; not for several threads at once."""
 
@@ -55,7 +58,10 @@ class Client:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
             self._http = httpx.Client(
-                base_url=self.server, headers=headers, timeout=httpx.Timeout(timeout, connect=5.0)
+                base_url=self.server,
+                headers=headers,
+                timeout=httpx.Timeout(timeout, connect=5.0),
+                trust_env=httpx.URL(self.server).host not in _LOOPBACK,  # no proxy stands before this machine itself
             )
         except httpx.InvalidURL as error:
             raise Unreachable(self.server, str(error)) from error
@@ -92,7 +98,7 @@ class Client:
     def upload_dataset(
         self, file: Path, *, name: str | None = None, on_bytes: Callable[[int], None] = lambda _: None
     ) -> Json:
-        """Send an archive or IDX file; `{"id": "ds_…", "job": {"id": "job_…"}}`. `on_bytes` gets each piece's size."""
+        """Send an archive of images; `{"id": "ds_…", "job": {"id": "job_…"}}`. `on_bytes` gets each piece's size."""
 
         def pieces() -> Iterator[bytes]:
             with file.open("rb") as content:

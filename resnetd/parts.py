@@ -51,7 +51,11 @@ class Part:
         now = time.monotonic()
         if self.process is None:
             if now >= self._resume:
-                self.start()
+                try:
+                    self.start()
+                except OSError as error:  # no process or memory is to be had now
+                    self._resume = now + LONGEST_PAUSE
+                    log.error("a part could not be started", extra={"part_name": self.name, "reason": str(error)})  # noqa: TRY400
             return
         code = self.process.poll()
         if code is None:

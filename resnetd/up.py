@@ -1,10 +1,13 @@
 """`resnetd up`, `serve` and `work`: which parts run, and with what."""
 
+import fcntl
 import ipaddress
 import logging
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -27,7 +30,7 @@ class CannotStart(RuntimeError):
 def up(settings: Settings) -> None:
     """Everything on this machine, in the foreground, until SIGINT or SIGTERM."""
     layout = _prepare(settings)
-    with _listen(settings, layout) as listener:
+    with _alone(layout), _listen(settings, layout) as listener:
         parts = [] if settings.redis_url else [_redis(layout)]
         environment = _environment(settings, layout)
         parts += [*_serving(listener, environment), _worker(environment)]
@@ -46,6 +49,18 @@ def work(settings: Settings) -> None:
     """One worker for this machine's device."""
     layout = _prepare(settings)
     Parts([_worker(_environment(settings, layout))]).run(announce=lambda: True)
+
+
+@contextmanager
+def _alone(layout: Layout) -> Iterator[None]:
+    """One `up` for each data directory: two embedded servers would write into one file. Raises CannotStart."""
+    with (layout.locks / "up.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"Another `resnetd up` runs on {layout.root}. Stop it, or give this one its own RESNETD_DATA."
+            raise CannotStart(message) from error
+        yield
 
 
 def _prepare(settings: Settings) -> Layout:
@@ -133,7 +148,7 @@ def _address(listener: socket.socket) -> str:
 def _announce(address: str, settings: Settings, layout: Layout) -> bool:
     """Once an engine has really answered, say what runs and what to try."""
     try:
-        ready = httpx.get(f"{address}/readyz", timeout=2.0).status_code == httpx.codes.OK
+        ready = httpx.get(f"{address}/readyz", timeout=2.0, trust_env=False).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
     if ready:

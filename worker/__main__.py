@@ -6,7 +6,7 @@ from store.layout import Layout
 from store.logs import configure
 from store.process import attach_to_parent
 from store.settings import Settings
-from worker.celery import build
+from worker.celery import build, drain_flag
 
 
 def main() -> None:
@@ -18,7 +18,10 @@ def main() -> None:
     layout = Layout(settings.data).create()
     options = ["--quiet", "worker", "--pool", "prefork", "--concurrency", "2", "--without-gossip", "--without-mingle"]
     options += ["--loglevel", settings.log_level, "--hostname", "resnetd@%h"]
-    build(settings, layout).worker_main(options)
+    try:
+        build(settings, layout).worker_main(options)
+    finally:
+        drain_flag(layout).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -25,12 +25,17 @@ from worker.supervisor import answer
 log = logging.getLogger(__name__)
 
 
+def drain_flag(layout: Layout) -> Path:
+    """The file that tells this worker's supervisors to stop; it lies there from SIGTERM until the worker has ended."""
+    return layout.run / f"drain-{os.getpid()}"
+
+
 def build(settings: Settings, layout: Layout) -> Celery:
     """The Celery app of one worker: its task, its reconciler, and how it drains."""
     redis_url = url(settings, layout)
     doorbell = Doorbell(redis_url)
     celery = doorbell.celery
-    drain = layout.run / f"drain-{os.getpid()}"
+    drain = drain_flag(layout)
     drain.unlink(missing_ok=True)
 
     @celery.task(name=TASK, ignore_result=True)  # type: ignore[untyped-decorator]  # Celery ships no types
@@ -53,11 +58,11 @@ def build(settings: Settings, layout: Layout) -> Celery:
         # Runs inside a signal handler: one system call, no logging.
         os.close(os.open(drain, os.O_CREAT | os.O_WRONLY, 0o600))
 
-    celery.steps["worker"].add(_reconciler_step(redis_url, doorbell, layout, drain))
+    celery.steps["worker"].add(_reconciler_step(redis_url, doorbell, layout))
     return celery
 
 
-def _reconciler_step(redis_url: str, doorbell: Doorbell, layout: Layout, drain: Path) -> type:
+def _reconciler_step(redis_url: str, doorbell: Doorbell, layout: Layout) -> type:
     ledger = Ledger(connect(redis_url))
 
     class Reconciler(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no types
@@ -67,8 +72,5 @@ def _reconciler_step(redis_url: str, doorbell: Doorbell, layout: Layout, drain: 
 
         def start(self, parent: object) -> None:
             parent.timer.call_repeatedly(INTERVAL_SECONDS, reconcile, (ledger, doorbell, layout))  # type: ignore[attr-defined]
-
-        def stop(self, parent: object) -> None:  # noqa: ARG002 - the interface of a step
-            drain.unlink(missing_ok=True)
 
     return Reconciler

@@ -1,5 +1,6 @@
 """What the end of a job's process means."""
 
+import errno
 import signal
 from dataclasses import dataclass
 from enum import StrEnum, auto
@@ -7,6 +8,8 @@ from typing import Any
 
 from jobs.model import JobError
 from worker.job_process import DISK_FULL, DONE, REFUSED, STOPPED
+
+_FULL = JobError(code="disk_full", message="No space is left in the data directory.", hint="Free some, then retry.")
 
 
 class Ending(StrEnum):
@@ -41,6 +44,14 @@ def classify(code: int, *, result: dict[str, Any] | None, error: JobError | None
     if code == REFUSED and error is not None:
         return Outcome(Ending.FAILED, error)
     return Outcome(Ending.CRASHED, JobError(code="crashed", message=_death(code), hint=_last_lines(stderr)))
+
+
+def own_failure(error: Exception) -> Outcome:
+    """What a failure of the supervisor itself means for its job."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Outcome(Ending.FAILED, _FULL)
+    message = f"The worker failed over the job: {type(error).__name__}: {error}"
+    return Outcome(Ending.CRASHED, JobError(code="worker_failed", message=message))
 
 
 def _death(code: int) -> str:

@@ -32,8 +32,6 @@ class Reporter:
         self._batch: _Batch | None = None
         self._progress: dict[str, Any] | None = None
         self._progress_sent = 0.0
-        best = ledger.get(claim.job_id).best
-        self._best: float | None = best["val"]["top1"] if best else None
 
     def take(self, kind: str, data: dict[str, Any]) -> None:
         if kind == "progress":
@@ -41,9 +39,7 @@ class Reporter:
             return
         if kind == "epoch":
             self._patch["latest"] = data
-            top1 = data.get("val", {}).get("top1")
-            if top1 is not None and (self._best is None or top1 > self._best):
-                self._best = top1
+            if data.get("best"):
                 self._patch["best"] = data
         if len(self._events) < MAX_HELD:  # an outage of days must not fill the memory
             self._events.append((kind, data))

@@ -18,7 +18,7 @@ from jobs.model import JobError, Lane, State
 from store.files import write_json
 from store.layout import Layout
 from worker.child import Child, Deadline
-from worker.outcome import Ending, Outcome, classify
+from worker.outcome import Ending, Outcome, classify, own_failure
 from worker.publish import publish
 from worker.reporter import Reporter
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.2
 LOOK_SECONDS = 0.5  # how often a cancellation is looked for between two renewals
 CANCEL_GRACE_SECONDS = 2.0  # nothing of a cancelled job is kept, so it need not write a checkpoint
-STOP_GRACE_SECONDS = 20.0
+STOP_GRACE_SECONDS = 8.0  # less than `resnetd up` gives the worker
 RETRY_SECONDS = 1.0
 
 
@@ -43,6 +43,19 @@ class Supervisor:
         self._renewed = self._looked = time.monotonic()
 
     def run(self) -> None:
+        try:
+            try:
+                outcome = self._run_child()
+                log.info("the job's process ended", extra={"job": self._claim.job_id, "ending": outcome.ending})
+                self._settle(outcome)
+            except (OSError, RuntimeError, ValueError, LookupError) as error:
+                # Something of ours broke, a full disk say: the job must not hang on it until its lease is past.
+                log.exception("the supervisor failed", extra={"job": self._claim.job_id})
+                self._settle(own_failure(error))
+        except LeaseLost:
+            log.warning("lost the lease", extra={"job": self._claim.job_id, "claim": self._claim.number})
+
+    def _run_child(self) -> Outcome:
         spec = self._layout.job(self._claim.job_id) / "spec.json"
         if not spec.exists():
             spec.parent.mkdir(parents=True, exist_ok=True)
@@ -50,22 +63,17 @@ class Supervisor:
         child = Child(self._claim, self._layout, self._device)
         try:
             self._watch(child)
-            code = child.kill()
-            outcome = classify(code, result=self._result, error=self._error, stderr=child.stderr_tail())
-            log.info("the job's process ended", extra={"job": self._claim.job_id, "ending": outcome.ending})
-            self._settle(outcome)
-        except LeaseLost:
-            log.warning("lost the lease", extra={"job": self._claim.job_id, "claim": self._claim.number})
         finally:
-            child.kill()
+            code = child.kill()
+        self._take_lines(child, wait=0.0)
+        return classify(code, result=self._result, error=self._error, stderr=child.stderr_tail())
 
     def _watch(self, child: Child) -> None:
         """Until the process has ended: deliver what it says, renew, and stop it when that is asked for."""
         kill_at = Deadline()
         while True:
             ended = child.ended()
-            for kind, data in child.lines(wait=0.0 if ended else TICK_SECONDS):
-                self._take(kind, data)
+            self._take_lines(child, wait=0.0 if ended else TICK_SECONDS)
             self._reporter.flush()
             if ended:
                 return
@@ -97,13 +105,14 @@ class Supervisor:
             log.warning("Redis is away; the job goes on", extra={"reason": str(error)})
             return State.RUNNING
 
-    def _take(self, kind: str, data: dict[str, Any]) -> None:
-        if kind == "result":
-            self._result = data
-        elif kind == "error":
-            self._error = JobError.model_validate(data)
-        else:
-            self._reporter.take(kind, data)
+    def _take_lines(self, child: Child, *, wait: float) -> None:
+        for kind, data in child.lines(wait=wait):
+            if kind == "result":
+                self._result = data
+            elif kind == "error":
+                self._error = JobError.model_validate(data)
+            else:
+                self._reporter.take(kind, data)
 
     def _settle(self, outcome: Outcome) -> None:
         """Bring the outcome into the ledger, however long Redis is away. Raises LeaseLost."""

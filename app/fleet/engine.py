@@ -139,7 +139,12 @@ class Engine:
         failures = 0
         while True:
             started = loop.time()
-            status, reason = await self._live()
+            try:
+                status, reason = await self._live()
+            except (OSError, ValueError) as error:  # no process, memory or file descriptor was to be had
+                status, reason = 1, f"it could not be started: {error}"
+                if self._process is not None:
+                    _signal(self._process, signal.SIGKILL)
             if self._state is EngineState.READY and loop.time() - started > _STABLE_SECONDS:
                 failures = 0
             failures += 1

@@ -41,7 +41,7 @@ _UPLOAD = problem_responses(401, 403, 409, 413, 422, 503)
 async def upload(
     request: Request, response: Response, state: StateDep, key: IdempotencyKey, name: Name = None
 ) -> DatasetAccepted:
-    """An archive of images (zip, tar) or an IDX file, as the body or a form's file; on disk when the answer comes."""
+    """An archive of images (zip, tar), as the body or a form's file; on disk when the answer comes."""
     record = await receive(request, state.uploads, state.settings, name=name, key=key)
     response.headers["Location"] = f"/v1/datasets/{record.id}"
     return DatasetAccepted(id=record.id, name=record.name, bytes=record.bytes, job=JobRef(id=record.job))

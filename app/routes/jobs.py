@@ -89,6 +89,7 @@ async def events(
         )
         return Response(page.model_dump_json(), media_type="application/json")
     await state.jobs.get(job_id)  # a job that is not there is a 404 and no stream
+    state.jobs.feeds.check_room()
     followed = state.jobs.follow(job_id, after=cursor)
     headers = event_responses.STREAM_HEADERS
     if rendering == "sse":

@@ -57,7 +57,9 @@ class TrainRequest(BaseModel):
     kind: Literal["train"]
     dataset: str = Field(max_length=80, description="Id of an imported dataset.")
     recipe: str = Field(max_length=80, description="A name of GET /v1/recipes.")
-    overrides: dict[str, Any] = Field(default_factory=dict, description="Fields of the recipe with other values.")
+    overrides: dict[str, str | int | float | bool | list[float] | None] = Field(
+        default_factory=dict, description="Fields of the recipe with other values."
+    )
     register_as: Name | None = Field(None, description="The model that the result becomes a version of.")
     alias: Name | None = Field(None, description="An alias that then points to the new version.")
 

@@ -90,6 +90,13 @@ class Feeds:
             with suppress(asyncio.CancelledError):
                 await tailer
 
+    def check_room(self) -> None:
+        """Raises UnavailableError for too many followers; asked before an answer begins, it is a problem of its own."""
+        if self._followers >= MAX_FOLLOWERS:
+            raise UnavailableError(
+                "too_many_streams", f"{MAX_FOLLOWERS} event streams are open.", hint="Ask for JSON pages instead."
+            )
+
     def close(self) -> None:
         self._closing.set()
         for feed in self._feeds.values():
@@ -103,10 +110,7 @@ class Feeds:
         When the process stops, it yields None and ends early: the client comes back with its last id. While Redis is
         away it goes on silently. Raises UnavailableError for too many followers.
         """
-        if self._followers >= MAX_FOLLOWERS:
-            raise UnavailableError(
-                "too_many_streams", f"{MAX_FOLLOWERS} event streams are open.", hint="Ask for JSON pages instead."
-            )
+        self.check_room()
         self._followers += 1
         try:
             async with aclosing(self._stored_then_live(job_id, after, keep_alive)) as events:
@@ -134,10 +138,14 @@ class Feeds:
                 continue
             if ended:
                 return
+            silent = True
             async with aclosing(self._live(job_id, cursor, keep_alive)) as live:
                 async for fresh in live:
+                    silent = False
                     cursor = fresh.id if fresh else cursor
                     yield fresh
+            if silent:  # the feed begins behind this follower's cursor: look into the ledger now and then instead
+                await self._pause()
         yield None
 
     async def _live(self, job_id: str, cursor: str, keep_alive: float) -> AsyncGenerator[Event | None, None]:

@@ -245,3 +245,17 @@ def test_a_very_long_image_is_prepared_without_being_scaled_whole():
     prepared, _ = prepare(Decoded(Image.new("RGB", (1, 900_000), "red")), to(3, 224, 224, resize=256))
     assert prepared.shape == (224, 224, 3)
     assert prepared[:, :, 0].min() == 255
+
+
+def test_a_png_with_one_wrong_byte_in_its_pixels_is_refused_as_plain_pillow_refuses_it():
+    pixels = np.random.default_rng(3).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    whole = file.getvalue()
+    start = whole.index(b"IDAT") + 4
+    for at in range(start + 10, len(whole) - 30, 331):
+        broken = bytearray(whole)
+        broken[at] ^= 0x10
+        with pytest.raises(ImageRejected) as refused:
+            decode(bytes(broken), max_pixels=10_000)
+        assert refused.value.code == "corrupt_image"

@@ -241,3 +241,27 @@ def test_uploads_without_a_trainable_dataset_are_refused_each_with_its_code(run_
     for code, uploads in cases.items():
         for data in uploads:
             assert refused(run_import, data).code == code, data[:40]
+
+
+def test_names_that_honest_systems_write_do_not_sink_an_archive(run_import):
+    odd = {
+        "cat/Screenshot 1.23.45\u202fPM.png": png(901),
+        "cat/no\u00a0break.png": png(902),
+        "cat/Icon\r": b"",
+        "dog/e\u0301te\u0301.png": png(903),
+    }
+    dataset, _ = run_import(zipped(cats_and_dogs() | odd))
+    assert dataset.report.images == 23
+    latin = tarred(cats_and_dogs() | {"cat/caf\udce9.png": png(904)})
+    assert run_import(latin)[0].report.images == 21
+
+
+def test_a_manifest_finds_its_files_however_their_accents_are_written(run_import):
+    rows = "file,label\n" + "".join(f"e\u0301{n}.png,{'a' if n % 2 else 'b'}\n" for n in range(8))
+    files = {f"e\u0301{n}.png": png(n) for n in range(8)} | {"manifest.csv": rows.encode()}
+    assert run_import(zipped(files))[0].report.images == 8
+
+
+def test_a_file_that_only_looks_like_a_manifest_by_its_name_is_passed_over(run_import):
+    strange = {"metadata.csv": b"\xff\xfe\x00binary", "labels.csv": b"x" * 200_000 + b"\n"}
+    assert run_import(zipped(cats_and_dogs() | strange))[0].source.format == "image_folder"

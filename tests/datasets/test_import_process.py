@@ -160,3 +160,24 @@ def test_the_importer_does_not_import_torch():
     program = "import sys, worker.importer.__main__; sys.exit('torch' in sys.modules)"
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == 0
+
+
+def test_an_import_whose_dataset_was_published_before_its_worker_died_says_its_result_again(tmp_path):
+    run_dir = prepared(tmp_path, zipped(cats_and_dogs()))
+    target = tmp_path / "datasets" / "ds_1"
+    assert ended(started(run_dir))[0] == DONE
+    publish(run_dir / "claim-3" / "dataset", target)
+    assert not (target / "upload").exists()
+    code, lines, _ = ended(started(run_dir))
+    assert (code, lines[-1]["type"]) == (DONE, "result")
+    publish(run_dir / "claim-3" / "dataset", target)
+    assert Dataset.read(target).id == "ds_1"
+
+
+def test_what_killed_imports_left_half_written_is_removed(tmp_path):
+    run_dir = prepared(tmp_path, zipped(cats_and_dogs()))
+    spool = run_dir / "claim-1" / "dataset" / ".pixels.spool"
+    spool.parent.mkdir(parents=True)
+    spool.write_bytes(b"half")
+    assert ended(started(run_dir))[0] == DONE
+    assert not spool.parent.exists()

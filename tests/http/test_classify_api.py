@@ -251,3 +251,10 @@ def test_a_client_that_hangs_up_takes_its_work_with_it(server: Server, settings:
         connection.sendall(head.encode() + IMAGE)
         assert server.engines.entered.wait(10)
     assert server.engines.cancelled.wait(10)
+
+
+def test_many_small_items_are_refused_before_anything_is_built_of_them(http):
+    body = b'{"images":[' + b",".join([b"1"] * 400_000) + b"]}"
+    answer = http.post("/v1/classify", content=body, headers={"Content-Type": "application/json"})
+    problem(answer, 422, "too_many_images")
+    problem(classify(http, [{"b64": "AA=="}] * 300), 422, "too_many_images")

@@ -302,3 +302,25 @@ def test_jobs_under_way_are_counted_by_state(http, dataset, ledger):
 def test_a_job_of_the_import_kind_is_listed_like_any_other(http):
     upload = http.post("/v1/datasets", content=b"zip").json()
     assert http.get(f"/v1/jobs/{upload['job']['id']}").json()["kind"] == Kind.IMPORT
+
+
+@pytest.mark.parametrize("job_id", ["a%00b", "%2e%2e", "job_none", "job%20x"])
+def test_what_cannot_be_an_id_is_an_unknown_job(http, job_id):
+    assert http.get(f"/v1/jobs/{job_id}").status_code == 404
+    assert http.get(f"/v1/jobs/{job_id}/events", headers={"Accept": "application/json"}).status_code == 404
+
+
+def test_overrides_nested_without_end_are_refused(http, dataset):
+    nested: object = 1
+    for _ in range(200):
+        nested = [nested]
+    assert train(http, dataset, overrides={"epochs": nested}).status_code == 422
+
+
+def test_a_job_that_began_to_publish_under_a_dead_claim_can_be_cancelled_again(http, idle, dataset):
+    job_id = train(http, dataset).json()["id"]
+    claim = claimed(idle, job_id)
+    assert idle.begin_publishing(claim)
+    problem(http.post(f"/v1/jobs/{job_id}/cancel"), 409, "job_publishing")
+    idle.release(claim, crash=JobError(code="crashed", message="it died"))
+    assert http.post(f"/v1/jobs/{job_id}/cancel").json()["state"] == "cancelled"

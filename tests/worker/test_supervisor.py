@@ -1,5 +1,6 @@
 """The supervisor tells the ledger truthfully what became of a job's process, whatever that does."""
 
+import errno
 import threading
 import time
 from pathlib import Path
@@ -53,7 +54,7 @@ def events(ledger, job_id):
 
 
 def test_a_job_that_says_its_result_succeeds_with_its_metrics_and_best_epoch(run, ledger):
-    epochs = [["say", "epoch", {"epoch": n, "val": {"top1": top1}}] for n, top1 in ((1, 0.5), (2, 0.9), (3, 0.7))]
+    epochs = [["say", "epoch", {"epoch": n, "best": best}] for n, best in ((1, True), (2, True), (3, False))]
     job = run([["say", "progress", {"step": 3}], *epochs, *DONE])
     assert job.state is State.SUCCEEDED
     assert job.result == {"metrics": {"test": {"top1": 0.5}}}
@@ -77,6 +78,25 @@ def test_a_refusal_fails_the_job_with_the_processes_own_words(run):
     job = run([["say", "error", {"code": "bad_data", "message": "No.", "hint": "Do."}], ["exit", 78]])
     assert job.state is State.FAILED
     assert job.error.model_dump() == {"code": "bad_data", "message": "No.", "hint": "Do."}
+
+
+def test_a_full_disk_while_publishing_is_said_to_be_one_and_the_job_does_not_hang(run, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(supervisor, "publish", full)
+    job = run(DONE)
+    assert (job.state, job.error.code) == (State.FAILED, "disk_full")
+
+
+def test_a_failure_of_the_supervisor_itself_gives_the_job_back_at_once(run, ledger, monkeypatch):
+    def broken(*_):
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(supervisor, "publish", broken)
+    job = run(DONE)
+    assert (job.state, job.crashes) == (State.QUEUED, 1)
+    assert ledger.cancel(job.id).outcome == "cancelled"  # that it once began to publish binds it no longer
 
 
 def test_a_full_disk_is_its_own_error(run):

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from store.datasets import UPLOAD
+from store.datasets import DESCRIPTOR, UPLOAD
 from store.files import read_json, remove_tree
 from store.layout import Layout
 from store.settings import Settings
@@ -46,11 +46,16 @@ def main(stop: Stop) -> None:
     run_dir = args.run_dir.resolve()
     layout = Layout(args.data or run_dir.parent.parent)
     spec = ImportSpec.model_validate(read_json(run_dir / "spec.json"))
-    upload = layout.dataset(spec.dataset) / UPLOAD
+    target = layout.dataset(spec.dataset)
+    if (target / DESCRIPTOR).exists():  # an earlier claim published it and died before it could say so
+        emit("result", {"artifact": f"claim-{args.claim}/dataset"})
+        return
+    for leftover in (*run_dir.glob("claim-*/dataset"), *run_dir.glob("claim-*/.*.tmp")):  # of killed claims
+        remove_tree(leftover)
+    upload = target / UPLOAD
     if not upload.exists():
         raise JobRefused("upload_missing", f"the upload of {spec.dataset} is gone", "Upload the dataset again.")
     artifact = run_dir / f"claim-{args.claim}" / "dataset"
-    remove_tree(artifact)
     try:
         with Progress(stop) as progress:
             dataset = import_dataset(

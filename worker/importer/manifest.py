@@ -2,6 +2,7 @@
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
@@ -88,7 +89,8 @@ def _split(manifest: Member, number: int, value: str, default: SplitName | None)
 
 def _find(file: str, folder: Parts, files: dict[Parts, Member]) -> Member | None:
     """The member that a row means: by its path from the manifest's folder, else from the archive's root."""
-    parts = tuple(part for part in file.replace("\\", "/").split("/") if part not in {"", "."})
+    name = unicodedata.normalize("NFC", file)  # as the archive's names are
+    parts = tuple(part for part in name.replace("\\", "/").split("/") if part not in {"", "."})
     return files.get((*folder, *parts)) or files.get(parts)
 
 
@@ -96,21 +98,27 @@ def _value(row: Row, columns: Sequence[str]) -> str:
     for column in columns:
         value = row.get(column)
         if value is not None and not isinstance(value, list | dict):
-            return str(value).strip()
+            return unicodedata.normalize("NFC", str(value)).strip()
     return ""
 
 
 def _rows(manifest: Member, stream: IO[bytes]) -> Iterator[Row] | None:
     """The manifest's rows with lower-case column names; None where it has no columns for file and label."""
     text = _lines(manifest, io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""))
-    first = next(text, "")
+    try:
+        first = next(text, "")
+    except JobRefused:  # not text: some other file that happens to have such a name
+        return None
     rest = iter([first])
     if suffix(manifest.parts[-1]) in {"jsonl", "ndjson"}:
         if not _is_manifest(_json_row(manifest, first) if first.strip() else {}):
             return None
         return (_json_row(manifest, line) for lines in (rest, text) for line in lines if line.strip())
     delimiter = max(",;\t", key=first.count)
-    header = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    try:
+        header = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    except csv.Error:  # a cell longer than any column's name
+        return None
     if not _is_manifest(dict.fromkeys(header)):
         return None
     return _csv_rows(manifest, csv.DictReader(text, fieldnames=header, delimiter=delimiter, strict=True))

@@ -7,7 +7,17 @@ from worker.importer.limits import unsafe
 Parts = tuple[str, ...]
 
 _LITTER = frozenset(
-    {"__macosx", ".ds_store", "thumbs.db", "desktop.ini", ".directory", "@eadir", ".git", ".ipynb_checkpoints"}
+    {
+        "__macosx",
+        ".ds_store",
+        "thumbs.db",
+        "desktop.ini",
+        "icon\r",
+        ".directory",
+        "@eadir",
+        ".git",
+        ".ipynb_checkpoints",
+    }
 )
 
 
@@ -17,6 +27,7 @@ def safe_parts(name: str) -> Parts:
     Nothing is ever written under such a name; a dangerous one is refused because an honest archive has none.
     Raises JobRefused.
     """
+    name = name.encode(errors="surrogateescape").decode(errors="replace")  # a tar's name in some other encoding
     if "\0" in name:
         raise unsafe(name, "has a NUL in its name")
     if "\\" in name:
@@ -26,7 +37,9 @@ def safe_parts(name: str) -> Parts:
     parts = tuple(part for part in unicodedata.normalize("NFC", name).split("/") if part not in {"", "."})
     if ".." in parts:
         raise unsafe(name, "points outside the archive (..)")
-    if any(len(part) > 255 or not part.isprintable() for part in parts) or len(parts) > 32:
+    if is_litter(parts):
+        return parts
+    if any(len(part) > 255 or any(unicodedata.category(c) == "Cc" for c in part) for part in parts) or len(parts) > 32:
         raise unsafe(name, "has a name with control characters, over-long parts or too many folders")
     return parts
 

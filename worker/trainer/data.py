@@ -78,7 +78,7 @@ def _decoded(split: Split, index: int) -> Decoded:
 
 def _refuse_what_memory_cannot_hold(name: str, shape: tuple[int, ...]) -> None:
     need = int(np.prod(shape, dtype=np.int64))
-    have = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    have = _available_memory()
     if need > max(have, 2**28):
         raise JobRefused(
             "dataset_too_large",
@@ -87,12 +87,23 @@ def _refuse_what_memory_cannot_hold(name: str, shape: tuple[int, ...]) -> None:
         )
 
 
+def _available_memory() -> int:
+    """Bytes that can be had without swapping, the page cache's included."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def mean_and_std(pixels: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel of (N, H, W, C), of values scaled to 0–1; exact, by histogram."""
     values = np.arange(256) / 255
     means, stds = [], []
     for channel in range(pixels.shape[3]):
-        share = np.bincount(pixels[..., channel].ravel(), minlength=256) / pixels[..., channel].size
+        counts = np.zeros(256, dtype=np.int64)
+        for start in range(0, len(pixels), _CHUNK):  # bincount makes int64 copies, eight times the size
+            counts += np.bincount(pixels[start : start + _CHUNK, ..., channel].ravel(), minlength=256)
+        share = counts / counts.sum()
         mean = float(share @ values)
         means.append(round(mean, 4))
         stds.append(round(max(float(np.sqrt(share @ (values - mean) ** 2)), 1e-3), 4))  # a blank channel has none
@@ -142,8 +153,11 @@ def read_training_data(folder: Path, dataset: Dataset, recipe: Recipe, between: 
         if len(held) == 0:
             raise JobRefused("dataset_too_small", "no class has two images: none can be held out", "Add images.")
         train, val = train.take(kept), train.take(held)
-    mean, std = mean_and_std(train.pixels)
-    preprocessing = shape.model_copy(update={"mean": recipe.mean or mean, "std": recipe.std or std})
+    mean, std = recipe.mean, recipe.std
+    if mean is None or std is None:
+        measured_mean, measured_std = mean_and_std(train.pixels)
+        mean, std = mean or measured_mean, std or measured_std
+    preprocessing = shape.model_copy(update={"mean": mean, "std": std})
     return TrainingData(train=train, val=val, preprocessing=preprocessing)
 
 

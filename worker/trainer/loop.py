@@ -48,6 +48,7 @@ class Loop:
         self.steps_per_epoch = samples // self.batch_size  # what is left over is another part in each epoch
         self.progress = Progress(epochs=recipe.epochs, steps=recipe.epochs * self.steps_per_epoch)
         self.forward = _compiled(state.network) if recipe.compile else state.network
+        self.progress.step, self.progress.epoch = state.step, state.epoch
         self.saved_at = time.monotonic()
         self.spoken_sums = (0.0, 0.0)
 
@@ -77,13 +78,13 @@ class Loop:
             self._step(order[first : first + self.batch_size], draws)
             now = time.monotonic()
             state.elapsed, last = state.elapsed + now - last, now
-            if recipe.max_seconds is not None and state.elapsed >= recipe.max_seconds:
-                state.ended = "max_seconds"
             if self.progress.due():
                 self._speak()
-            if self.stop.requested:
+            if self.stop.requested:  # before the time limit: a stopped epoch is not closed, so training has not ended
                 self._checkpoint()
                 raise JobStopped
+            if recipe.max_seconds is not None and state.elapsed >= recipe.max_seconds:
+                state.ended = "max_seconds"
             if state.ended:
                 break
             if state.epoch_step < self.steps_per_epoch and self._checkpoint_due():
@@ -132,19 +133,20 @@ class Loop:
         state, recipe = self.state, self.recipe
         loss, correct, images = state.sums.tolist()
         val = self._validate()
+        this = {"epoch": state.epoch + 1, **val}
+        best = state.best
+        if best is None or (val["top1"], -val["loss"]) > (best["top1"], -best["loss"]):
+            state.best = best = this
         entry: dict[str, Any] = {
             "epoch": state.epoch + 1,
             "lr": self.progress.lr,
             "train": {"loss": loss / images, "top1": correct / images},
             "val": val,
+            "best": best is this,
             "seconds": round(seconds, 3),
         }
         state.history.append(entry)
         emit("epoch", entry)
-        this = {"epoch": state.epoch + 1, **val}
-        best = state.best
-        if best is None or (val["top1"], -val["loss"]) > (best["top1"], -best["loss"]):
-            state.best = best = this
         if best is this or recipe.keep == "last":
             state.kept = this
             state.kept_weights = {k: v.detach().cpu().clone() for k, v in state.judged.state_dict().items()}

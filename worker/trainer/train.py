@@ -35,7 +35,7 @@ class TrainSpec(BaseModel):
     dataset: str
     recipe: str
     overrides: dict[str, Any] = {}
-    register_as: Name
+    register_as: Name | None = None
     alias: str | None = None
 
 
@@ -189,6 +189,7 @@ def _resume(state: RunState, run_dir: Path, fingerprint: str) -> None:
         emit(
             "warning", {"code": "other_checkpoint", "message": "a checkpoint of another recipe or dataset is not used"}
         )
+        checkpoints.forget(run_dir)  # else they would pass for the furthest, and new ones would be pruned
         return
     state.restore(checkpoint)
     emit("log", {"message": f"resumed at step {checkpoint.step}, epoch {state.epoch + 1}", "step": checkpoint.step})
