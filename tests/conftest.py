@@ -1,13 +1,15 @@
-"""What every room's tests share: a real Redis."""
+"""What every room's tests share: a real Redis, a ledger in it, a data directory."""
 
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from redis import Redis, RedisError
 
+from jobs.ledger import Ledger
 from jobs.redis import connect
 from resnetd import embedded_redis
 from store.layout import Layout
@@ -57,3 +59,13 @@ def redis(redis_url: str) -> Iterator[Redis]:
     client = connect(redis_url)
     yield client
     client.close()
+
+
+@pytest.fixture
+def ledger(redis: Redis) -> Ledger:
+    return Ledger(redis)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "data").create()

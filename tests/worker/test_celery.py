@@ -10,23 +10,11 @@ import pytest
 from waiting import ended, gone, started, wait_for
 
 from jobs.doorbell import Doorbell
-from jobs.ledger import Ledger
 from jobs.model import LANES, Kind, State
-from store.layout import Layout
 
 HERE = Path(__file__).parent
 DONE = [["artifact"], ["exit", 0]]
 HANG = [["hang"]]
-
-
-@pytest.fixture
-def layout(tmp_path):
-    return Layout(tmp_path / "data").create()
-
-
-@pytest.fixture
-def ledger(redis):
-    return Ledger(redis)
 
 
 @pytest.fixture

@@ -9,23 +9,11 @@ import pytest
 from waiting import gone, started, wait_for
 
 from jobs import keys
-from jobs.ledger import Ledger
 from jobs.model import Kind, Lane, State
-from store.layout import Layout
 from worker import child, supervisor
 
 HERE = Path(__file__).parent
 DONE = [["artifact"], ["exit", 0]]
-
-
-@pytest.fixture
-def layout(tmp_path):
-    return Layout(tmp_path / "data").create()
-
-
-@pytest.fixture
-def ledger(redis):
-    return Ledger(redis)
 
 
 @pytest.fixture
