@@ -56,6 +56,7 @@ def test_an_import_ends_with_its_artifact_which_publish_moves_into_place_once(tm
     assert {"decoding", "writing"} <= set(phases)
     fractions = [line["data"]["fraction"] for line in lines if line["type"] == "progress"]
     assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
 
     target, artifact = tmp_path / "datasets" / "ds_1", run_dir / "claim-3" / "dataset"
     for _ in range(2):

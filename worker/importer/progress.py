@@ -37,6 +37,10 @@ class Progress:
     ) -> None:
         self._ended.set()
         self._thread.join()
+        if error is None:  # the last word, and the record's: everything is done
+            total = self._state[2]
+            self._state = ("writing", total, total)
+            self._emit()
 
     def _tell(self) -> None:
         while not self._ended.wait(_PERIOD):
