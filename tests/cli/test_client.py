@@ -134,6 +134,13 @@ def test_a_server_that_keeps_breaking_is_given_up():
     assert len(told.requests) == 4
 
 
+def test_no_proxy_stands_before_this_machine_itself(monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with server(json_answer({"data": []})) as (client, _):
+        assert client.jobs() == {"data": []}
+
+
 def test_an_upload_streams_the_file_under_its_own_name(tmp_path):
     file = tmp_path / "pets.tar.gz"
     file.write_bytes(bytes(range(256)) * 10_000)

@@ -1,7 +1,7 @@
 """The pure parts of live events: the feed's memory, the choice of a rendering, the order of ids."""
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 
 import pytest
@@ -94,6 +94,31 @@ def test_followers_are_bounded(settings: Settings, monkeypatch: pytest.MonkeyPat
 
     with pytest.raises(UnavailableError):
         asyncio.run(two())
+
+
+def test_a_follower_whose_cursor_lies_before_the_feed_looks_into_the_ledger_now_and_then_only(settings: Settings):
+    looks = 0
+
+    async def counted(job_id: str, *, after: str, limit: int) -> tuple[list[Event], bool, bool]:
+        nonlocal looks
+        looks += 1
+        return await stored(job_id, after=after, limit=limit)
+
+    async def follow(live: Feeds, after: str) -> None:
+        async with aclosing(live.follow("job_quiet", after=after, keep_alive=0.05)) as events:
+            async for _ in events:
+                pass
+
+    async def main() -> int:
+        live = Feeds(str(settings.redis_url), counted)
+        async with live.running(), aclosing(live.follow("job_quiet", after="9-0", keep_alive=0.05)) as newer:
+            await anext(newer)  # its feed begins at 9-0
+            before = looks
+            with suppress(TimeoutError):
+                await asyncio.wait_for(follow(live, "5-0"), 1.2)
+            return looks - before
+
+    assert 1 <= asyncio.run(main()) <= 4
 
 
 def test_a_long_poll_needs_no_old_history(server: Server, ledger: Ledger):

@@ -1,6 +1,7 @@
 """The fleet and its engines as processes, seen through the client that the HTTP processes use."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -175,6 +176,31 @@ def test_without_a_fleet_a_client_is_told_soon(
         FleetProcess.publish_default(layout, artifacts[0])
         with pytest.raises(EngineUnavailable, match="does not answer"):
             await engines.classify(None, [picture()], timeout=30)
+
+    asyncio.run(main())
+
+
+def test_an_engine_that_no_process_can_be_had_for_is_tried_again(
+    tmp_path: Path, artifacts: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        start, refused = asyncio.create_subprocess_exec, 0
+
+        async def scarce(*command: str, **options: object) -> asyncio.subprocess.Process:
+            nonlocal refused
+            refused += 1
+            if refused == 1:
+                raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+            return await start(*command, **options)  # type: ignore[arg-type]  # passed on as they came
+
+        monkeypatch.setattr("asyncio.create_subprocess_exec", scarce)
+        engine = Engine(model="toy", version=1, folder=artifacts[0], run=tmp_path, device="cpu", on_change=lambda: None)
+        try:
+            async with asyncio.timeout(60):
+                assert (await engine.settle()).state is EngineState.READY
+            assert refused == 2
+        finally:
+            await engine.stop(seconds=10)
 
     asyncio.run(main())
 

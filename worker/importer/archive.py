@@ -73,6 +73,7 @@ def open_archive(path: Path, limits: Limits, tick: Tick) -> Archive:
             return ZipArchive(path, limits, tick)
         _refuse_known_others(head)
         return TarArchive(path, limits, tick)
+    # All that the libraries raise over hostile headers; NotImplementedError: a zip version that zipfile cannot read.
     except (*STREAM_ERRORS, ValueError, LookupError, ArithmeticError, struct.error, NotImplementedError) as error:
         if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
             raise  # the machine's trouble, not the archive's; EINVAL is a seek to where a damaged header pointed
@@ -131,6 +132,7 @@ class ZipArchive:
         """The stream gives at most `member.size` bytes, whatever was packed, and checks them at its end."""
         try:
             stream: IO[bytes] = self._zip.open(member.handle)
+        # zipfile's own words: NotImplementedError for an unknown compression, RuntimeError for an encrypted member.
         except (NotImplementedError, RuntimeError) as error:
             raise not_an_archive(
                 f"{member.name} is compressed in a way that cannot be read", "Make the zip with `deflate` or `store`."
