@@ -35,3 +35,10 @@ class Settings(BaseSettings):
     max_archive_ratio: int = Field(100, ge=1, description="Largest unpacked-to-packed ratio of a dataset archive.")
     max_waiting_images: int = Field(512, ge=1, description="Images an engine holds before it answers 503.")
     request_timeout: float = Field(30.0, gt=0, description="Seconds a classification may take before it answers 504.")
+    stall_seconds: float = Field(300.0, gt=0, description="A job's process that says nothing for so long is ended.")
+    job_retention: float = Field(
+        604_800.0, ge=0, description="Seconds for which Redis keeps ended jobs; the disk goes on."
+    )
+    webhook_hosts: str = Field(
+        "", description="Hosts and networks, comma-separated, that webhooks may reach besides public ones."
+    )
