@@ -21,13 +21,14 @@ class UnknownNetworkError(ValueError):
 class Entry:
     """A network of the registry.
 
-    `factory` is `module:function`; the function takes `num_classes` and `in_channels`. `input` is the (channels, size)
-    that the source uses; `fixed_size` says that no other height and width fit. `parameters` counts the weights of the
-    network built for `input` and ten classes.
+    `factory` is `module:function`; the function takes `arguments`, `num_classes` and `in_channels`. `input` is the
+    (channels, size) that the source uses; `fixed_size` says that no other height and width fit. `parameters` counts
+    the weights of the network built for `input` and ten classes.
     """
 
     name: str
     factory: str
+    arguments: tuple[str, ...] = ()
     source: str
     input: tuple[int, int]
     fixed_size: bool
@@ -37,7 +38,7 @@ class Entry:
     def build(self, *, num_classes: int, in_channels: int) -> nn.Module:
         """The network with fresh weights, drawn from torch's global generator."""
         module, _, function = self.factory.partition(":")
-        return cast("nn.Module", getattr(import_module(module), function)(num_classes, in_channels))
+        return cast("nn.Module", getattr(import_module(module), function)(*self.arguments, num_classes, in_channels))
 
 
 def _cifar(depth: int, parameters: int) -> Entry:
@@ -52,7 +53,47 @@ def _cifar(depth: int, parameters: int) -> Entry:
     )
 
 
+def _resnet(depth: int, parameters: int) -> Entry:
+    block = "two 3×3 convolutions" if depth < 50 else "bottlenecks of 1×1, 3×3 and 1×1 convolutions"
+    return Entry(
+        name=f"cifar/resnet{depth}",
+        factory=f"models.networks.resnet:resnet{depth}",
+        source="He et al. 2015, Deep Residual Learning for Image Recognition, table 1, with a stem for small images",
+        input=(3, 32),
+        fixed_size=False,
+        parameters=parameters,
+        description=f"{depth} layers of {block}; 3×3 stem without pooling; 64 to 512 channels.",
+    )
+
+
+def _torchvision(name: str, parameters: int) -> Entry:
+    return Entry(
+        name=f"torchvision/{name}",
+        factory="models.networks.torchvision_resnets:build",
+        arguments=(name,),
+        source=f"torchvision.models.{name}",
+        input=(3, 224),
+        fixed_size=False,
+        parameters=parameters,
+        description="Torchvision's own class: 7×7 stem with pooling, made for ImageNet's 224×224.",
+    )
+
+
 _ENTRIES = (
+    Entry(
+        name="d2l/resnet18",
+        factory="models.networks.d2l:resnet18",
+        source="Zhang et al., Dive into Deep Learning, section 8.6",
+        input=(1, 96),
+        fixed_size=False,
+        parameters=11_178_378,
+        description="ResNet-18 with biased convolutions, 7×7 stem with pooling, 1×1 shortcuts where the shape changes.",
+    ),
+    _resnet(18, 11_173_962),
+    _resnet(34, 21_282_122),
+    _resnet(50, 23_520_842),
+    _resnet(101, 42_512_970),
+    _resnet(152, 58_156_618),
     _cifar(8, 75_290),
     _cifar(20, 269_722),
     _cifar(32, 464_154),
@@ -68,6 +109,25 @@ _ENTRIES = (
         parameters=210_882,
         description="Two convolutions with pooling, a residual block after each, no normalisation; for 28×28.",
     ),
+    Entry(
+        name="mnist/gated",
+        factory="models.networks.mnist:gated",
+        source="mnist/residual with the gates of Srivastava et al. 2015, Highway Networks",
+        input=(1, 28),
+        fixed_size=True,
+        parameters=212_210,
+        description="mnist/residual in which a sigmoid of a 1×1 convolution mixes each block's path and identity.",
+    ),
+    _torchvision("resnet18", 11_181_642),
+    _torchvision("resnet34", 21_289_802),
+    _torchvision("resnet50", 23_528_522),
+    _torchvision("resnet101", 42_520_650),
+    _torchvision("resnet152", 58_164_298),
+    _torchvision("resnext50_32x4d", 23_000_394),
+    _torchvision("resnext101_32x8d", 86_762_826),
+    _torchvision("resnext101_64x4d", 81_426_762),
+    _torchvision("wide_resnet50_2", 66_854_730),
+    _torchvision("wide_resnet101_2", 124_858_186),
 )
 
 NETWORKS: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
