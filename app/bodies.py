@@ -1,7 +1,7 @@
 """Request bodies: counted while they arrive, read by strict JSON, checked against a model that forbids the unknown."""
 
 import difflib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeVar
 
 import anyio.to_thread
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import Request
 
-from app.problems import BadRequestError, InvalidError, TooLargeError, field_errors
+from app.problems import BadRequestError, InvalidError, TooLargeError, field_errors, wrong
 
 MAX_JSON_BYTES = 1_000_000  # requests of JSON alone: jobs, aliases
 _PARSE_IN_THREAD = 256 * 1024  # bytes from which parsing would be felt by other requests
@@ -84,3 +84,15 @@ async def read_model(request: Request, model: type[Model]) -> Model:
     """The JSON body as `model`."""
     body = await read(request, MAX_JSON_BYTES, hint="This request is a small JSON object.")
     return validate(model, await parse_json(body))
+
+
+async def read_union(request: Request, models: Mapping[str, type[Model]], *, tag: str) -> Model:
+    """The JSON body as the model that its field `tag` names. Raises InvalidError."""
+    value = await parse_json(await read(request, MAX_JSON_BYTES, hint="This request is a small JSON object."))
+    named = value.get(tag) if isinstance(value, dict) else None
+    model = models.get(named) if isinstance(named, str) else None
+    if model is None:
+        detail = f"{tag} must be one of: {', '.join(models)}"
+        hint = "/openapi.json has an example of each."
+        raise InvalidError("invalid_request", f"{detail}.", hint=hint, errors=wrong(f"#/{tag}", detail))
+    return validate(model, value)

@@ -5,8 +5,9 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Header, Path, Query, Request
 
-from app.problems import BadRequestError, wrong
+from app.problems import BadRequestError, InvalidError, wrong
 from app.state import State
+from jobs.model import State as JobState
 
 _EVENT_ID = re.compile(r"[0-9]{1,15}(-[0-9]{1,15})?")
 START = "0-0"
@@ -38,8 +39,32 @@ async def event_cursor(
     return START
 
 
+async def job_states(
+    states: Annotated[
+        str | None,
+        Query(
+            alias="state",
+            max_length=200,
+            description="Only these, commas between.",
+            examples=["queued,running"],
+        ),
+    ] = None,
+) -> frozenset[JobState] | None:
+    """Raises InvalidError for what is no state."""
+    if states is None:
+        return None
+    names = [name.strip() for name in states.split(",")]
+    unknown = [name for name in names if name not in set(JobState)]
+    if unknown:
+        detail = f"{unknown[0][:40]!r} is no state of a job"
+        hint = f"States: {', '.join(JobState)}."
+        raise InvalidError("invalid_request", f"{detail}.", hint=hint, errors=wrong("/query/state", detail))
+    return frozenset(JobState(name) for name in names)
+
+
 StateDep = Annotated[State, Depends(state)]
 IdempotencyKey = Annotated[str | None, Depends(idempotency_key)]
+JobStates = Annotated[frozenset[JobState] | None, Depends(job_states)]
 EventCursor = Annotated[str, Depends(event_cursor)]
 Limit = Annotated[int, Query(ge=1, le=200, description="Most entries on the page.")]
 After = Annotated[str | None, Query(max_length=200, description="`next` of the page before.")]

@@ -1,25 +1,29 @@
 """One history, three renderings: server-sent events, newline-delimited JSON, a page of JSON."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from typing import Literal
 
 import orjson
 
-from jobs.ledger import ends
-from jobs.model import Event
+from app.problems import UnavailableError
+from app.services.feeds import Closing
+from jobs.model import Event, State
+from jobs.records import ends
 
 Rendering = Literal["sse", "ndjson", "page"]
 RETRY_MS = 2000
 _HEAD = f"retry: {RETRY_MS}\n\n".encode()
 _MEDIA_TYPES: dict[str, Rendering] = {
     "text/event-stream": "sse",
+    "text/*": "sse",
     "application/x-ndjson": "ndjson",
     "application/json": "page",
     "application/*": "page",
     "*/*": "page",
 }
-STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+PAGE_HEADERS = {"Vary": "Accept, Last-Event-ID"}
+STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **PAGE_HEADERS}
 
 
 def choose(accept: str) -> Rendering | None:
@@ -45,31 +49,38 @@ def as_json(event: Event) -> bytes:
     return event.model_dump_json().encode()
 
 
-async def sse(events: AsyncGenerator[Event | None, None]) -> AsyncIterator[bytes]:
-    """`id`, `event`, `data` for each event, a comment in silence, and `event: end` after the job's last event.
+async def sse(
+    events: AsyncGenerator[Event | None, None], *, state: Callable[[], Awaitable[State]] | None
+) -> AsyncIterator[bytes]:
+    """`id`, `event`, `data` for each event, a comment in silence, and `event: end` with the job's state after its last.
 
-    Where the stream ends without `end`, the client comes back with its last id and goes on from there.
+    `state` is asked where the client knew the last event already; None where the stream need not reach the job's end.
+    Where it ends without `end`, the client comes back with its last id and goes on from there.
     """
     yield _HEAD
-    ended = True  # a stream that has nothing to say is one of a job that has ended before
-    async with aclosing(events) as source:
-        async for event in source:
-            if event is None:
-                ended = False
-                yield b": keep-alive\n\n"
-                continue
-            ended = ends(event.type)
-            yield b"id: %b\nevent: %b\ndata: %b\n\n" % (
-                event.id.encode(),
-                event.type.encode(),
-                orjson.dumps(event.data),
-            )
-    if ended:
-        yield b"event: end\ndata: {}\n\n"
+    last: str | None = None
+    try:
+        async with aclosing(events) as source:
+            async for event in source:
+                if event is None:
+                    yield b": keep-alive\n\n"
+                    continue
+                last = event.type
+                yield b"id: %b\nevent: %b\ndata: %b\n\n" % (
+                    event.id.encode(),
+                    event.type.encode(),
+                    orjson.dumps(event.data),
+                )
+        final = await state() if last is None and state is not None else last
+    except (Closing, UnavailableError):
+        return
+    if final is not None and ends(final):
+        yield b"event: end\ndata: %b\n\n" % orjson.dumps({"state": final})
 
 
 async def ndjson(events: AsyncGenerator[Event | None, None]) -> AsyncIterator[bytes]:
     """One event a line; an empty line in silence, so that a dead connection is noticed."""
-    async with aclosing(events) as source:
-        async for event in source:
-            yield b"\n" if event is None else as_json(event) + b"\n"
+    with suppress(Closing):
+        async with aclosing(events) as source:
+            async for event in source:
+                yield b"\n" if event is None else as_json(event) + b"\n"

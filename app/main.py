@@ -10,8 +10,9 @@ from pydantic.json_schema import models_json_schema
 from app import handlers
 from app.inference.client import Engines
 from app.middleware import Envelope
-from app.routes import classification, datasets, jobs, models, system
+from app.routes import artifacts, classification, datasets, deliveries, jobs, models, system
 from app.schemas.common import Problem
+from app.schemas.jobs import DESCRIBED
 from app.state import build
 from store.settings import Settings
 
@@ -38,20 +39,23 @@ def create_app(settings: Settings, *, engines: Engines | None = None) -> FastAPI
     app.state.edge = state
     app.add_middleware(Envelope, metrics=state.metrics)
     handlers.install(app)
-    for room in (system, classification, datasets, jobs, models):
+    for room in (system, classification, datasets, jobs, artifacts, deliveries, models):
         app.include_router(room.router)
     _describe_problems(app)
     return app
 
 
 def _describe_problems(app: FastAPI) -> None:
-    """Put the problem's schema into the OpenAPI document, to which every route's errors refer."""
+    """Put the schemas into the OpenAPI document to which routes refer by name: the problem, and bodies read by hand."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        _, defined = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
+        template = "#/components/schemas/{model}"
+        _, defined = models_json_schema([(Problem, "serialization")], ref_template=template)
+        schemas.update(defined["$defs"])
+        _, defined = models_json_schema([(model, "validation") for model in DESCRIBED], ref_template=template)
         schemas.update(defined["$defs"])
         return document
 

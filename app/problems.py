@@ -31,7 +31,10 @@ def wrong(pointer: str, detail: str) -> list[FieldError]:
 
 
 class ProblemError(Exception):
-    """A refusal that a client can act on. `code` is stable and machine-readable, `hint` says what to do instead."""
+    """A refusal that a client can act on. `code` is stable and machine-readable, `hint` says what to do instead.
+
+    `members` are further members of the answer, for machines (RFC 9457, 3.2).
+    """
 
     status: int = 500
 
@@ -44,6 +47,7 @@ class ProblemError(Exception):
         errors: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
         status: int | None = None,
+        members: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.code = code
@@ -51,6 +55,7 @@ class ProblemError(Exception):
         self.hint = hint
         self.errors = list(errors)
         self.headers = dict(headers or {})
+        self.members = dict(members or {})
         if status is not None:
             self.status = status
 
@@ -109,6 +114,7 @@ def document(problem: ProblemError, *, instance: str, request_id: str) -> dict[s
         "request_id": request_id,
         "hint": problem.hint,
         "errors": problem.errors,
+        **problem.members,
     }
 
 

@@ -1,4 +1,6 @@
-"""uvicorn's HTTP protocol with the two bounds that it lacks: on the time and on the bytes of a request's head."""
+"""uvicorn's HTTP protocol with the bounds that it lacks: on the time and on the bytes of a request's head, and on how
+long a client may read nothing of its answer.
+"""
 
 import asyncio
 
@@ -6,14 +8,20 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_SECONDS = 10.0  # from a connection's first byte, or its opening, to the end of a request's head
 HEAD_BYTES = 64 * 1024
+STALLED_SECONDS = 30.0  # an answer waits for its client, who has not taken a byte for so long
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """Closes connections that send their head too slowly (slowloris) or endlessly."""
+    """Closes connections that send their head too slowly (slowloris) or endlessly, and those that stop reading.
+
+    While a client does not read, uvicorn holds 64 KiB for it and its answer's source, an event stream say, waits. Cut
+    off, the client comes back with its last id.
+    """
 
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_head = True
+    _stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -21,6 +29,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_stall_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -42,6 +51,29 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_head = True  # of the connection's next request
         self._head_bytes = 0
         super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        self._stop_stall_timer()
+        super().resume_writing()
+
+    def _stop_stall_timer(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def _watch_reader(self) -> None:
+        held = self.transport.get_write_buffer_size()
+        self._stall_timer = self.loop.call_later(STALLED_SECONDS, self._check_reader, held)
+
+    def _check_reader(self, held: int) -> None:
+        if self.transport.get_write_buffer_size() >= held:
+            self.transport.abort()  # closing in good order would wait for the reader
+        else:
+            self._watch_reader()
 
     def _start_timer(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._too_slow)

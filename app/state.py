@@ -9,16 +9,25 @@ from dataclasses import dataclass
 from app.auth import Gate, is_loopback
 from app.inference.client import Engines
 from app.metrics import Metrics
-from app.problems import ProblemError
+from app.problems import ProblemError, UnavailableError
+from app.schemas.job_views import JobBody
+from app.services.artifacts import Artifacts
 from app.services.bells import Bells
 from app.services.classification import Classification
 from app.services.datasets import Datasets
+from app.services.deletion import Deletion
+from app.services.deliveries import DeliveryLogs
 from app.services.jobs import Jobs
 from app.services.ledger import AsyncLedger
 from app.services.models import Models
 from app.services.readiness import Readiness
+from app.services.submissions import Submissions
 from app.services.uploads import Uploads
+from app.services.verbs import Verbs
+from app.services.webhook_targets import Targets
+from app.services.webhooks import Webhooks
 from jobs.redis import url
+from jobs.redis_version import warning
 from models.catalog import Catalog
 from store.keys import KeyRing
 from store.layout import Layout
@@ -26,6 +35,7 @@ from store.settings import Settings
 
 log = logging.getLogger(__name__)
 
+_RECOVERY_SECONDS = 30.0
 _RECOVERY_RETRY_SECONDS = 2.0
 
 
@@ -41,17 +51,24 @@ class State:
     datasets: Datasets
     uploads: Uploads
     jobs: Jobs
+    submissions: Submissions
+    verbs: Verbs
+    artifacts: Artifacts
     models: Models
     readiness: Readiness
     bells: Bells
+    deliveries: DeliveryLogs
+    webhooks: Webhooks
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """What goes on in the background while the server serves."""
-        async with self.jobs.feeds.running():
+        async with self.jobs.feeds.running(), self.webhooks.running():
             tasks = [
                 asyncio.create_task(self._recover(), name="recover-uploads"),
+                asyncio.create_task(self.bells.ring_forever(), name="doorbell"),
                 asyncio.create_task(self.bells.reconcile_forever(), name="reconciler"),
+                asyncio.create_task(self._look_at_redis(), name="look-at-redis"),
             ]
             try:
                 yield
@@ -63,14 +80,28 @@ class State:
                 self.ledger.close()
 
     async def _recover(self) -> None:
+        """At the start and now and then: other processes die, and Redis goes away between two steps of an upload."""
+        await self.uploads.sweep()
         while True:
+            pause = _RECOVERY_SECONDS
             try:
                 await self.uploads.recover(self.datasets)
             except (ProblemError, OSError) as error:
                 log.warning("unfinished uploads are looked at again", extra={"reason": str(error)})
+                pause = _RECOVERY_RETRY_SECONDS
+            await asyncio.sleep(pause)
+
+    async def _look_at_redis(self) -> None:
+        """Once: whether its version is known to be unsafe."""
+        while True:
+            try:
+                told = warning(await self.ledger.read(lambda ledger: ledger.redis.info("server")))
+            except UnavailableError:
                 await asyncio.sleep(_RECOVERY_RETRY_SECONDS)
-            else:
-                return
+                continue
+            if told is not None:
+                log.warning(told)
+            return
 
 
 def build(settings: Settings, *, engines: Engines | None = None) -> State:
@@ -80,9 +111,11 @@ def build(settings: Settings, *, engines: Engines | None = None) -> State:
     metrics = Metrics()
     engines = engines or Engines(layout, settings)
     ledger = AsyncLedger(redis_url)
-    bells = Bells(redis_url, layout)
+    bells = Bells(redis_url, layout, retention_seconds=settings.job_retention)
     datasets = Datasets(ledger, layout)
-    jobs = Jobs(ledger, layout, datasets, redis_url, ring=bells.ring)
+    catalog = Catalog(layout.models)
+    jobs = Jobs(ledger, layout, redis_url)
+    targets = Targets.of(settings.webhook_hosts, loopback=is_loopback(settings.host))
     return State(
         settings=settings,
         layout=layout,
@@ -92,9 +125,14 @@ def build(settings: Settings, *, engines: Engines | None = None) -> State:
         ledger=ledger,
         classification=Classification(engines, metrics, timeout=settings.request_timeout),
         datasets=datasets,
-        uploads=Uploads(ledger, layout, jobs),
+        uploads=Uploads(ledger, layout, ring=bells.ring),
         jobs=jobs,
-        models=Models(Catalog(layout.models)),
+        submissions=Submissions(ledger, datasets, catalog, targets, ring=bells.ring),
+        verbs=Verbs(ledger, layout, jobs, Deletion(ledger, layout, catalog), ring=bells.ring),
+        artifacts=Artifacts(jobs, layout),
+        models=Models(catalog),
         readiness=Readiness(engines, ledger),
         bells=bells,
+        deliveries=DeliveryLogs(ledger, jobs),
+        webhooks=Webhooks(redis_url, targets, lambda job: JobBody.of(job).model_dump(mode="json")),
     )

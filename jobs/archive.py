@@ -1,43 +1,125 @@
-"""What has ended is also written beside its artifacts, and read from there when Redis has lost it."""
+"""A job's history on disk: `events.jsonl` grows with it, `record.json` says how it ended.
 
+Redis holds a job's newest events; whatever leaves it lies on disk before. `history` reads both as one.
+"""
+
+import fcntl
+import logging
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-import orjson
-
-from jobs.ledger import JobNotFound, Ledger
+from jobs import event_file
+from jobs.answers import JobNotFound
+from jobs.event_file import order
+from jobs.ledger import Ledger
 from jobs.model import Event, Job
-from store.files import write_atomic
+from store import faults
+from store.files import remove_temporary, write_atomic
 from store.layout import Layout
 
+__all__ = ["SPILL_ABOVE", "archive", "archived_events", "archived_job", "history", "order", "spill"]
 
-def archive(ledger: Ledger, layout: Layout) -> None:
-    """Write record.json and events.jsonl of every ended job that has none yet."""
-    for job_id in ledger.unarchived():
-        try:
-            job = ledger.get(job_id)
-        except JobNotFound:
-            ledger.archived(job_id)
-            continue
-        folder = layout.job(job_id)
-        folder.mkdir(parents=True, exist_ok=True)
-        lines: list[bytes] = []
-        after, more = "0-0", True
-        while more:
-            events, more = ledger.events(job_id, after=after, limit=1000)
-            lines += [orjson.dumps(event.model_dump(mode="json")) for event in events]
-            after = events[-1].id if events else after
-        write_atomic(folder / "events.jsonl", b"\n".join(lines) + b"\n")
-        write_atomic(folder / "record.json", job.model_dump_json(indent=2).encode())
-        ledger.archived(job_id)
+log = logging.getLogger(__name__)
 
-
+SPILL_ABOVE = 10_000  # events in a live job's stream
+KEPT = 5_000  # of them stay in the stream: followers and short outages are served from memory
+_BATCH = 1000
 _ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
 
-def _check(job_id: str) -> None:
-    """Only what can be an id becomes part of a path."""
-    if not _ID.fullmatch(job_id):
-        raise JobNotFound(job_id)
+def archive(ledger: Ledger, layout: Layout) -> None:
+    """Write the record and the events of ended jobs that are not on disk yet; of what fails, the next call tries again.
+
+    Of many, it takes the hundred that ended first. Raises `redis.RedisError`.
+    """
+    for job_id in ledger.unarchived():
+        try:
+            with _locked(layout.job(job_id)) as folder:
+                if folder is not None:
+                    _archive(ledger, job_id, folder)
+        except OSError as error:  # a full disk, or the folder is being removed; the other jobs may fare better
+            log.warning("an ended job is not on disk yet", extra={"job": job_id, "reason": str(error)})
+
+
+def _archive(ledger: Ledger, job_id: str, folder: Path) -> None:
+    try:
+        job = ledger.get(job_id)
+        _append(ledger, job_id, folder)
+    except JobNotFound:  # deleted a moment ago
+        ledger.archived(job_id, retried_as=None)
+        _remove_if_empty(folder)
+        return
+    faults.point("archive.appended")
+    # The file needs no secret: nothing is sent for a job that Redis does not hold.
+    record = job.model_dump_json(indent=2, exclude={"webhook": {"secret"}})
+    write_atomic(folder / "record.json", record.encode())
+    for claim_dir in folder.glob("claim-*"):
+        remove_temporary(claim_dir)  # of processes that died together with their supervisor
+    faults.point("archive.recorded")
+    ledger.archived(job_id, retried_as=job.retried_as)
+    faults.point("archive.marked")
+
+
+def spill(ledger: Ledger, layout: Layout, job_id: str, *, keep: int = KEPT) -> int:
+    """Bring a live job's events to disk and drop all but the newest from its stream. How many were dropped."""
+    with _locked(layout.job(job_id)) as folder:
+        if folder is None:
+            return 0
+        try:
+            ledger.state(job_id)
+            stored = _append(ledger, job_id, folder)
+        except JobNotFound:
+            _remove_if_empty(folder)
+            return 0
+        faults.point("archive.appended")
+        dropped = ledger.trim(job_id, stored=stored, keep=keep)
+        faults.point("archive.trimmed")
+        return dropped
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[Path | None]:
+    """The job's folder, held by a lock on the folder itself; None where another process holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield folder
+    finally:
+        os.close(fd)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _append(ledger: Ledger, job_id: str, folder: Path) -> str:
+    return event_file.append(folder / "events.jsonl", lambda stored: ledger.events(job_id, after=stored, limit=_BATCH))
+
+
+def history(ledger: Ledger, layout: Layout, job_id: str, after: str, limit: int) -> tuple[list[Event], bool]:
+    """Events with ids above `after`, oldest first, and whether there are more; of any job, live or long ended.
+
+    Raises JobNotFound, `redis.RedisError`.
+    """
+    try:
+        window = ledger.window(job_id, after=after, limit=limit)
+    except JobNotFound:
+        return archived_events(layout, job_id, after=after, limit=limit)
+    if window.first is None or order(after) >= order(window.first):
+        return window.events, window.more
+    # What the stream dropped was on disk before, so that nothing lies between the two.
+    older = [each for each in _stored(layout, job_id, after, limit + 1) if order(each.id) < order(window.first)]
+    found = [*older, *window.events]
+    return found[:limit], window.more or len(found) > limit
 
 
 def archived_job(layout: Layout, job_id: str) -> Job:
@@ -50,24 +132,27 @@ def archived_job(layout: Layout, job_id: str) -> Job:
 
 
 def archived_events(layout: Layout, job_id: str, *, after: str, limit: int) -> tuple[list[Event], bool]:
-    """Events with ids above `after`, oldest first, and whether there are more. Raises JobNotFound."""
+    """Events on disk with ids above `after`, oldest first, and whether there are more. Raises JobNotFound."""
     _check(job_id)
-    path = layout.job(job_id) / "events.jsonl"
-    found: list[Event] = []
-    try:
-        with path.open("rb") as lines:
-            for line in lines:
-                event = Event.model_validate_json(line)
-                if order(event.id) > order(after):
-                    found.append(event)
-                if len(found) > limit:
-                    break
-    except FileNotFoundError as error:
-        raise JobNotFound(job_id) from error
+    found = _stored(layout, job_id, after, limit + 1)
+    if not found and not _file(layout, job_id).exists():
+        raise JobNotFound(job_id)
     return found[:limit], len(found) > limit
 
 
-def order(event_id: str) -> tuple[int, int]:
-    """What event ids are compared by: `<milliseconds>-<n>`."""
-    milliseconds, _, number = event_id.partition("-")
-    return int(milliseconds), int(number or 0)
+def _stored(layout: Layout, job_id: str, after: str, limit: int) -> list[Event]:
+    """None where there is no file."""
+    try:
+        return event_file.read(_file(layout, job_id), after=after, limit=limit)
+    except FileNotFoundError:
+        return []
+
+
+def _file(layout: Layout, job_id: str) -> Path:
+    return layout.job(job_id) / "events.jsonl"
+
+
+def _check(job_id: str) -> None:
+    """Only what can be an id becomes part of a path."""
+    if not _ID.fullmatch(job_id):
+        raise JobNotFound(job_id)

@@ -8,6 +8,8 @@ import logging
 from typing import Any
 
 from celery import Celery
+from celery.app.amqp import AMQP
+from kombu import Connection
 from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 from redis import RedisError
@@ -18,6 +20,7 @@ from jobs.redis import broker_url
 log = logging.getLogger(__name__)
 
 TASK = "resnetd.answer"
+RECONNECT_SECONDS = 4.0
 _KEY_PREFIX = "rn:celery:"
 
 
@@ -70,9 +73,20 @@ def settings(redis_url: str) -> dict[str, Any]:
     }
 
 
+class _Connection(Connection):  # type: ignore[misc]  # kombu ships no types
+    """Looks for Redis every few seconds, however long it has been away: kombu's own pauses grow to half a minute."""
+
+    def ensure_connection(self, *args: Any, **options: Any) -> Connection:  # noqa: ANN401 - kombu's own options
+        return super().ensure_connection(*args, **{"interval_max": RECONNECT_SECONDS, **options})
+
+
+class _Amqp(AMQP):  # type: ignore[misc]  # Celery ships no types
+    Connection = _Connection
+
+
 class Doorbell:
     def __init__(self, redis_url: str) -> None:
-        self.celery = Celery("resnetd", set_as_current=False)
+        self.celery = Celery("resnetd", set_as_current=False, amqp=_Amqp)
         self.celery.conf.update(settings(redis_url))
 
     def ring(self, lane: Lane) -> bool:

@@ -2,10 +2,12 @@
 
 PREFIX = "rn:"
 
-LAST_CREATED = PREFIX + "last_created"  # STRING: when the newest job was created, ms
+LAST_CREATED = PREFIX + "last_created"  # STRING: the newest moment that a job was created or queued again at, ms
 ALL = PREFIX + "jobs"  # ZSET job id → created, ms
 LEASES = PREFIX + "leases"  # ZSET job id → lease end, ms
 UNARCHIVED = PREFIX + "unarchived"  # ZSET ended job id → ended, ms; until its record is beside its artifacts
+ENDED = PREFIX + "ended"  # ZSET ended job id → ended, ms; what the sweep goes through
+DELIVERIES = PREFIX + "deliveries"  # ZSET `<job id> <event id>` → the moment from which the webhook may be sent, ms
 
 
 def job(job_id: str) -> str:
@@ -18,14 +20,19 @@ def events(job_id: str) -> str:
     return f"{PREFIX}job:{job_id}:events"
 
 
+def deliveries(job_id: str) -> str:
+    """LIST: the log of the job's webhook deliveries, newest first."""
+    return f"{PREFIX}job:{job_id}:deliveries"
+
+
 def state(name: str) -> str:
     """ZSET job id → created, ms: the jobs in one state."""
     return f"{PREFIX}state:{name}"
 
 
-def due(lane: str) -> str:
+def due(lane: str, priority: str = "normal") -> str:
     """ZSET queued job id → the moment from which it may be claimed, ms."""
-    return f"{PREFIX}due:{lane}"
+    return f"{PREFIX}due:{lane}" if priority == "normal" else f"{PREFIX}due:{lane}:{priority}"
 
 
 def idempotency(scope: str) -> str:
@@ -34,5 +41,10 @@ def idempotency(scope: str) -> str:
 
 
 def claim_token(token: str) -> str:
-    """STRING with a time to live: the job that this claim attempt got, so that a blind retry gets it again."""
+    """STRING with a time to live: `<job id> <claim>` that this attempt got, so that a blind retry gets it again."""
     return f"{PREFIX}claim:{token}"
+
+
+def verb_token(verb: str, job_id: str, token: str) -> str:
+    """STRING with a time to live: what this verb was answered, so that a blind retry is answered the same."""
+    return f"{PREFIX}verb:{verb}:{job_id}:{token}"

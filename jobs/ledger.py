@@ -1,76 +1,68 @@
 """The ledger: every job's record, lease and history in Redis. Each change of state is one Lua script (`jobs/lua/`).
 
-All methods raise `redis.RedisError` when Redis cannot be reached; none leaves anything half done.
+All methods raise `redis.RedisError` when Redis cannot be reached; none leaves anything half done, and each may reach
+Redis twice with the same arguments: the second time changes nothing.
 """
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Any, cast
 from uuid import uuid4
 
 import orjson
-from redis import Redis
 
-from jobs import keys, scripts
-from jobs.model import LANES, TERMINAL, Event, Job, JobError, Kind, Lane, State
+from jobs import keys
+from jobs.answers import (
+    Answer,
+    Claim,
+    IdempotencyConflict,
+    JobNotFound,
+    LeaseLost,
+    Outcome,
+    RetryRefused,
+    Submitted,
+    Window,
+)
+from jobs.model import LANES, Held, Job, JobError, Kind, Lane, Orders, Priority, State, Webhook
+from jobs.records import Records, ends, event
+
+__all__ = [
+    "LEASE_MS",
+    "RENEW_SECONDS",
+    "Answer",
+    "Claim",
+    "IdempotencyConflict",
+    "JobNotFound",
+    "LeaseLost",
+    "Ledger",
+    "Outcome",
+    "RetryRefused",
+    "Submitted",
+    "Window",
+    "ends",
+    "event",
+]
 
 LEASE_MS = 30_000
 RENEW_SECONDS = 5.0
 IDEMPOTENCY_MS = 48 * 3600 * 1000
 
 
-class JobNotFound(LookupError):
-    """No job has this id."""
-
-
-class IdempotencyConflict(Exception):
-    """The idempotency key was used before, for another request."""
-
-
-class LeaseLost(Exception):
-    """Another claim holds the job, or it has ended: whoever gets this must stop and write nothing more."""
-
-
-@dataclass(frozen=True)
-class Submitted:
-    job_id: str
-    created: bool
-
-
-@dataclass(frozen=True)
-class Claim:
-    """The right to run a job, until another claim takes it."""
-
-    job_id: str
-    number: int
-    kind: Kind
-    spec: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Cancelled:
-    """What a cancellation found and did. `refused`: it had ended; `publishing`: its result is just being published."""
-
-    before: State
-    outcome: Literal["cancelled", "cancelling", "refused", "publishing"]
-
-
 def _dumps(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
-class Ledger:
-    def __init__(self, redis: Redis) -> None:
-        self.redis = redis
-        self._scripts = scripts.register(redis)
-
-    def _run(self, name: str, *args: str | float) -> Any:  # noqa: ANN401 - each script answers in its own shape
-        return self._scripts[name](args=args)
-
+class Ledger(Records):
     # Asking ...
 
     def submit(
-        self, kind: Kind, spec: dict[str, Any], *, job_id: str | None = None, idempotency: tuple[str, str] | None = None
+        self,
+        kind: Kind,
+        spec: dict[str, Any],
+        *,
+        job_id: str | None = None,
+        idempotency: tuple[str, str] | None = None,
+        priority: Priority = Priority.NORMAL,
+        max_seconds: float | None = None,
+        webhook: Webhook | None = None,
     ) -> Submitted:
         """Write a job down as queued: on disk when this returns.
 
@@ -78,29 +70,104 @@ class Ledger:
         another digest raises IdempotencyConflict.
         """
         key, digest = idempotency or ("", "-")
-        wanted = job_id or f"job_{uuid4().hex}"
-        found, outcome = self._run("submit", wanted, kind, LANES[kind], _dumps(spec), key, digest, IDEMPOTENCY_MS)
+        wanted = job_id or _new_id()
+        fields: list[str | float] = ["priority", priority]
+        if max_seconds is not None:
+            fields += ["max_seconds", max_seconds]
+        if webhook is not None:
+            fields += ["webhook", webhook.model_dump_json()]
+        head = (wanted, kind, LANES[kind], _dumps(spec), key, digest, IDEMPOTENCY_MS)
+        found, outcome = self._run("submit", *head, *fields)
         if outcome == "conflict":
             raise IdempotencyConflict(key)
         return Submitted(found, outcome == "created")
 
-    def cancel(self, job_id: str) -> Cancelled:
-        answer = self._run("cancel", job_id)
+    def retry(self, job_id: str, *, new_id: str | None = None) -> Submitted:
+        """A new job that tries a failed or cancelled one again; the same one however often it is asked for.
+
+        Raises JobNotFound, RetryRefused.
+        """
+        answer = self._run("retry", job_id, new_id or _new_id())
         if not answer:
             raise JobNotFound(job_id)
-        return Cancelled(State(answer[0]), answer[1])
+        found, outcome = answer
+        if outcome == "refused":
+            raise RetryRefused(State(found))
+        return Submitted(found, outcome == "created")
+
+    # Verbs. Each raises JobNotFound; with a token that it was called with before, it answers what it answered then.
+
+    def cancel(self, job_id: str, token: str | None = None) -> Answer:
+        return self._verb("cancel", job_id, token)
+
+    def pause(self, job_id: str, token: str | None = None) -> Answer:
+        """Out of the queue, or stopped with a checkpoint, until it is resumed."""
+        return self._verb("pause", job_id, token)
+
+    def resume(self, job_id: str, token: str | None = None) -> Answer:
+        return self._verb("resume", job_id, token)
+
+    def finish(self, job_id: str, token: str | None = None) -> Answer:
+        """Ask a training to stop at its next step and keep the best so far."""
+        return self._verb("finish", job_id, token)
+
+    def checkpoint(self, job_id: str, token: str | None = None) -> Answer:
+        """Ask a training for a checkpoint at its next step."""
+        return self._verb("checkpoint", job_id, token)
+
+    def patch(
+        self, job_id: str, *, settings: dict[str, Any], priority: Priority | None = None, token: str | None = None
+    ) -> Answer:
+        """Change settings of a training (`lr`, `epochs`, `patience`) and a job's priority."""
+        flat = [part for name, value in settings.items() for part in (name, _dumps(value))]
+        return self._verb("patch", job_id, token, priority or "", *flat)
+
+    def delete(self, job_id: str, token: str | None = None) -> Answer:
+        """Remove an ended job from the ledger: record, events, deliveries."""
+        return self._verb("delete", job_id, token)
+
+    def _verb(self, name: str, job_id: str, token: str | None, *args: str) -> Answer:
+        answer = self._run(name, job_id, f"{name}:{job_id}:{token or uuid4().hex}", *args)
+        if not answer:
+            raise JobNotFound(job_id)
+        return Answer(State(answer[0]), cast("Outcome", answer[1]))
 
     # Working ...
 
     def claim(self, lane: Lane, *, owner: str, token: str) -> Claim | None:
-        """The job of `lane` that has been due longest, now running under a new claim; None when nothing is due."""
+        """The job of `lane` that is next, now running under a new claim; None when nothing is due."""
         answer = self._run("claim", lane, owner, token, LEASE_MS)
         if not answer:
             return None
-        return Claim(job_id=answer[0], number=int(answer[1]), kind=Kind(answer[3]), spec=orjson.loads(answer[2]))
+        job_id, number, spec, kind, orders, ran_ms, max_seconds, retry_of, publishing, crashes = answer
+        return Claim(
+            job_id=job_id,
+            number=int(number),
+            kind=Kind(kind),
+            spec=orjson.loads(spec),
+            orders=Orders.model_validate_json(orders),
+            ran_ms=int(ran_ms),
+            max_seconds=float(max_seconds) if max_seconds else None,
+            retry_of=retry_of or None,
+            publishing=orjson.loads(publishing) if publishing else None,
+            crashes_in_a_row=int(crashes),
+        )
 
-    def renew(self, claim: Claim) -> State:
-        return State(self._held(self._run("renew", claim.job_id, claim.number, LEASE_MS)))
+    def renew(self, claim: Claim) -> Held:
+        """Keep the claim for another `LEASE_MS`. Raises LeaseLost."""
+        return self._told(claim, LEASE_MS)
+
+    def look(self, claim: Claim) -> Held:
+        """What `renew` answers, without renewing. Raises LeaseLost."""
+        return self._told(claim, 0)
+
+    def _told(self, claim: Claim, lease: int) -> Held:
+        state, orders = self._run("renew", claim.job_id, claim.number, lease)
+        return Held(State(self._held(state)), int(orders))
+
+    def orders(self, claim: Claim) -> Orders:
+        """Raises LeaseLost."""
+        return Orders.model_validate_json(self._held(self._run("orders", claim.job_id, claim.number)))
 
     def emit(
         self,
@@ -118,22 +185,28 @@ class Ledger:
         flat = [part for kind, data in events for part in (kind, _dumps(data))]
         self._held(self._run("emit", claim.job_id, claim.number, sequence, _dumps(fields), *flat))
 
-    def begin_publishing(self, claim: Claim) -> bool:
-        """From here on the job cannot be cancelled; False when it was cancelled before."""
-        return str(self._held(self._run("publishing", claim.job_id, claim.number))) == "ok"
+    def begin_publishing(self, claim: Claim, result: dict[str, Any]) -> bool:
+        """From here on the job's result stands, whatever is asked and whoever dies; False when it was cancelled before.
+
+        `result`, what the process gave, is kept for the claim that has to end what this one began.
+        """
+        return str(self._held(self._run("publishing", claim.job_id, claim.number, _dumps(result)))) == "ok"
 
     def succeed(self, claim: Claim, result: dict[str, Any]) -> State:
-        return State(self._held(self._run("finish", claim.job_id, claim.number, State.SUCCEEDED, _dumps(result))))
+        return State(self._held(self._run("settle", claim.job_id, claim.number, State.SUCCEEDED, _dumps(result))))
 
     def fail(self, claim: Claim, error: JobError) -> State:
         data = error.model_dump_json()
-        return State(self._held(self._run("finish", claim.job_id, claim.number, State.FAILED, data)))
+        return State(self._held(self._run("settle", claim.job_id, claim.number, State.FAILED, data)))
 
     def cancelled(self, claim: Claim) -> State:
-        return State(self._held(self._run("finish", claim.job_id, claim.number, State.CANCELLED, "{}")))
+        return State(self._held(self._run("settle", claim.job_id, claim.number, State.CANCELLED, "{}")))
 
     def release(self, claim: Claim, *, crash: JobError | None) -> State:
-        """Give the job back: after a crash (it counts, three in a row fail the job) or in good order (`crash=None`)."""
+        """Give the job back: after a crash (it counts, three in a row fail the job) or in good order (`crash=None`).
+
+        A job that is being published is queued again, however often.
+        """
         how = "crashed" if crash else "stopped"
         data = crash.model_dump_json() if crash else "{}"
         return State(self._held(self._run("release", claim.job_id, claim.number, how, data)))
@@ -149,96 +222,33 @@ class Ledger:
     def leases(self) -> list[tuple[Job, float]]:
         """The jobs that are held, each with its lease's end in ms of Redis's clock."""
         held = cast("list[tuple[str, float]]", self.redis.zrange(keys.LEASES, 0, -1, withscores=True))
-        found = []
-        for job_id, until in held:
-            record = self.redis.hgetall(keys.job(job_id))
-            if record:
-                found.append((Job.model_validate(record), until))
-        return found
+        jobs = {job.id: job for job in self._many([job_id for job_id, _ in held])}
+        return [(jobs[job_id], until) for job_id, until in held if job_id in jobs]
 
-    def expire(self, job: Job, *, owner_is_dead: bool) -> bool:
-        """Take a lease away, if it is past or its owner is known to be gone. True when this call did it."""
+    def expire(self, job: Job, *, owner_is_dead: bool, grace_ms: float = 0) -> bool:
+        """Take a lease away, if its owner is known to be gone or it is past. True when this call did it.
+
+        With a time of grace, a call that finds it past so long after the first that did.
+        """
         error = JobError(code="worker_lost", message="The worker that ran the job went away.")
         why = "dead" if owner_is_dead else "late"
-        return bool(self._run("expire", job.id, job.claim, why, error.model_dump_json()))
-
-    def clock(self) -> float:
-        """Redis's time, ms."""
-        seconds, micros = self.redis.time()
-        return float(seconds) * 1000 + float(micros) / 1000
-
-    def due(self, lane: Lane) -> int:
-        """How many jobs of a lane could be claimed now."""
-        return int(self.redis.zcount(keys.due(lane), "-inf", self.clock() + 1))
+        return bool(self._run("expire", job.id, job.claim, why, error.model_dump_json(), grace_ms))
 
     def unarchived(self) -> list[str]:
         return cast("list[str]", self.redis.zrange(keys.UNARCHIVED, 0, 99))
 
-    def archived(self, job_id: str) -> None:
-        self.redis.zrem(keys.UNARCHIVED, job_id)
+    def archived(self, job_id: str, *, retried_as: str | None) -> bool:
+        """The job's record is on disk, with `retried_as`. False where the ledger's has changed meanwhile."""
+        return bool(self._run("archived", job_id, retried_as or ""))
 
-    # Reading ...
+    def trim(self, job_id: str, *, stored: str, keep: int) -> int:
+        """Drop events up to id `stored` from the stream, but none of the newest `keep`. How many were dropped."""
+        return int(self._run("trim", job_id, stored, keep))
 
-    def get(self, job_id: str) -> Job:
-        record = self.redis.hgetall(keys.job(job_id))
-        if not record:
-            raise JobNotFound(job_id)
-        return Job.model_validate(record)
-
-    def state(self, job_id: str) -> State:
-        found = self.redis.hget(keys.job(job_id), "state")
-        if found is None:
-            raise JobNotFound(job_id)
-        return State(str(found))
-
-    def page(
-        self, *, limit: int, after: str | None = None, state: State | None = None, kind: Kind | None = None
-    ) -> tuple[list[Job], bool]:
-        """Jobs, newest first, from behind job `after`; and whether there are more."""
-        index = keys.state(state) if state else keys.ALL
-        start = 0
-        if after is not None:
-            rank = cast("int | None", self.redis.zrevrank(index, after))
-            start = rank + 1 if rank is not None else self._behind(index, after)
-        found: list[Job] = []
-        while len(found) <= limit:
-            ids = cast("list[str]", self.redis.zrevrange(index, start, start + limit))
-            if not ids:
-                break
-            start += len(ids)
-            with self.redis.pipeline(transaction=False) as pipe:
-                for job_id in ids:
-                    pipe.hgetall(keys.job(job_id))
-                records = [Job.model_validate(record) for record in pipe.execute() if record]
-            found += [job for job in records if kind is None or job.kind == kind]
-        return found[:limit], len(found) > limit
-
-    def _behind(self, index: str, after: str) -> int:
-        """Where to go on in `index` when the cursor's job has left it: behind every job that is newer than it."""
-        created = self.redis.zscore(keys.ALL, after)
-        if created is None:
-            raise JobNotFound(after)
-        return int(self.redis.zcount(index, f"({created}", "+inf"))
-
-    def count(self) -> dict[State, int]:
-        return {state: int(self.redis.zcard(keys.state(state))) for state in State}
-
-    def events(self, job_id: str, *, after: str = "0-0", limit: int = 100) -> tuple[list[Event], bool]:
-        """Events with ids above `after`, oldest first; and whether there are more."""
-        if not self.redis.exists(keys.job(job_id)):
-            raise JobNotFound(job_id)
-        entries = cast(
-            "list[tuple[str, dict[str, str]]]", self.redis.xrange(keys.events(job_id), f"({after}", "+", limit + 1)
-        )
-        return [event(entry_id, fields) for entry_id, fields in entries[:limit]], len(entries) > limit
+    def sweep(self, *, older_than_ms: float, limit: int) -> int:
+        """Remove ended jobs that ended so long ago, are on disk and have told whom they had to tell. How many."""
+        return int(self._run("sweep", older_than_ms, limit))
 
 
-def event(entry_id: str, fields: dict[str, str]) -> Event:
-    """An entry of a job's stream, read."""
-    at = datetime.fromtimestamp(int(entry_id.partition("-")[0]) / 1000, UTC)
-    return Event(id=entry_id, type=fields["type"], at=at, data=orjson.loads(fields["data"]))
-
-
-def ends(kind: str) -> bool:
-    """Whether an event of this type is a job's last."""
-    return kind in TERMINAL
+def _new_id() -> str:
+    return f"job_{uuid4().hex}"

@@ -1,11 +1,12 @@
 """What a job is."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Kind(StrEnum):
@@ -13,6 +14,10 @@ class Kind(StrEnum):
     IMPORT = "import"
     #: Train a network on a dataset and register the model version that comes of it.
     TRAIN = "train"
+    #: Measure a model version on a dataset's split.
+    EVALUATE = "evaluate"
+    #: Write a model version in another format.
+    EXPORT = "export"
 
 
 class Lane(StrEnum):
@@ -24,7 +29,15 @@ class Lane(StrEnum):
     CPU = "cpu"
 
 
-LANES = {Kind.IMPORT: Lane.CPU, Kind.TRAIN: Lane.DEVICE}
+LANES = {Kind.IMPORT: Lane.CPU, Kind.TRAIN: Lane.DEVICE, Kind.EVALUATE: Lane.DEVICE, Kind.EXPORT: Lane.CPU}
+
+
+class Priority(StrEnum):
+    """A lane takes every due job of one class before any of the next, and the longest due first within a class."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
 
 
 class State(StrEnum):
@@ -34,6 +47,10 @@ class State(StrEnum):
     RUNNING = "running"
     #: Cancelled while it ran; its process is being stopped.
     CANCELLING = "cancelling"
+    #: Paused while it ran; its process is being stopped and writes a checkpoint.
+    PAUSING = "pausing"
+    #: Out of the queue until somebody resumes it.
+    PAUSED = "paused"
     #: Ended, and its result is published.
     SUCCEEDED = "succeeded"
     #: Ended; `error` says why.
@@ -42,7 +59,10 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
+#: Final for ever.
 TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+#: A worker has the job, and its lease counts.
+HELD = frozenset({State.RUNNING, State.CANCELLING, State.PAUSING})
 
 
 class JobError(BaseModel):
@@ -53,6 +73,8 @@ class JobError(BaseModel):
     code: str
     message: str
     hint: str = ""
+    #: The last of what the process wrote to standard error, at most 64 KiB, where it crashed.
+    log: str | None = None
 
 
 def _json(value: object) -> object:
@@ -71,6 +93,39 @@ Moment = Annotated[datetime, BeforeValidator(_moment)]
 JsonDict = Annotated[dict[str, Any], BeforeValidator(_json)]
 
 
+class Orders(BaseModel):
+    """What a job's process is asked to do without stopping. `version` goes up with every change."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int = 0
+    #: Changed values of `lr`, `epochs` and `patience`; those that were changed only.
+    settings: dict[str, Any] = {}
+    #: Stop at the next step and keep the best so far.
+    finish: bool = False
+    #: How many checkpoints have been asked for, all in all.
+    checkpoint: int = 0
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the holder of a claim is told: the job's state, and the version of its orders."""
+
+    state: State
+    orders: int
+
+
+class Webhook(BaseModel):
+    """Whom to tell when the job enters one of these states, and what the message is signed with."""
+
+    model_config = ConfigDict(frozen=True)
+
+    url: str
+    events: tuple[State, ...] = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+    #: `whsec_<base64>`; nobody but the sender needs to see it.
+    secret: str | None = Field(None, repr=False)
+
+
 class Job(BaseModel):
     """A job's record, as the ledger holds it."""
 
@@ -80,14 +135,26 @@ class Job(BaseModel):
     kind: Kind
     state: State
     spec: JsonDict
+    priority: Priority = Priority.NORMAL
+    #: Seconds that all its claims together may run.
+    max_seconds: float | None = None
+    webhook: Annotated[Webhook, BeforeValidator(_json)] | None = None
+    #: The job that this one tries again, and the one that tried this again.
+    retry_of: str | None = None
+    retried_as: str | None = None
     created_at: Moment
     started_at: Moment | None = None
     finished_at: Moment | None = None
     #: How often a worker has claimed the job; it fences every later write.
     claim: int = 0
     owner: str | None = None
+    #: When the present claim began; None while nobody holds the job.
+    claimed_at: Moment | None = None
+    #: How long earlier claims ran, ms.
+    ran_ms: int = 0
     #: Deaths of a worker or of the job's process; only those since the last checkpoint count towards giving up.
     crashes: int = 0
+    orders: Annotated[Orders, BeforeValidator(_json)] = Orders()
     progress: JsonDict | None = None
     #: Metrics of the last epoch, of the best epoch, and of the final evaluation.
     latest: JsonDict | None = None

@@ -5,13 +5,14 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from store import redis_account
 from store.layout import Layout
 from store.settings import Settings
 
 
 def url(settings: Settings, layout: Layout) -> str:
-    """Where the ledger is: `REDIS_URL`, else the embedded Redis's socket in the data directory."""
-    return settings.redis_url or f"unix://{layout.redis_socket}"
+    """Where the ledger is: `REDIS_URL`, else the embedded Redis's socket in the data directory, with its password."""
+    return settings.redis_url or redis_account.url(layout)
 
 
 def broker_url(redis_url: str) -> str:

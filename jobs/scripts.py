@@ -7,7 +7,29 @@ from redis import Redis
 from redis.commands.core import Script
 
 _FOLDER = Path(__file__).parent / "lua"
-NAMES = ("submit", "claim", "renew", "emit", "publishing", "finish", "release", "expire", "cancel")
+NAMES = (
+    "submit",
+    "retry",
+    "cancel",
+    "pause",
+    "resume",
+    "finish",
+    "checkpoint",
+    "patch",
+    "delete",
+    "claim",
+    "renew",
+    "orders",
+    "emit",
+    "publishing",
+    "settle",
+    "release",
+    "expire",
+    "positions",
+    "archived",
+    "trim",
+    "sweep",
+)
 
 
 @cache

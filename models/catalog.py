@@ -15,7 +15,8 @@ from uuid import uuid4
 from pydantic import TypeAdapter, ValidationError
 
 from models.manifest import GOLDEN, MANIFEST, WEIGHTS, Manifest, Name
-from store.files import publish_dir, read_json, write_json
+from store.faults import point
+from store.files import publish_dir, read_json, remove_temporary, write_json
 
 PRODUCTION = "production"
 STARTERS = Path(__file__).parent / "starters"  # the models that come with this project
@@ -103,7 +104,7 @@ class Catalog:
         """
         _check_name(name)
         with self._lock(name):
-            done = self._made_by(name, job_id)
+            done = self.made_by(name, job_id)
             if done is not None:
                 return done
             lacking = [file for file in (MANIFEST, WEIGHTS, GOLDEN) if not (source / file).is_file()]
@@ -114,13 +115,12 @@ class Catalog:
                 raise ValueError(f"the artifact was made by job {made_by}, not by {job_id}")
             version = max(self.versions(name), default=0) + 1
             home = self.root / name
-            for stale in home.glob(
-                ".*.tmp"
-            ):  # of a publisher that was killed; the lock is ours, so nobody writes there
-                shutil.rmtree(stale, ignore_errors=True)
+            remove_temporary(home)  # of a publisher that was killed; the lock is ours, so nobody writes there
             staged = home / f".{uuid4().hex}.tmp"
             shutil.copytree(source, staged)
+            point("catalog.staged")
             publish_dir(staged, home / str(version))
+            point("catalog.renamed")
             return version
 
     def set_alias(self, name: str, alias: str, version: int) -> None:
@@ -132,6 +132,14 @@ class Catalog:
             aliases = self.aliases(name)
             if aliases.get(alias) != version:
                 write_json(self.root / name / _ALIASES, {**aliases, alias: version})
+                point("catalog.aliased")
+
+    def sweep(self) -> None:
+        """Remove what killed publishers left half copied. Names under which somebody publishes now are left alone."""
+        for home in self.root.iterdir() if self.root.is_dir() else ():
+            if _valid(home.name) and any(home.glob(".*.tmp")):
+                with suppress(BlockingIOError), self._lock(home.name, wait=False):
+                    remove_temporary(home)
 
     def seed(self, starters: Path = STARTERS) -> list[str]:
         """Give a fresh data directory its starter models: each folder becomes version 1 and `production` of its name.
@@ -147,11 +155,11 @@ class Catalog:
                 self.publish(name, source, job_id)
                 seeded.append(name)
             # A start that was killed between the two steps left version 1 without its alias.
-            if not self.aliases(name) and self._made_by(name, job_id) == 1:
+            if not self.aliases(name) and self.made_by(name, job_id) == 1:
                 self.set_alias(name, PRODUCTION, 1)
         return seeded
 
-    def _made_by(self, name: str, job_id: str) -> int | None:
+    def made_by(self, name: str, job_id: str) -> int | None:
         return next((v for v in self.versions(name) if self.manifest(name, v).lineage.job == job_id), None)
 
     def _hint(self, name: str) -> str:
@@ -162,11 +170,12 @@ class Catalog:
         return f"models here: {', '.join(names[:20])}" if names else "there is no model here yet"
 
     @contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
+    def _lock(self, name: str, *, wait: bool = True) -> Iterator[None]:
+        """Raises BlockingIOError where somebody has it and nobody waits."""
         home = self.root / name
         home.mkdir(parents=True, exist_ok=True)
         with (home / ".lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
 
 

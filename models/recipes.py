@@ -37,11 +37,23 @@ class Recipe(BaseModel):
     lr: float = Field(gt=0, le=100, description="The highest learning rate of the schedule.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd and nesterov; the first beta of adamw.")
     weight_decay: float = Field(5e-4, ge=0, le=1, description="Of weights; biases and normalisation have none.")
-    schedule: Literal["constant", "cosine", "one_cycle"] = Field(
-        "one_cycle", description="After the warm-up: stay, fall to zero by half a cosine, or fall to zero in a line."
+    schedule: Literal["constant", "step", "cosine", "one_cycle"] = Field(
+        "one_cycle", description="After the warm-up: stay, or fall: in steps, by half a cosine to 0, in a line to 0."
     )
+    step_epochs: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (), description="Of the schedule step: the epochs after which the learning rate is multiplied by step_factor."
+    )
+    step_factor: float = Field(0.1, gt=0, lt=1)
     warmup_epochs: float = Field(0.0, ge=0, description="The learning rate rises in a line over these epochs.")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    clip_norm: float | None = Field(None, gt=0, description="Largest norm of a step's gradient; null = any.")
+    accumulate: int = Field(
+        1, ge=1, le=1024, description="Parts that a batch is computed in, for less memory; each has its own statistics."
+    )
+    class_weights: Literal["none", "balanced"] = Field("none", description="Rare classes count more in the loss.")
+    sampling: Literal["shuffle", "balanced"] = Field(
+        "shuffle", description="Each image once an epoch, or each class as often as the others."
+    )
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="A step's decay of the averaged weights; null = none."
     )
@@ -49,6 +61,13 @@ class Recipe(BaseModel):
     crop_padding: int = Field(0, ge=0, le=64, description="Random shift by up to this many pixels, edges reflected.")
     horizontal_flip: bool = Field(False, description="Mirror every second image, at random.")
     cutout: int = Field(0, ge=0, le=512, description="Side of a random square set to the mean, in pixels; 0 = none.")
+
+    erasing: float = Field(0.0, ge=0, le=1, description="Share of images with a random rectangle set to the mean.")
+    auto_augment: Literal["none", "trivial", "rand"] = Field(
+        "none", description="TrivialAugment or RandAugment: random shears, shifts, rotations, colours and contrasts."
+    )
+    mixup: float = Field(0.0, ge=0, le=10, description="Alpha of mixup: images and labels in pairs; 0 = none.")
+    cutmix: float = Field(0.0, ge=0, le=10, description="Alpha of CutMix: a part of another image; 0 = none.")
 
     keep: Literal["best", "last"] = Field(
         "best", description="The epoch that is kept: of the best val top-1, or the last."
@@ -87,6 +106,10 @@ class Recipe(BaseModel):
                 raise ValueError(f"{name} needs {self.channels} values, one a channel")
         if self.warmup_epochs > self.epochs:
             raise ValueError("warmup_epochs must not be more than epochs")
+        if (self.schedule == "step") != bool(self.step_epochs):
+            raise ValueError("step_epochs belongs to the schedule step, and only to it")
+        if self.accumulate > self.batch_size:
+            raise ValueError("accumulate must not be more than batch_size")
         if self.crop_padding >= self.image_size or self.cutout > self.image_size:
             raise ValueError("crop_padding and cutout must fit in image_size")
         return self
@@ -125,6 +148,22 @@ RECIPES: dict[str, Recipe] = {
         horizontal_flip=True,
         precision="bf16",
         val_fraction=0.03,
+    ),
+    "d2l-fashion-mnist": Recipe(  # as the book sets it: no augmentation, no normalisation, no decay, no schedule
+        network="d2l/resnet18",
+        channels=1,
+        image_size=96,
+        mean=(0.0,),
+        std=(1.0,),
+        epochs=10,
+        batch_size=256,
+        optimizer="sgd",
+        lr=0.05,
+        momentum=0.0,
+        weight_decay=0.0,
+        schedule="constant",
+        keep="last",
+        val_fraction=0.02,
     ),
     "mnist": Recipe(
         network="mnist/residual",

@@ -9,6 +9,8 @@ import typer
 
 from resnetd.commands import datasets, jobs, keys, models, output, servers
 from resnetd.commands.classify import classify
+from resnetd.commands.evaluate import evaluate
+from resnetd.commands.export import export
 from resnetd.commands.train import recipes, train
 from resnetd.errors import Problem, Refused, Unreachable
 
@@ -43,6 +45,8 @@ app.command(rich_help_panel="Use")(classify)
 app.add_typer(datasets.app, name="datasets", rich_help_panel="Use")
 app.command(rich_help_panel="Use")(train)
 app.command(rich_help_panel="Use")(recipes)
+app.command(rich_help_panel="Use")(evaluate)
+app.command(rich_help_panel="Use")(export)
 app.add_typer(jobs.app, name="jobs", rich_help_panel="Use")
 app.add_typer(models.app, name="models", rich_help_panel="Use")
 app.add_typer(keys.app, name="keys", rich_help_panel="Manage")

@@ -15,27 +15,23 @@ What the server answers is returned as it came, decoded from JSON; docs/api.md s
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-from urllib.parse import quote
+from typing import Any
 from uuid import uuid4
 
 import httpx
 
+from resnetd.download import save
 from resnetd.errors import Problem, Unreachable
 from resnetd.sse import messages
+from resnetd.transport import Json, Transport, given, problem_of, segment
 
-DEFAULT_SERVER = "http://127.0.0.1:8000"
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 PIECE = 1 << 20  # bytes of an upload sent at once
-_ATTEMPTS = 4  # of a request that may be sent twice unharmed
 _PASSING = frozenset({502, 503, 504})  # refusals that a stream outwaits: a part is being started again
 _SILENCE_SECONDS = 60.0  # without a byte on an event stream; the server sends a comment far more often
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -47,35 +43,12 @@ class Event:
     data: Json
 
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+def _ignore(_: int) -> None:
+    pass
 
 
-class Client:
-    """One server. Keeps its connections; not for several threads at once."""
-
-    def __init__(self, server: str = DEFAULT_SERVER, key: str | None = None, *, timeout: float = 60.0) -> None:
-        self.server = server.rstrip("/")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        try:
-            self._http = httpx.Client(
-                base_url=self.server,
-                headers=headers,
-                timeout=httpx.Timeout(timeout, connect=5.0),
-                trust_env=httpx.URL(self.server).host not in _LOOPBACK,  # no proxy stands before this machine itself
-            )
-        except httpx.InvalidURL as error:
-            raise Unreachable(self.server, str(error)) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._http.close()
+class Client(Transport):
+    """One server."""
 
     # Classification
 
@@ -118,10 +91,10 @@ class Client:
         return self._page("/v1/datasets", limit, after)
 
     def dataset(self, dataset_id: str) -> Json:
-        return self._get(f"/v1/datasets/{_segment(dataset_id)}")
+        return self._get(f"/v1/datasets/{segment(dataset_id)}")
 
     def delete_dataset(self, dataset_id: str) -> None:
-        self._request("DELETE", f"/v1/datasets/{_segment(dataset_id)}")
+        self._request("DELETE", f"/v1/datasets/{segment(dataset_id)}")
 
     # Jobs
 
@@ -133,24 +106,112 @@ class Client:
         overrides: Mapping[str, Any] | None = None,
         register_as: str | None = None,
         alias: str | None = None,
+        **terms: Any,  # noqa: ANN401 - each its own
     ) -> Json:
-        """Submit a train job. Sent again after a broken connection, under one Idempotency-Key: never two jobs."""
-        body: Json = {"kind": "train", "dataset": dataset, "recipe": recipe, "overrides": dict(overrides or {})}
-        body |= {name: value for name, value in (("register_as", register_as), ("alias", alias)) if value is not None}
-        return self._json(
-            self._request("POST", "/v1/jobs", json=body, headers={"Idempotency-Key": uuid4().hex}, repeat=True)
-        )
+        """Submit a train job. `terms`: those of `submit`."""
+        request = {"dataset": dataset, "recipe": recipe, "overrides": dict(overrides or {})}
+        named = {"register_as": register_as, "alias": alias}
+        return self.submit("train", request | given(named), **terms)
+
+    def evaluate(
+        self,
+        model: str,
+        dataset: str,
+        *,
+        split: str = "test",
+        **terms: Any,  # noqa: ANN401 - each its own
+    ) -> Json:
+        """Submit an evaluation of a model version, the one that is meant now. `terms`: those of `submit`."""
+        return self.submit("evaluate", {"model": model, "dataset": dataset, "split": split}, **terms)
+
+    def export(
+        self,
+        model: str,
+        *,
+        format: str = "bundle",  # noqa: A002 - the field's name
+        **terms: Any,  # noqa: ANN401 - each its own
+    ) -> Json:
+        """Submit an export of a model version: `bundle` or `torch_export`. `terms`: those of `submit`."""
+        return self.submit("export", {"model": model, "format": format}, **terms)
+
+    def submit(
+        self,
+        kind: str,
+        request: Mapping[str, Any],
+        *,
+        priority: str | None = None,
+        max_seconds: float | None = None,
+        webhook: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Json:
+        """Submit a job: `train`, `evaluate` or `export`, with that kind's fields.
+
+        Sent again after a broken connection, under one Idempotency-Key: never two jobs. `webhook` is
+        `{"url", "events", "secret"}`, of which the url is enough.
+        """
+        terms = {"priority": priority, "max_seconds": max_seconds, "webhook": webhook}
+        body = {"kind": kind, **request, **given(terms)}
+        headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
+        return self._json(self._request("POST", "/v1/jobs", json=body, headers=headers, repeat=True))
 
     def jobs(
-        self, *, limit: int = 20, after: str | None = None, state: str | None = None, kind: str | None = None
+        self,
+        *,
+        limit: int = 20,
+        after: str | None = None,
+        state: str | None = None,
+        kind: str | None = None,
+        priority: str | None = None,
     ) -> Json:
-        return self._page("/v1/jobs", limit, after, state=state, kind=kind)
+        """A page, newest first. `state` may name several, with commas between."""
+        return self._page("/v1/jobs", limit, after, state=state, kind=kind, priority=priority)
 
-    def job(self, job_id: str) -> Json:
-        return self._get(f"/v1/jobs/{_segment(job_id)}")
+    def job(self, job_id: str, *, wait: float | None = None) -> Json:
+        """The job now; with `wait`, once it has ended, at the latest after so many seconds (60 at most)."""
+        return self._get(f"/v1/jobs/{segment(job_id)}", given({"wait": wait}))
 
     def cancel(self, job_id: str) -> Json:
-        return self._json(self._request("POST", f"/v1/jobs/{_segment(job_id)}/cancel", repeat=True))
+        return self._verb(job_id, "cancel")
+
+    def pause(self, job_id: str) -> Json:
+        return self._verb(job_id, "pause")
+
+    def resume(self, job_id: str) -> Json:
+        return self._verb(job_id, "resume")
+
+    def finish(self, job_id: str) -> Json:
+        """Stop a training here and keep the best so far."""
+        return self._verb(job_id, "finish")
+
+    def checkpoint(self, job_id: str) -> Json:
+        """Have a training write a checkpoint now."""
+        return self._verb(job_id, "checkpoint")
+
+    def retry(self, job_id: str) -> Json:
+        """The new job that tries one again that failed or was cancelled."""
+        return self._verb(job_id, "retry")
+
+    def change(self, job_id: str, changes: Mapping[str, Any]) -> Json:
+        """Other `lr`, `epochs`, `patience` or `priority` for a job under way."""
+        path, headers = f"/v1/jobs/{segment(job_id)}", {"Idempotency-Key": uuid4().hex}
+        return self._json(self._request("PATCH", path, json=dict(changes), headers=headers, repeat=True))
+
+    def delete_job(self, job_id: str) -> None:
+        """An ended job with its files."""
+        self._request("DELETE", f"/v1/jobs/{segment(job_id)}")
+
+    def deliveries(self, job_id: str) -> Json:
+        """How a job's webhooks went: `data`, the attempts, newest first, and what is `pending`."""
+        return self._get(f"/v1/jobs/{segment(job_id)}/deliveries")
+
+    def redeliver(self, job_id: str, delivery: str) -> Json:
+        """Send a webhook again, under the same id; the deliveries as they are then."""
+        path = f"/v1/jobs/{segment(job_id)}/deliveries/{segment(delivery)}/redeliver"
+        return self._json(self._request("POST", path, repeat=True))
+
+    def _verb(self, job_id: str, verb: str) -> Json:
+        path, headers = f"/v1/jobs/{segment(job_id)}/{verb}", {"Idempotency-Key": uuid4().hex}
+        return self._json(self._request("POST", path, headers=headers, repeat=True))
 
     def events(self, job_id: str, *, after: str | None = None, patience: float = 120.0) -> Iterator[Event]:
         """Every event of a job, as it happens, from behind event `after` to its last.
@@ -180,6 +241,23 @@ class Client:
                     raise Unreachable(self.server, str(error)) from error
             time.sleep(0.25)
 
+    def history(self, job_id: str, *, after: str | None = None) -> Iterator[Event]:
+        """The events of a job so far, from behind event `after`."""
+        more = True
+        while more:
+            page = self._page(f"/v1/jobs/{segment(job_id)}/events", 200, after)
+            for each in page["data"]:
+                yield Event(id=each["id"], type=each["type"], data=each["data"])
+            more, after = page["has_more"], page["next"]
+
+    def artifacts(self, job_id: str) -> list[Json]:
+        """The files that a job made: `name`, `bytes`, `media_type`, `sha256`, `href` of each."""
+        return list(self._get(f"/v1/jobs/{segment(job_id)}/artifacts")["data"])
+
+    def download(self, artifact: Mapping[str, Any], target: Path, *, on_bytes: Callable[[int], None] = _ignore) -> None:
+        """Write one of `artifacts` to `target`: whole, its SHA-256 checked, going on where the connection breaks."""
+        save(self._http, artifact, target, refuse=problem_of, on_bytes=on_bytes)
+
     def wait(self, job_id: str) -> Json:
         """The job, once it has ended, however it ended."""
         for _ in self.events(job_id):
@@ -192,11 +270,11 @@ class Client:
         return self._page("/v1/models", limit, after)
 
     def model(self, name: str) -> Json:
-        return self._get(f"/v1/models/{_segment(name)}")
+        return self._get(f"/v1/models/{segment(name)}")
 
     def set_alias(self, name: str, alias: str, version: int) -> Json:
         """Point an alias to a version; it serves from then on, without a restart."""
-        path = f"/v1/models/{_segment(name)}/aliases/{_segment(alias)}"
+        path = f"/v1/models/{segment(name)}/aliases/{segment(alias)}"
         return self._json(self._request("PUT", path, json={"version": version}, repeat=True))
 
     def recipes(self) -> Json:
@@ -217,73 +295,13 @@ class Client:
         if last:
             headers["Last-Event-ID"] = last
         timeout = httpx.Timeout(_SILENCE_SECONDS, connect=5.0)
-        path = f"/v1/jobs/{_segment(job_id)}/events"
+        path = f"/v1/jobs/{segment(job_id)}/events"
         with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
             if not response.is_success:
                 response.read()
-                raise _problem(response)
+                raise problem_of(response)
             yield None
             for message in messages(response.iter_lines(), last_id=last):
                 if message.event == "end":
                     return
                 yield Event(id=message.id, type=message.event, data=json.loads(message.data))
-
-    def _page(self, path: str, limit: int, after: str | None, **filters: str | None) -> Json:
-        query = {"limit": limit, "after": after, **filters}
-        return self._get(path, {name: value for name, value in query.items() if value is not None})
-
-    def _get(self, path: str, query: Mapping[str, Any] | None = None) -> Json:
-        return self._json(self._request("GET", path, params=query or {}, repeat=True))
-
-    @staticmethod
-    def _json(response: httpx.Response) -> Json:
-        try:
-            value = response.json()
-        except ValueError as error:
-            raise Unreachable(str(response.url), "the answer is not JSON; is this a resnetd server?") from error
-        if not isinstance(value, dict):
-            raise Unreachable(str(response.url), "the answer is no JSON object; is this a resnetd server?")
-        return value
-
-    def _request(self, method: str, path: str, *, repeat: bool = False, **options: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own options
-        """Raises Problem and Unreachable. `repeat`: send it again when the connection broke in the middle."""
-        attempts = _ATTEMPTS if repeat else 1
-        while True:
-            attempts -= 1
-            try:
-                response = self._send(method, path, **options)
-                break
-            except Unreachable as error:
-                if not attempts or isinstance(error.__cause__, httpx.ConnectError):
-                    raise
-                time.sleep(0.25)
-        if not response.is_success:
-            raise _problem(response)
-        return response
-
-    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own options
-        try:
-            return self._http.request(method, path, **options)
-        except (httpx.TransportError, httpx.UnsupportedProtocol) as error:
-            raise Unreachable(self.server, str(error) or type(error).__name__) from error
-
-
-def _segment(text: str) -> str:
-    """One path segment; `@` may stand in it (RFC 3986, section 3.3)."""
-    return quote(text, safe="@")
-
-
-def _problem(response: httpx.Response) -> Problem:
-    body: Json = {}
-    with suppress(ValueError):
-        found = response.json()
-        body = found if isinstance(found, dict) else {}
-    return Problem(
-        status=response.status_code,
-        code=str(body.get("code", "http_error")),
-        title=str(body.get("title", response.reason_phrase)),
-        detail=str(body.get("detail", response.text[:300])),
-        hint=body.get("hint"),
-        request_id=body.get("request_id", response.headers.get("x-request-id")),
-        errors=list(body.get("errors") or []),
-    )

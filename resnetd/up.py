@@ -14,13 +14,17 @@ import httpx
 from redis import Redis, RedisError
 
 from resnetd import embedded_redis
-from resnetd.parts import Part, Parts
+from resnetd.parts import FOUNDATION_STOP_SECONDS, Part, Parts
+from store import redis_account
 from store.keys import list_keys
 from store.layout import Layout
 from store.logs import configure
 from store.settings import Settings
 
 log = logging.getLogger(__name__)
+
+UP_DRAIN_SECONDS = 8.0  # a person who pressed Ctrl-C waits; what the last seconds computed is computed again
+WORKER_STOP_SECONDS = 3.0  # from the end of its jobs to its own
 
 
 class CannotStart(RuntimeError):
@@ -33,7 +37,7 @@ def up(settings: Settings) -> None:
     with _alone(layout), _listen(settings, layout) as listener:
         parts = [] if settings.redis_url else [_redis(layout)]
         environment = _environment(settings, layout)
-        parts += [*_serving(listener, environment), _worker(environment)]
+        parts += [*_serving(listener, environment), _worker(settings, environment, patience=UP_DRAIN_SECONDS)]
         address = _address(listener)
         Parts(parts).run(announce=lambda: _announce(address, settings, layout))
 
@@ -48,7 +52,8 @@ def serve(settings: Settings) -> None:
 def work(settings: Settings) -> None:
     """One worker for this machine's device."""
     layout = _prepare(settings)
-    Parts([_worker(_environment(settings, layout))]).run(announce=lambda: True)
+    worker = _worker(settings, _environment(settings, layout), patience=settings.drain_seconds)
+    Parts([worker]).run(announce=lambda: True)
 
 
 @contextmanager
@@ -75,8 +80,8 @@ def _prepare(settings: Settings) -> Layout:
 def _environment(settings: Settings, layout: Layout) -> dict[str, str]:
     """The settings as the parts read them: paths whole, so that they mean the same everywhere."""
     values = {f"RESNETD_{name.upper()}": str(value) for name, value in settings if name != "redis_url"}
-    redis_url = settings.redis_url or f"unix://{layout.redis_socket}"
-    return {**values, "RESNETD_DATA": str(layout.root), "REDIS_URL": redis_url}
+    # The embedded Redis's password stays in its file, where each part finds it.
+    return {**values, "RESNETD_DATA": str(layout.root), "REDIS_URL": settings.redis_url or ""}
 
 
 def _python(module: str, *arguments: str) -> list[str]:
@@ -84,7 +89,7 @@ def _python(module: str, *arguments: str) -> list[str]:
 
 
 def _redis(layout: Layout) -> Part:
-    client = Redis(unix_socket_path=str(layout.redis_socket), socket_timeout=1.0)
+    client = Redis.from_url(redis_account.url(layout), socket_timeout=1.0)
 
     def ready() -> bool:
         try:
@@ -93,7 +98,9 @@ def _redis(layout: Layout) -> Part:
             return False
 
     try:
-        return Part("redis", embedded_redis.command(layout), ready=ready, foundation=True)
+        return Part(
+            "redis", embedded_redis.command(layout), ready=ready, foundation=True, stop_seconds=FOUNDATION_STOP_SECONDS
+        )
     except embedded_redis.NoRedisServer as error:
         raise CannotStart(str(error)) from error
 
@@ -104,8 +111,11 @@ def _serving(listener: socket.socket, environment: dict[str, str]) -> list[Part]
     return [Part("fleet", _python("app.fleet"), environment), http]
 
 
-def _worker(environment: dict[str, str]) -> Part:
-    return Part("worker", _python("worker"), environment)
+def _worker(settings: Settings, environment: dict[str, str], *, patience: float) -> Part:
+    """`patience`: how many seconds a job may take at most for its last checkpoint when the worker stops."""
+    drain = min(settings.drain_seconds, patience)
+    environment = {**environment, "RESNETD_DRAIN_SECONDS": str(drain)}
+    return Part("worker", _python("worker"), environment, stop_seconds=drain + WORKER_STOP_SECONDS)
 
 
 def _listen(settings: Settings, layout: Layout) -> socket.socket:

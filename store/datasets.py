@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from store.faults import point
 from store.files import fsync_dir, fsync_tree, write_atomic
 
 DESCRIPTOR = "dataset.json"
@@ -120,6 +121,7 @@ def publish(artifact: Path, target: Path) -> None:
                 shutil.rmtree(target / DATA)
             (artifact / DATA).rename(target / DATA)
             fsync_dir(target)
+            point("dataset.renamed")
         (artifact / DESCRIPTOR).rename(target / DESCRIPTOR)
         fsync_dir(target)
     if not (target / DESCRIPTOR).exists():

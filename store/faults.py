@@ -13,7 +13,49 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: Every point, and the moment that it names.
-POINTS: dict[str, str] = {}
+POINTS: dict[str, str] = {
+    "submit.before": "a valid submission is about to be written to the ledger",
+    "submit.written": "a submission is in the ledger",
+    "submit.rung": "a submission's bell is handed over, its answer is not sent yet",
+    "verb.before": "a verb on a job is about to be written to the ledger",
+    "verb.written": "a verb on a job is in the ledger, its answer is not sent yet",
+    "delete.marked": "a job's deletion is marked in its folder, and nothing is gone yet",
+    "bell.heard": "a pool process heard a bell",
+    "supervisor.claimed": "a job was claimed",
+    "supervisor.spec_written": "the job's spec.json is on disk",
+    "supervisor.orders_written": "the claim's orders.json is on disk",
+    "supervisor.started": "the job's process was started",
+    "supervisor.before_renew": "the lease is about to be renewed",
+    "supervisor.renewed": "the lease was renewed",
+    "supervisor.before_emit": "events are about to be delivered",
+    "supervisor.emitted": "events were delivered",
+    "supervisor.before_publishing": "the process has ended well; from the next transition on its result stands",
+    "supervisor.publishing": "the result stands; nothing of it is public yet",
+    "supervisor.published": "the result is public; the ledger does not know it yet",
+    "supervisor.before_finish": "the job's end is about to be written down",
+    "supervisor.finished": "the job's end is written down",
+    "supervisor.before_release": "the job is about to be given back",
+    "supervisor.released": "the job was given back",
+    "checkpoint.tmp_written": "a checkpoint is written under its hidden name",
+    "checkpoint.durable": "a checkpoint is on disk under its hidden name",
+    "checkpoint.renamed": "a checkpoint has its name",
+    "checkpoint.pruned": "older checkpoints were removed",
+    "checkpoint.said": "the process told of its checkpoint",
+    "catalog.staged": "a model version was copied under a hidden name",
+    "catalog.renamed": "a model version has its number",
+    "catalog.aliased": "an alias points to the model version",
+    "dataset.renamed": "an imported dataset's data are in place, its descriptor is not",
+    "job.result_said": "the job's process told its result",
+    "reconciler.expired": "a dead or late worker's lease was taken away",
+    "reconciler.rung": "a bell was rung for a job that was due",
+    "archive.appended": "a job's events were appended to its file and are on disk",
+    "archive.trimmed": "events that are on disk were dropped from a live job's stream",
+    "archive.recorded": "an ended job's record is on disk",
+    "archive.marked": "an ended job is known to be on disk",
+    "webhook.taken": "a webhook's delivery was taken; nothing is sent yet",
+    "webhook.sent": "a webhook was sent and answered, or failed; nothing is written down yet",
+    "webhook.noted": "a webhook's attempt is written down",
+}
 
 
 class FaultInjected(RuntimeError):

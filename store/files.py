@@ -70,3 +70,15 @@ def remove_tree(folder: Path) -> None:
     doomed = folder.with_name(f".{folder.name}.{uuid4().hex}.tmp")
     folder.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+def remove_temporary(folder: Path, *, of: str = "") -> None:
+    """Remove what killed writers left in `folder` under the hidden names of this module; those for the name `of` only.
+
+    Nobody may be writing such a file meanwhile.
+    """
+    for leftover in folder.glob(f".{of}*.tmp"):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)

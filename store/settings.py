@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     max_waiting_images: int = Field(512, ge=1, description="Images an engine holds before it answers 503.")
     request_timeout: float = Field(30.0, gt=0, description="Seconds a classification may take before it answers 504.")
     stall_seconds: float = Field(300.0, gt=0, description="A job's process that says nothing for so long is ended.")
+    drain_seconds: float = Field(
+        20.0, gt=0, description="Seconds in which the job of a stopping worker may write its checkpoint."
+    )
     job_retention: float = Field(
         604_800.0, ge=0, description="Seconds for which Redis keeps ended jobs; the disk goes on."
     )

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from redis import Redis, RedisError
+from running import REDIS_ADMIN, redis_admin_url
 
 from jobs.ledger import Ledger
 from jobs.redis import connect
 from resnetd import embedded_redis
+from store import redis_account
 from store.layout import Layout
 
 
@@ -25,12 +27,11 @@ def sockets_of_this_session() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis as `resnetd up` runs it, for the session; its URL."""
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Layout]:
+    """A Redis as `resnetd up` runs it, for the session, and an administrator beside resnetd's own user."""
     layout = Layout(tmp_path_factory.mktemp("redis")).create()
-    process = subprocess.Popen(embedded_redis.command(layout))
-    url = f"unix://{layout.redis_socket}"
-    client = connect(url)
+    process = subprocess.Popen([*embedded_redis.command(layout), *REDIS_ADMIN])
+    client = connect(redis_account.url(layout))
     until = time.monotonic() + 10
     while True:
         try:
@@ -39,31 +40,33 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         except RedisError:
             assert process.poll() is None, "redis-server did not start"
             assert time.monotonic() < until, "redis-server does not answer"
+            time.sleep(0.01)
     client.close()
-    yield url
+    yield layout
     process.terminate()
     process.wait()
 
 
 @pytest.fixture
-def redis_url(redis_server: str) -> str:
-    """The session's Redis, empty."""
-    client = connect(redis_server)
+def redis(redis_server: Layout) -> Iterator[Redis]:
+    """A client of the session's Redis, empty, that may do everything: look around, empty, break."""
+    client = connect(redis_admin_url(redis_server))
     client.flushall()
-    client.close()
-    return redis_server
-
-
-@pytest.fixture
-def redis(redis_url: str) -> Iterator[Redis]:
-    client = connect(redis_url)
     yield client
     client.close()
 
 
 @pytest.fixture
-def ledger(redis: Redis) -> Ledger:
-    return Ledger(redis)
+def redis_url(redis_server: Layout, redis: Redis) -> str:  # emptied by `redis`
+    """The session's Redis, empty, as resnetd's own user reaches it."""
+    return redis_account.url(redis_server)
+
+
+@pytest.fixture
+def ledger(redis_url: str) -> Iterator[Ledger]:
+    client = connect(redis_url)
+    yield Ledger(client)
+    client.close()
 
 
 @pytest.fixture

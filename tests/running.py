@@ -9,9 +9,18 @@ import threading
 import time
 from pathlib import Path
 
+from store.layout import Layout
+
 RESNETD = str(Path(sys.executable).with_name("resnetd"))
+#: Arguments that give the embedded Redis a second user, who may do everything: tests empty it and look around in it.
+REDIS_ADMIN = ["--user", "tests", "on", "nopass", "~*", "&*", "+@all"]
 READY = "resnetd is ready at "
 START_SECONDS, STOP_SECONDS = 60.0, 15.0
+
+
+def redis_admin_url(layout: Layout) -> str:
+    """Where a Redis that was started with REDIS_ADMIN takes commands that resnetd's own user may not give."""
+    return f"unix://tests:any@{layout.redis_socket}"
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -27,6 +27,9 @@ TORCH = ("torch", "torchvision", "safetensors.torch")
 TORCH_PLACES = (
     "app/engine",
     "worker/trainer",
+    "worker/evaluator/evaluating.py",
+    "worker/exporter/exporting.py",
+    "worker/exporter/program.py",
     "models/networks/cifar.py",
     "models/networks/d2l.py",
     "models/networks/resnet.py",
@@ -163,7 +166,7 @@ def test_the_check_for_unpickling_sees_it():
 
 @pytest.mark.parametrize(
     "module",
-    ["app.main", "app.fleet.__main__", "worker.celery", "worker.importer.__main__", "resnetd.cli", "resnetd.up"],
+    ["app.main", "app.fleet.__main__", "worker.celery", "worker.importer.job", "resnetd.cli", "resnetd.up"],
 )
 def test_processes_that_compute_nothing_start_at_once_and_never_load_torch(module):
     loaded, seconds = loaded_by(module)
@@ -171,7 +174,15 @@ def test_processes_that_compute_nothing_start_at_once_and_never_load_torch(modul
     assert seconds < 1.5
 
 
-@pytest.mark.parametrize("module", ["worker.trainer.__main__", "worker.importer.__main__"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "worker.trainer.train",
+        "worker.importer.job",
+        "worker.evaluator.evaluating",
+        "worker.exporter.exporting",
+    ],
+)
 def test_a_jobs_own_process_knows_neither_celery_nor_redis(module):
     loaded, _ = loaded_by(module)
     assert not loaded & {"celery", "kombu", "redis", "jobs"}

@@ -36,7 +36,7 @@ def documented() -> dict[str, tuple[str, str]]:
 def settings() -> dict[str, tuple[str, str]]:
     """Variable → (flag, default), from the settings themselves."""
     return {
-        variable(name, field): (flag(name), "unset" if field.default is None else f"`{field.default}`")
+        variable(name, field): (flag(name), {None: "unset", "": "empty"}.get(field.default, f"`{field.default}`"))
         for name, field in Settings.model_fields.items()
     }
 

@@ -2,6 +2,7 @@
 
 import logging
 
+from models.catalog import Catalog
 from store.layout import Layout
 from store.logs import configure
 from store.process import attach_to_parent
@@ -16,7 +17,9 @@ def main() -> None:
     for bell in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(bell).setLevel(logging.WARNING)  # two lines a bell; the supervisor tells of jobs
     layout = Layout(settings.data).create()
+    Catalog(layout.models).sweep()
     options = ["--quiet", "worker", "--pool", "prefork", "--concurrency", "2", "--without-gossip", "--without-mingle"]
+    options += ["--without-heartbeat"]  # events that nobody reads, and that pile up where they cannot be sent
     options += ["--loglevel", settings.log_level, "--hostname", "resnetd@%h"]
     try:
         build(settings, layout).worker_main(options)

@@ -19,18 +19,24 @@ from jobs.model import Kind
 from store.layout import Layout
 from store.process import child_environment
 
-PROGRAMS = {Kind.IMPORT: "worker.importer", Kind.TRAIN: "worker.trainer"}
+PROGRAMS = {
+    Kind.IMPORT: "worker.importer",
+    Kind.TRAIN: "worker.trainer",
+    Kind.EVALUATE: "worker.evaluator",
+    Kind.EXPORT: "worker.exporter",
+}
 STDERR_KEPT = 64 * 1024
 
 
 class Child:
-    """`python -m worker.<kind> RUN_DIR --claim N`, its lines as they come."""
+    """`python -m worker.<kind> RUN_DIR --claim N`, its lines as they come.
 
-    def __init__(self, claim: Claim, layout: Layout, device: str) -> None:
+    It inherits `slot`, the lane's open lock file: the device is taken until the last of its users is gone.
+    """
+
+    def __init__(self, claim: Claim, layout: Layout, device: str, *, slot: int) -> None:
         folder = layout.job(claim.job_id)
-        logs = folder / f"claim-{claim.number}"
-        logs.mkdir(parents=True, exist_ok=True)
-        self.stderr_path = logs / "stderr.log"
+        self.stderr_path = folder / f"claim-{claim.number}" / "stderr.log"
         command = [sys.executable, "-m", PROGRAMS[claim.kind], str(folder), "--claim", str(claim.number)]
         command += ["--data", str(layout.root), "--device", device]
         with self.stderr_path.open("wb") as stderr:
@@ -40,29 +46,49 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 process_group=0,
+                pass_fds=[slot],
                 env=child_environment(),
             )
-        self._lines: SimpleQueue[tuple[str, dict[str, Any]]] = SimpleQueue()
+        self._heard = time.monotonic()
+        self._lines: SimpleQueue[tuple[str, dict[str, Any]] | None] = SimpleQueue()
         self._reader = threading.Thread(target=self._read, name="job-lines", daemon=True)
-        self._reader.start()
+        try:
+            self._reader.start()
+        except RuntimeError:  # no thread is to be had; nobody would know of the process
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            raise
 
     def _read(self) -> None:
         if self.process.stdout is None:  # it was opened as a pipe
             return
         with self.process.stdout as stdout:
             for raw in stdout:
+                self._heard = time.monotonic()
                 with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
                     line = orjson.loads(raw)
                     self._lines.put((str(line["type"]), dict(line["data"])))
+        self._lines.put(None)  # wakes whoever waits for a line: there will be none
 
     def lines(self, *, wait: float) -> Iterator[tuple[str, dict[str, Any]]]:
         """What has been said since; waits up to `wait` seconds for a first line."""
         try:
-            yield self._lines.get(timeout=wait)
+            line = self._lines.get(timeout=wait)
             while True:
-                yield self._lines.get_nowait()
+                if line is not None:
+                    yield line
+                line = self._lines.get_nowait()
         except Empty:
             return
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long nothing has been heard of the process."""
+        return time.monotonic() - self._heard
+
+    def forgive_silence(self) -> None:
+        """Count its silence from now on."""
+        self._heard = time.monotonic()
 
     def ended(self) -> bool:
         """True once the process has exited and what it said has been read into `lines`."""
@@ -74,6 +100,11 @@ class Child:
     def terminate(self) -> None:
         """Ask the group to stop in good order."""
         self._signal(signal.SIGTERM)
+
+    def dump_stacks(self) -> None:
+        """Have the process itself, and no other of its group, write all its threads' stacks to standard error."""
+        if self.process.returncode is None:
+            os.kill(self.process.pid, signal.SIGUSR1)
 
     def kill(self) -> int:
         """End whatever is left of the group, wait until it is gone, and return the leader's exit status."""
@@ -103,22 +134,3 @@ def tail(path: Path) -> str:
         file.seek(0, os.SEEK_END)
         file.seek(max(0, file.tell() - STDERR_KEPT))
         return file.read().decode(errors="replace")
-
-
-class Deadline:
-    """A moment on the monotonic clock that may not have been set yet."""
-
-    def __init__(self) -> None:
-        self._at: float | None = None
-
-    def start(self, seconds: float) -> None:
-        if self._at is None:
-            self._at = time.monotonic() + seconds
-
-    @property
-    def started(self) -> bool:
-        return self._at is not None
-
-    @property
-    def passed(self) -> bool:
-        return self._at is not None and time.monotonic() >= self._at

@@ -4,6 +4,7 @@ A job's own module writes `sys.exit(run(main))`; `main` receives the `Stop` flag
 """
 
 import errno
+import faulthandler
 import os
 import signal
 import sys
@@ -15,12 +16,19 @@ from typing import Any, BinaryIO, Literal
 
 import orjson
 
+from store.faults import point
 from store.process import attach_to_parent
 
 DONE = 0
 STOPPED = 75  # SIGTERM came and what was reached is safe on disk
 DISK_FULL = 77
 REFUSED = 78  # the request or the data is at fault; trying again changes nothing
+
+OUT_OF_MEMORY = {
+    "code": "out_of_memory",
+    "message": "there is too little memory",
+    "hint": "Take a smaller batch_size or image_size, or give the machine more memory, then retry.",
+}
 
 _DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
@@ -90,11 +98,14 @@ def emit(type: Type, data: dict[str, Any]) -> None:  # noqa: A002 - the key's ow
         option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE,
     )
     _lines.write(line)
+    if type == "result":
+        point("job.result_said")
 
 
 def run(main: Callable[[Stop], None]) -> int:
     """Run a job to its exit code. What `main` raises becomes an `error` line; an unknown exception is a crash (1)."""
     attach_to_parent()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # asked for when nothing was said for too long
     _lines.take_stdout()
     stop = Stop().listen()
     try:
@@ -104,16 +115,25 @@ def run(main: Callable[[Stop], None]) -> int:
     except JobRefused as refusal:
         emit("error", {"code": refusal.code, "message": refusal.message, "hint": refusal.hint})
         return REFUSED
-    except OSError as error:
+    except Exception as error:
         traceback.print_exc()
-        if error.errno not in _DISK_FULL_ERRNOS:
-            return 1
-        emit(
-            "error",
-            {"code": "disk_full", "message": "the disk is full", "hint": "free space, then start the job again"},
-        )
-        return DISK_FULL
-    except Exception:
-        traceback.print_exc()
+        if isinstance(error, OSError) and error.errno in _DISK_FULL_ERRNOS:
+            emit("error", {"code": "disk_full", "message": "the disk is full", "hint": "Free space, then retry."})
+            return DISK_FULL
+        if out_of_memory(error):
+            emit("error", OUT_OF_MEMORY)
+            return REFUSED
         return 1
     return DONE
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an exception says that there is too little memory, the machine's or the device's.
+
+    torch, which is not imported here, has a class of its own for the device; its CPU allocator raises RuntimeError.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -1,26 +1,55 @@
-"""A lane's slot: one job at a time on each device, held by the kernel, so that a death of whatever kind frees it."""
+"""A lane's slot: one job at a time on each device, held by the kernel, so that a death of whatever kind frees it.
+
+The lock belongs to the open file and not to a process, as flock's does: the job's own process inherits the file, and
+the slot is free only when the last process that used the device is gone. It is taken by fcntl (F_OFD_SETLK) and not by
+flock, because only such a lock can be looked at without taking it for an instant (F_OFD_GETLK).
+"""
 
 import fcntl
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from jobs.model import Lane
 from store.layout import Layout
 
+_FLOCK = struct.Struct("@hhqqi")  # struct flock of fcntl.h: type, whence, start, length, pid
+_WHOLE_FILE = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+
+
+def path(layout: Layout, lane: Lane, device: str) -> Path:
+    """The lane's lock file on this machine."""
+    name = f"{lane}-{device.replace(':', '-')}" if lane is Lane.DEVICE else str(lane)
+    return layout.locks / f"{name}.lock"
+
 
 @contextmanager
-def slot(layout: Layout, lane: Lane, device: str) -> Iterator[bool]:
-    """Hold the lane's slot on this machine; yields False, at once, when another process holds it."""
+def slot(layout: Layout, lane: Lane, device: str) -> Iterator[int | None]:
+    """Hold the lane's slot on this machine; yields the open lock file, or None, at once, when another has the slot."""
     layout.locks.mkdir(parents=True, exist_ok=True)
-    name = f"{lane}-{device.replace(':', '-')}" if lane is Lane.DEVICE else str(lane)
-    fd = os.open(layout.locks / f"{name}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fd = os.open(path(layout, lane, device), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _WHOLE_FILE)
         except BlockingIOError:
-            yield False
+            yield None
             return
-        yield True
+        os.utime(fd)  # whoever looks sees that bells are answered, however short the work
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def last_taken(lock: Path) -> int | None:
+    """When the slot was last taken, ns on the file system's clock; None when it is held now. Disturbs nobody."""
+    try:
+        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _WHOLE_FILE)
+        return os.fstat(fd).st_mtime_ns if _FLOCK.unpack(found)[0] == fcntl.F_UNLCK else None
     finally:
         os.close(fd)

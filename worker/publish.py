@@ -1,11 +1,12 @@
-"""From a finished process's artifact to what others can use: a dataset, or a model version and its alias."""
+"""From a finished process's artifact to what others can use: a dataset, a model version and its alias, or files."""
 
+from pathlib import Path
 from typing import Any
 
 from jobs.ledger import Claim
 from jobs.model import Kind
 from models.catalog import Catalog
-from store import datasets
+from store import artifacts, datasets
 from store.layout import Layout
 
 
@@ -16,6 +17,8 @@ def publish(claim: Claim, layout: Layout, result: dict[str, Any]) -> dict[str, A
         dataset_id = claim.spec["dataset"]
         datasets.publish(artifact, layout.dataset(dataset_id))
         return {"dataset": dataset_id}
+    if claim.kind in (Kind.EVALUATE, Kind.EXPORT):
+        return _files(claim, artifact.parent, result)
     name, alias = claim.spec.get("register_as"), claim.spec.get("alias")
     outcome: dict[str, Any] = {"metrics": result["metrics"]}
     if name is not None:
@@ -25,3 +28,21 @@ def publish(claim: Claim, layout: Layout, result: dict[str, Any]) -> dict[str, A
             catalog.set_alias(name, alias, version)
         outcome |= {"model": name, "version": version, "weights_sha256": catalog.manifest(name, version).weights_sha256}
     return outcome
+
+
+def is_public(claim: Claim, layout: Layout) -> bool:
+    """Whether others can see anything of the job's result already."""
+    if claim.kind is Kind.IMPORT:
+        return (layout.dataset(claim.spec["dataset"]) / datasets.DESCRIPTOR).exists()
+    name = claim.spec.get("register_as") if claim.kind is Kind.TRAIN else None
+    return name is not None and Catalog(layout.models).made_by(name, claim.job_id) is not None
+
+
+def _files(claim: Claim, claim_dir: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """What an evaluation or an export says of itself. Its files stay where the claim, which is the last, has them."""
+    name, _, version = claim.spec["model"].partition("@")
+    on: dict[str, Any] = {key: claim.spec[key] for key in ("dataset", "split") if key in claim.spec}
+    files = [each.model_dump() for each in artifacts.listed(claim_dir)]
+    for kept in claim_dir.parent.glob("claim-*/logits-*"):  # an evaluation's, which nobody resumes any more
+        kept.unlink(missing_ok=True)
+    return {"model": name, "version": int(version), **on, "metrics": result["metrics"], "artifacts": files}

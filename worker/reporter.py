@@ -7,9 +7,11 @@ from typing import Any
 from redis import RedisError
 
 from jobs.ledger import Claim, Ledger
+from store.faults import point
 
 PROGRESS_SECONDS = 0.5
 MAX_HELD = 10_000
+BATCH = 500  # a call must not take longer than a client waits for its answer
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Reporter:
         self._ledger, self._claim = ledger, claim
         self._sequence = 0
         self._events: list[tuple[str, dict[str, Any]]] = []
+        self._dropped = 0
         self._patch: dict[str, dict[str, Any]] = {}
         self._batch: _Batch | None = None
         self._progress: dict[str, Any] | None = None
@@ -41,27 +44,38 @@ class Reporter:
             self._patch["latest"] = data
             if data.get("best"):
                 self._patch["best"] = data
-        if len(self._events) < MAX_HELD:  # an outage of days must not fill the memory
+        if len(self._events) < MAX_HELD:
             self._events.append((kind, data))
+        else:  # an outage of days must not fill the memory
+            self._dropped += 1
 
     def flush(self, *, final: bool = False) -> bool:
         """Deliver what is due; False when Redis is away. Raises LeaseLost."""
         self._add_progress(now=final)
+        self._tell_of_dropped()
         while self._batch or self._events or self._patch:
             if self._batch is None:
                 self._sequence += 1
-                self._batch = _Batch(self._sequence, self._events, self._patch)
-                self._events, self._patch = [], {}
+                self._batch = _Batch(self._sequence, self._events[:BATCH], self._patch)
+                self._events, self._patch = self._events[BATCH:], {}
+            point("supervisor.before_emit")
             try:
                 self._ledger.emit(self._claim, self._batch.sequence, self._batch.events, patch=self._batch.patch)
             except RedisError:
                 return False
             self._batch = None
+            point("supervisor.emitted")
         return True
+
+    def _tell_of_dropped(self) -> None:
+        if self._dropped and len(self._events) < MAX_HELD:
+            message = f"{self._dropped} events were not kept while Redis was away"
+            self._events.append(("warning", {"code": "events_dropped", "message": message}))
+            self._dropped = 0
 
     def _add_progress(self, *, now: bool) -> None:
         due = time.monotonic() - self._progress_sent >= PROGRESS_SECONDS
-        if self._progress is not None and (due or now):
+        if self._progress is not None and (now or (due and self._batch is None)):
             self._events.append(("progress", self._progress))
             self._patch["progress"] = self._progress
             self._progress, self._progress_sent = None, time.monotonic()

@@ -6,6 +6,7 @@ last checkpoint. While Redis is away the process works on; the supervisor holds 
 
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,97 +14,175 @@ from uuid import uuid4
 from redis import RedisError
 
 from jobs import owner
-from jobs.ledger import RENEW_SECONDS, Claim, LeaseLost, Ledger
+from jobs.ledger import Claim, LeaseLost, Ledger
 from jobs.model import JobError, Lane, State
-from store.files import write_json
+from models import checkpoint_files
+from store.faults import point
+from store.files import remove_temporary, write_json
 from store.layout import Layout
-from worker.child import Child, Deadline
-from worker.outcome import Ending, Outcome, classify, own_failure
-from worker.publish import publish
+from worker.child import Child
+from worker.lease import Lease
+from worker.memory import OomWatch
+from worker.orders import NAME as ORDERS
+from worker.outcome import UNPUBLISHABLE, Death, Ending, Outcome, classify, own_failure
+from worker.publish import is_public, publish
 from worker.reporter import Reporter
+from worker.stopping import Reason, Stopping
 
 log = logging.getLogger(__name__)
 
-TICK_SECONDS = 0.2
-LOOK_SECONDS = 0.5  # how often a cancellation is looked for between two renewals
-CANCEL_GRACE_SECONDS = 2.0  # nothing of a cancelled job is kept, so it need not write a checkpoint
-STOP_GRACE_SECONDS = 8.0  # less than `resnetd up` gives the worker
+TICK_SECONDS, SHORTEST_WAIT_SECONDS = 0.2, 0.01
 RETRY_SECONDS = 1.0
+CLAIM_TRIES = 3
+PUBLISHING_TRIES = 5
+LEAVING_SECONDS = 3.0  # for an outcome that Redis does not take while the worker goes away
+FROZEN_SECONDS = 20.0  # a round that took longer was not ours alone: this process was stopped, or the machine was
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """Where jobs run, and with how much patience.
+
+    While the file `drain` is there, the worker goes away, and its jobs have `drain_seconds` for a last checkpoint.
+    """
+
+    layout: Layout
+    device: str
+    drain: Path
+    stall_seconds: float
+    drain_seconds: float
 
 
 class Supervisor:
-    """One claim, from its process's start to the job's next state."""
+    """One claim, from its process's start to the job's next state. `slot` is the lane's lock, held."""
 
-    def __init__(self, claim: Claim, ledger: Ledger, layout: Layout, *, device: str, drain: Path) -> None:
-        self._claim, self._ledger, self._layout = claim, ledger, layout
-        self._device, self._drain = device, drain
+    def __init__(self, claim: Claim, ledger: Ledger, at: Workplace, *, slot: int) -> None:
+        self._claim, self._ledger, self._at, self._slot = claim, ledger, at, slot
+        self._folder = at.layout.job(claim.job_id)
+        self._claim_dir = self._folder / f"claim-{claim.number}"
+        self._lease = Lease(ledger, claim, self._claim_dir / ORDERS)
         self._reporter = Reporter(ledger, claim)
+        self._stopping = Stopping(at.drain_seconds)
+        self._oom = OomWatch()
+        self._began = time.monotonic()
         self._result: dict[str, Any] | None = None
         self._error: JobError | None = None
-        self._renewed = self._looked = time.monotonic()
+        self._published: dict[str, Any] | None = None
 
     def run(self) -> None:
         try:
             try:
-                outcome = self._run_child()
+                point("supervisor.claimed")
+                outcome = self._unfinished() or self._run_child()
                 log.info("the job's process ended", extra={"job": self._claim.job_id, "ending": outcome.ending})
                 self._settle(outcome)
-            except (OSError, RuntimeError, ValueError, LookupError) as error:
+            except LeaseLost:
+                raise
+            except Exception as error:
                 # Something of ours broke, a full disk say: the job must not hang on it until its lease is past.
                 log.exception("the supervisor failed", extra={"job": self._claim.job_id})
-                self._settle(own_failure(error))
+                self._settle(self._own_failure(error))
         except LeaseLost:
             log.warning("lost the lease", extra={"job": self._claim.job_id, "claim": self._claim.number})
 
+    def _unfinished(self) -> Outcome | None:
+        """An earlier claim died while it published: no process is needed, the result is on disk.
+
+        Where others can see a part of it, it must be brought to its end, however often that is tried. Otherwise a job
+        whose claims die of it again and again fails like any other.
+        """
+        if self._claim.publishing is None:
+            return None
+        if self._claim.crashes_in_a_row >= PUBLISHING_TRIES and not is_public(self._claim, self._at.layout):
+            return Outcome(Ending.FAILED, UNPUBLISHABLE)
+        return Outcome(Ending.DONE, result=self._claim.publishing)
+
+    def _own_failure(self, error: Exception) -> Outcome:
+        outcome = own_failure(error)
+        if outcome.ending is Ending.FAILED and is_public(self._claim, self._at.layout):
+            return Outcome(Ending.CRASHED, outcome.error)  # not failed: what others can see must be brought to its end
+        return outcome
+
     def _run_child(self) -> Outcome:
-        spec = self._layout.job(self._claim.job_id) / "spec.json"
-        if not spec.exists():
-            spec.parent.mkdir(parents=True, exist_ok=True)
-            write_json(spec, {"kind": self._claim.kind, **self._claim.spec})
-        child = Child(self._claim, self._layout, self._device)
         try:
-            self._watch(child)
+            self._prepare()
+            child = Child(self._claim, self._at.layout, self._at.device, slot=self._slot)
+            try:
+                point("supervisor.started")
+                self._watch(child)
+            finally:
+                code = child.kill()
         finally:
-            code = child.kill()
+            self._sweep()
         self._take_lines(child, wait=0.0)
-        return classify(code, result=self._result, error=self._error, stderr=child.stderr_tail())
+        death = Death(
+            code=code,
+            stderr=child.stderr_tail(),
+            result=self._result,
+            error=self._error,
+            stopped=self._stopping.reason,
+            oom=self._oom.struck(),
+        )
+        return classify(death)
+
+    def _prepare(self) -> None:
+        """Everything that the process finds in its folders when it starts."""
+        self._claim_dir.mkdir(parents=True, exist_ok=True)
+        if not (self._folder / "spec.json").exists():
+            write_json(self._folder / "spec.json", {"kind": self._claim.kind, **self._claim.spec})
+        point("supervisor.spec_written")
+        if self._claim.retry_of is not None:
+            checkpoint_files.inherit(self._at.layout.job(self._claim.retry_of), self._folder)
+        self._lease.hand_on(self._claim.orders)
+
+    def _sweep(self) -> None:
+        """Remove what this claim's and earlier ones' processes left half written; they are all dead."""
+        for number in range(self._claim.number + 1):
+            remove_temporary(self._folder / f"claim-{number}")
+        remove_temporary(self._folder, of="spec.json")
 
     def _watch(self, child: Child) -> None:
         """Until the process has ended: deliver what it says, renew, and stop it when that is asked for."""
-        kill_at = Deadline()
+        round_began = time.monotonic()
         while True:
             ended = child.ended()
-            self._take_lines(child, wait=0.0 if ended else TICK_SECONDS)
-            self._reporter.flush()
+            wait = min(TICK_SECONDS, self._stopping.seconds_left, self._lease.seconds_to_next_look)
+            self._take_lines(child, wait=0.0 if ended else max(wait, SHORTEST_WAIT_SECONDS))
             if ended:
                 return
-            if not kill_at.started and self._must_stop(kill_at):
-                child.terminate()
-            if kill_at.passed:
+            now = time.monotonic()
+            if now - round_began > FROZEN_SECONDS:
+                child.forgive_silence()
+            round_began = now
+            if not (self._lease.away and self._stopping.reason):  # a stop must not wait for a Redis that is silent
+                self._oom.note()
+                self._lease.look()
+                if not self._lease.away:
+                    self._reporter.flush()
+            self._stop_if_asked(child)
+            if not self._stopping.seconds_left:
                 child.kill()
 
-    def _must_stop(self, kill_at: Deadline) -> bool:
-        if self._state() is State.CANCELLING:
-            kill_at.start(CANCEL_GRACE_SECONDS)
-        elif self._drain.exists():
-            kill_at.start(STOP_GRACE_SECONDS)
-        return kill_at.started
+    def _stop_if_asked(self, child: Child) -> None:
+        reason = self._reason_to_stop(child)
+        if reason is not None and self._stopping.begin(reason):
+            log.info("stopping the job's process", extra={"job": self._claim.job_id, "reason": reason})
+            if reason is Reason.STALLED:
+                child.dump_stacks()
+            else:
+                child.terminate()
 
-    def _state(self) -> State:
-        """The job's state, looked at twice a second; every few seconds the look renews the lease."""
-        now = time.monotonic()
-        if now - self._looked < LOOK_SECONDS:
-            return State.RUNNING
-        self._looked = now
-        try:
-            if now - self._renewed >= RENEW_SECONDS:
-                state = self._ledger.renew(self._claim)
-                self._renewed = now
-                return state
-            return self._ledger.state(self._claim.job_id)
-        except RedisError as error:
-            log.warning("Redis is away; the job goes on", extra={"reason": str(error)})
-            return State.RUNNING
+    def _reason_to_stop(self, child: Child) -> Reason | None:
+        most, ran = self._claim.max_seconds, self._claim.ran_ms / 1000 + time.monotonic() - self._began
+        if self._lease.state is State.CANCELLING:
+            return Reason.CANCELLED
+        if most is not None and ran >= most:
+            return Reason.MAX_SECONDS
+        if self._at.drain.exists():
+            return Reason.DRAINED
+        if self._lease.state is State.PAUSING:
+            return Reason.PAUSED
+        return Reason.STALLED if child.silent_seconds > self._at.stall_seconds else None
 
     def _take_lines(self, child: Child, *, wait: float) -> None:
         for kind, data in child.lines(wait=wait):
@@ -116,37 +195,74 @@ class Supervisor:
 
     def _settle(self, outcome: Outcome) -> None:
         """Bring the outcome into the ledger, however long Redis is away. Raises LeaseLost."""
+        leaving: float | None = None
         while True:
             try:
+                self._lease.renew_if_due()
                 if self._reporter.flush(final=True):
                     self._finish(outcome)
                     return
             except RedisError as error:
                 log.warning("Redis is away; the outcome waits", extra={"reason": str(error)})
+            if self._at.drain.exists():
+                leaving = leaving or time.monotonic() + LEAVING_SECONDS
+                if time.monotonic() > leaving:
+                    # Its lease will be past, and another claim goes on from what is on disk.
+                    log.warning("left with an untold outcome", extra={"job": self._claim.job_id})
+                    return
             time.sleep(RETRY_SECONDS)
 
     def _finish(self, outcome: Outcome) -> None:
         match outcome.ending:
             case Ending.DONE if outcome.result is not None:
-                if self._ledger.begin_publishing(self._claim):
-                    self._ledger.succeed(self._claim, publish(self._claim, self._layout, outcome.result))
-                else:
-                    self._ledger.cancelled(self._claim)
+                self._publish(outcome.result)
             case Ending.FAILED if outcome.error is not None:
+                point("supervisor.before_finish")
                 self._ledger.fail(self._claim, outcome.error)
-            case Ending.CRASHED:
-                self._ledger.release(self._claim, crash=outcome.error)
+                point("supervisor.finished")
             case _:
-                self._ledger.release(self._claim, crash=None)
+                point("supervisor.before_release")
+                crash = outcome.error if outcome.ending is Ending.CRASHED else None
+                self._ledger.release(self._claim, crash=crash)
+                point("supervisor.released")
+
+    def _publish(self, result: dict[str, Any]) -> None:
+        point("supervisor.before_publishing")
+        if not self._ledger.begin_publishing(self._claim, result):
+            point("supervisor.before_finish")
+            self._ledger.cancelled(self._claim)
+            point("supervisor.finished")
+            return
+        point("supervisor.publishing")
+        if self._published is None:
+            with self._lease.kept():
+                self._published = publish(self._claim, self._at.layout, result)
+        point("supervisor.published")
+        point("supervisor.before_finish")
+        self._ledger.succeed(self._claim, self._published)
+        point("supervisor.finished")
 
 
-def answer(lane: Lane, ledger: Ledger, layout: Layout, *, device: str, drain: Path) -> bool:
+def answer(lane: Lane, ledger: Ledger, at: Workplace, *, slot: int) -> bool:
     """Answer one bell: run the lane's next due job, if there is one. True when a job was run."""
-    if drain.exists():
+    if at.drain.exists():
         return False
-    claim = ledger.claim(lane, owner=owner.this_process(), token=uuid4().hex)
+    claim = _claim(lane, ledger)
     if claim is None:
         return False
     log.info("claimed a job", extra={"job": claim.job_id, "claim": claim.number, "kind": claim.kind})
-    Supervisor(claim, ledger, layout, device=device, drain=drain).run()
+    Supervisor(claim, ledger, at, slot=slot).run()
     return True
+
+
+def _claim(lane: Lane, ledger: Ledger) -> Claim | None:
+    """A claim whose answer was lost is asked for again by its token: else the job would wait for its lease's end."""
+    token = uuid4().hex
+    for tries_left in reversed(range(CLAIM_TRIES)):
+        try:
+            return ledger.claim(lane, owner=owner.this_process(), token=token)
+        except RedisError:
+            if not tries_left:
+                raise
+            time.sleep(RETRY_SECONDS)
+    return None

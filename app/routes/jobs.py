@@ -1,4 +1,4 @@
-"""Jobs: asked for, looked at, followed, cancelled."""
+"""Jobs: asked for, looked at, followed, changed, deleted."""
 
 from typing import Annotated, Any
 
@@ -7,13 +7,14 @@ from fastapi.responses import StreamingResponse
 
 from app import event_responses
 from app.auth import needs
-from app.bodies import read_model
-from app.deps import After, EventCursor, IdempotencyKey, JobId, Limit, StateDep
+from app.bodies import read_model, read_union
+from app.deps import After, EventCursor, IdempotencyKey, JobId, JobStates, Limit, StateDep
 from app.problems import ProblemError
 from app.schemas.common import Page, problem_responses
-from app.schemas.jobs import EVENT_EXAMPLE, REQUEST_EXAMPLE, EventBody, JobBody, TrainRequest
-from jobs.model import Kind
-from jobs.model import State as JobState
+from app.schemas.job_views import EVENT_EXAMPLE, EventBody, JobAccepted, JobBody
+from app.schemas.jobs import CHANGES_BODY, REQUESTS, SUBMIT_BODY, ChangesRequest
+from app.services.jobs import Placed
+from jobs.model import Kind, Priority
 from store.keys import Scope
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=needs(Scope.TRAIN))
@@ -21,12 +22,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=needs(Scope.TR
 Wait = Annotated[
     float, Query(ge=0, le=60, description="Answer as soon as the job has ended, at the latest after this.")
 ]
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": TrainRequest.model_json_schema(), "example": REQUEST_EXAMPLE}},
-    }
-}
+Follow = Annotated[bool, Query(description="false: end a stream where the history ends now.")]
 _EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "model": Page[EventBody],
@@ -34,48 +30,82 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
             "application/json": {"example": {"data": [EVENT_EXAMPLE], "has_more": False, "next": None}},
             "text/event-stream": {
                 "schema": {"type": "string"},
-                "example": 'id: 1769860801000-0\nevent: epoch\ndata: {"id":"1769860801000-0","type":"epoch"}\n\n',
+                "example": 'id: 1769860801000-0\nevent: epoch\ndata: {"epoch":3}\n\n',
             },
             "application/x-ndjson": {"schema": {"type": "string"}, "example": '{"id":"1769860801000-0"}\n'},
         },
     },
-    **problem_responses(401, 403, 404, 503),
+    **problem_responses(401, 403, 404, 406, 503),
 }
+_VERB = problem_responses(401, 403, 404, 409, 422, 503)
+
+
+def _shown(found: Placed) -> JobBody:
+    return JobBody.of(found.job, position=found.position)
 
 
 @router.post(
-    "", status_code=202, responses=problem_responses(401, 403, 409, 422, 503), openapi_extra=_BODY, summary="Train"
+    "",
+    status_code=202,
+    responses=problem_responses(401, 403, 409, 422, 503),
+    openapi_extra=SUBMIT_BODY,
+    summary="Ask for a job: train, evaluate, export",
 )
-async def submit(request: Request, response: Response, state: StateDep, key: IdempotencyKey) -> JobBody:
-    """Ask for a training. The job is on disk when the answer comes; the same Idempotency-Key never asks twice."""
-    asked = await read_model(request, TrainRequest)
-    job = await state.jobs.train(asked.spec(), idempotency_key=key)
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return JobBody.of(job)
+async def submit(request: Request, response: Response, state: StateDep, key: IdempotencyKey) -> JobAccepted:
+    """The job is on disk when the answer comes; the same Idempotency-Key never asks twice."""
+    asked = await read_union(request, REQUESTS, tag="kind")
+    found = await state.submissions.submit(Kind(asked.kind), asked.spec(), terms=asked.terms(), idempotency_key=key)
+    response.headers["Location"] = f"/v1/jobs/{found.job.id}"
+    return JobAccepted.of(found.job, position=found.position)
 
 
 @router.get("", responses=problem_responses(401, 403, 422, 503), summary="List jobs")
 async def jobs(
+    *,
     state: StateDep,
+    states: JobStates,
     limit: Limit = 50,
     after: After = None,
-    job_state: Annotated[JobState | None, Query(alias="state")] = None,
     kind: Kind | None = None,
+    priority: Priority | None = None,
 ) -> Page[JobBody]:
     """Newest first."""
-    found, more = await state.jobs.page(limit=limit, after=after, state=job_state, kind=kind)
-    return Page(data=[JobBody.of(job) for job in found], has_more=more, next=found[-1].id if more else None)
+    found, more = await state.jobs.page(limit=limit, after=after, states=states, kind=kind, priority=priority)
+    data = [JobBody.of(each.job, position=each.position, log=False) for each in found]
+    return Page(data=data, has_more=more, next=data[-1].id if more else None)
 
 
 @router.get("/{job_id}", responses=problem_responses(401, 403, 404, 503), summary="Look at a job")
 async def job(state: StateDep, job_id: JobId, wait: Wait = 0.0) -> JobBody:
     """Its state, progress, metrics, and its result or error."""
-    return JobBody.of(await state.jobs.wait(job_id, wait))
+    return _shown(await state.jobs.wait(job_id, wait))
+
+
+@router.patch("/{job_id}", status_code=202, responses=_VERB, openapi_extra=CHANGES_BODY, summary="Change a job")
+async def change(request: Request, state: StateDep, job_id: JobId, key: IdempotencyKey) -> JobBody:
+    """Another `lr`, `epochs` or `patience` for a training under way, another `priority` for any job under way."""
+    asked = await read_model(request, ChangesRequest)
+    return _shown(await state.verbs.change(job_id, asked.settings(), asked.priority, key=key))
+
+
+@router.delete(
+    "/{job_id}", status_code=204, responses=problem_responses(401, 403, 404, 409, 503), summary="Delete a job"
+)
+async def delete(state: StateDep, job_id: JobId) -> Response:
+    """An ended one, with its history, checkpoints and files. Refused while its model or its dataset is there."""
+    await state.verbs.delete(job_id)
+    return Response(status_code=204)
 
 
 @router.get("/{job_id}/events", responses=_EVENTS, summary="Follow a job")
 async def events(
-    state: StateDep, job_id: JobId, cursor: EventCursor, accept: Annotated[str, Header()] = "*/*", limit: Limit = 100
+    *,
+    state: StateDep,
+    job_id: JobId,
+    cursor: EventCursor,
+    accept: Annotated[str, Header()] = "*/*",
+    limit: Limit = 100,
+    follow: Follow = True,
 ) -> Response:
     """Its history: as it happens (Accept: text/event-stream or application/x-ndjson), or a page of JSON."""
     rendering = event_responses.choose(accept)
@@ -87,19 +117,51 @@ async def events(
         page = Page[EventBody](
             data=[EventBody(**vars(each)) for each in found], has_more=more, next=found[-1].id if more else None
         )
-        return Response(page.model_dump_json(), media_type="application/json")
+        headers = event_responses.PAGE_HEADERS
+        return Response(page.model_dump_json(), media_type="application/json", headers=headers)
     await state.jobs.get(job_id)  # a job that is not there is a 404 and no stream
     state.jobs.feeds.check_room()
-    followed = state.jobs.follow(job_id, after=cursor)
+    told = state.jobs.follow(job_id, after=cursor) if follow else state.jobs.stored(job_id, after=cursor)
     headers = event_responses.STREAM_HEADERS
     if rendering == "sse":
-        return StreamingResponse(event_responses.sse(followed), media_type="text/event-stream", headers=headers)
-    return StreamingResponse(event_responses.ndjson(followed), media_type="application/x-ndjson", headers=headers)
+        body = event_responses.sse(told, state=(lambda: state.jobs.state(job_id)) if follow else None)
+        return StreamingResponse(body, media_type="text/event-stream", headers=headers)
+    return StreamingResponse(event_responses.ndjson(told), media_type="application/x-ndjson", headers=headers)
 
 
-@router.post(
-    "/{job_id}/cancel", status_code=202, responses=problem_responses(401, 403, 404, 409, 503), summary="Cancel a job"
-)
-async def cancel(state: StateDep, job_id: JobId) -> JobBody:
-    """Ends as soon as the worker has stopped it. Cancelling again changes nothing; a job that has ended is a 409."""
-    return JobBody.of(await state.jobs.cancel(job_id))
+@router.post("/{job_id}/cancel", status_code=202, responses=_VERB, summary="Cancel a job")
+async def cancel(state: StateDep, job_id: JobId, key: IdempotencyKey) -> JobBody:
+    """At once, or as soon as the worker has stopped it. Nothing of it is registered."""
+    return _shown(await state.verbs.cancel(job_id, key=key))
+
+
+@router.post("/{job_id}/pause", status_code=202, responses=_VERB, summary="Pause a job")
+async def pause(state: StateDep, job_id: JobId, key: IdempotencyKey) -> JobBody:
+    """Out of the queue at once; a running one writes a checkpoint first and frees its device."""
+    return _shown(await state.verbs.pause(job_id, key=key))
+
+
+@router.post("/{job_id}/resume", status_code=202, responses=_VERB, summary="Resume a paused job")
+async def resume(state: StateDep, job_id: JobId, key: IdempotencyKey) -> JobBody:
+    """Back into the queue; it goes on from its last checkpoint."""
+    return _shown(await state.verbs.resume(job_id, key=key))
+
+
+@router.post("/{job_id}/finish", status_code=202, responses=_VERB, summary="Stop here and keep the best")
+async def finish(state: StateDep, job_id: JobId, key: IdempotencyKey) -> JobBody:
+    """The training stops at its next step, is evaluated, and succeeds with the best so far."""
+    return _shown(await state.verbs.finish(job_id, key=key))
+
+
+@router.post("/{job_id}/checkpoint", status_code=202, responses=_VERB, summary="Write a checkpoint now")
+async def checkpoint(state: StateDep, job_id: JobId, key: IdempotencyKey) -> JobBody:
+    """At the training's next step. The same Idempotency-Key asks once."""
+    return _shown(await state.verbs.checkpoint(job_id, key=key))
+
+
+@router.post("/{job_id}/retry", status_code=202, responses=_VERB, summary="Try a job again")
+async def retry(response: Response, state: StateDep, job_id: JobId) -> JobBody:
+    """A new job with the same request, for one that failed or was cancelled; it begins at its newest checkpoint."""
+    found = await state.verbs.retry(job_id)
+    response.headers["Location"] = f"/v1/jobs/{found.job.id}"
+    return _shown(found)

@@ -51,6 +51,7 @@ _MEANING = {
     401: "The key is missing or unknown.",
     403: "The key's scope is too small.",
     404: "There is no such thing.",
+    406: "It has no such media type.",
     409: "It is not in a state for this.",
     413: "The body or an image is too large.",
     422: "The request is wrong; `errors` points at the fields.",

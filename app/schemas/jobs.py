@@ -1,12 +1,19 @@
-from datetime import datetime
+"""What may be asked of jobs: a new one of each kind, and changes to one that is under way."""
+
+import base64
+import binascii
+import secrets
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from jobs.model import Event, Job, JobError, Kind, State
+from app.services.submissions import Terms
+from app.services.webhook_targets import MAX_URL, check_url
+from jobs.model import Kind, Priority, State, Webhook
 from models.manifest import Name
 
-REQUEST_EXAMPLE: dict[str, Any] = {
+TRAIN_EXAMPLE: dict[str, Any] = {
     "kind": "train",
     "dataset": "ds_5c9a6f0d",
     "recipe": "fashion-mnist-small",
@@ -14,45 +21,91 @@ REQUEST_EXAMPLE: dict[str, Any] = {
     "register_as": "fashion",
     "alias": "production",
 }
-_EPOCH: dict[str, Any] = {
-    "epoch": 3,
-    "lr": 0.08,
-    "train": {"loss": 0.31, "top1": 0.89},
-    "val": {"loss": 0.28, "top1": 0.90},
-    "seconds": 21.5,
+EVALUATE_EXAMPLE: dict[str, Any] = {
+    "kind": "evaluate",
+    "model": "fashion@3",
+    "dataset": "ds_5c9a6f0d",
+    "split": "test",
 }
-EXAMPLE: dict[str, Any] = {
-    "id": "job_8d3f21aa",
-    "kind": "train",
-    "state": "running",
-    "spec": REQUEST_EXAMPLE,
-    "created_at": "2026-01-31T12:00:00Z",
-    "started_at": "2026-01-31T12:00:01Z",
-    "finished_at": None,
-    "claim": 1,
-    "progress": {
-        "phase": "train",
-        "epoch": 3,
-        "epochs": 4,
-        "step": 1400,
-        "steps": 1820,
-        "fraction": 0.77,
-        "images_per_second": 5200.0,
-        "eta_seconds": 10.3,
-        "loss": 0.3,
-        "lr": 0.08,
-    },
-    "metrics": {"latest": _EPOCH, "best": _EPOCH},
-    "result": None,
-    "error": None,
-}
-EVENT_EXAMPLE: dict[str, Any] = {"id": "1769860801000-0", "type": "epoch", "at": "2026-01-31T12:00:01Z", "data": _EPOCH}
+EXPORT_EXAMPLE: dict[str, Any] = {"kind": "export", "model": "fashion@production", "format": "bundle"}
+WEBHOOK_EXAMPLE: dict[str, Any] = {"url": "https://example.org/hooks/resnetd", "events": ["succeeded", "failed"]}
+CHANGES_EXAMPLE: dict[str, Any] = {"lr": 0.02, "epochs": 12, "priority": "high"}
+
+_YEAR_SECONDS = 366 * 24 * 3600.0
+_SECRET_BYTES = (24, 64)  # Standard Webhooks' bounds
+_SECRET_PREFIX = "whsec_"  # noqa: S105 - no secret, but what each begins with
+
+WebhookState = Literal[State.QUEUED, State.RUNNING, State.PAUSED, State.SUCCEEDED, State.FAILED, State.CANCELLED]
 
 
-class TrainRequest(BaseModel):
+class WebhookRequest(BaseModel):
+    """Whom to tell when the job enters one of `events`, as Standard Webhooks has it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [WEBHOOK_EXAMPLE]})
+
+    url: str = Field(max_length=MAX_URL, description="An http or https address.")
+    events: tuple[WebhookState, ...] = Field(
+        (State.SUCCEEDED, State.FAILED, State.CANCELLED), min_length=1, max_length=12, description="States that count."
+    )
+    secret: str | None = Field(
+        None, max_length=100, description="`whsec_` and 24 to 64 bytes in base64; absent: the answer tells a new one."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        if (refusal := check_url(url)) is not None:
+            raise ValueError(refusal)
+        return url
+
+    @field_validator("secret")
+    @classmethod
+    def _signing(cls, secret: str | None) -> str | None:
+        if secret is None:
+            return None
+        least, most = _SECRET_BYTES
+        try:
+            key = base64.b64decode(secret.removeprefix(_SECRET_PREFIX), validate=True)
+        except binascii.Error:
+            key = b""
+        if not secret.startswith(_SECRET_PREFIX) or not least <= len(key) <= most:
+            raise ValueError(f"a secret is whsec_ and {least} to {most} bytes in base64")
+        return secret
+
+    def signed(self) -> Webhook:
+        """With a secret: the one that was sent, else a new one."""
+        secret = self.secret or _SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+        return Webhook(url=self.url, events=tuple(dict.fromkeys(State(each) for each in self.events)), secret=secret)
+
+
+class _JobRequest(BaseModel):
+    """What every kind of job may be asked with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    priority: Priority = Field(Priority.NORMAL, description="A lane takes high before normal before low.")
+    max_seconds: float | None = Field(
+        None, gt=0, le=_YEAR_SECONDS, description="Seconds that the job may run, over all its claims; then it fails."
+    )
+    webhook: WebhookRequest | None = None
+
+    def spec(self) -> dict[str, Any]:
+        """What the job's own process is asked."""
+        return self.model_dump(mode="json", exclude={"kind", *_JobRequest.model_fields})
+
+    def terms(self) -> Terms:
+        return Terms(
+            priority=self.priority,
+            max_seconds=self.max_seconds,
+            webhook=self.webhook.signed() if self.webhook else None,
+            asked=self.model_dump(mode="json"),
+        )
+
+
+class TrainRequest(_JobRequest):
     """A training job: `recipe` with `overrides` on `dataset`; the result becomes the next version of `register_as`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [REQUEST_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [TRAIN_EXAMPLE]})
 
     kind: Literal["train"]
     dataset: str = Field(max_length=80, description="Id of an imported dataset.")
@@ -71,42 +124,88 @@ class TrainRequest(BaseModel):
             raise ValueError("alias must not be a number")
         return self
 
-    def spec(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"kind"})
+
+class EvaluateRequest(_JobRequest):
+    """Measure a model version on a split of a dataset."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EVALUATE_EXAMPLE]})
+
+    kind: Literal["evaluate"]
+    model: str = Field(max_length=200, description="name, name@3 or name@alias")
+    dataset: str = Field(max_length=80, description="Id of an imported dataset.")
+    split: str = Field("test", max_length=80, description="A split of the dataset.")
 
 
-class Metrics(BaseModel):
-    """Of the last epoch, and of the one with the best validation top-1."""
+class ExportRequest(_JobRequest):
+    """Write a model version as files that others can read."""
 
-    latest: dict[str, Any] | None
-    best: dict[str, Any] | None
+    model_config = ConfigDict(json_schema_extra={"examples": [EXPORT_EXAMPLE]})
 
-
-class JobBody(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
-
-    id: str
-    kind: Kind
-    state: State
-    spec: dict[str, Any]
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    claim: int = Field(description="How often a worker has claimed the job.")
-    progress: dict[str, Any] | None
-    metrics: Metrics
-    result: dict[str, Any] | None
-    error: JobError | None
-
-    @classmethod
-    def of(cls, job: Job) -> "JobBody":
-        names = ("id", "kind", "state", "spec", "created_at", "started_at", "finished_at", "claim", "progress")
-        shared = {name: getattr(job, name) for name in names}
-        metrics = Metrics(latest=job.latest, best=job.best)
-        return cls(**shared, metrics=metrics, result=job.result, error=job.error)
+    kind: Literal["export"]
+    model: str = Field(max_length=200, description="name, name@3 or name@alias")
+    format: Literal["bundle", "torch_export"] = Field(
+        "bundle", description="A zip for PyTorch and safetensors alone, or a `torch.export` program."
+    )
 
 
-class EventBody(Event):
-    """One entry of a job's history. Types: the states, and what the job's process says (progress, epoch, …)."""
+JobRequest = TrainRequest | EvaluateRequest | ExportRequest
+#: The kinds that a client may ask for; an import is asked by POST /v1/datasets.
+REQUESTS: Mapping[str, type[JobRequest]] = {
+    Kind.TRAIN: TrainRequest,
+    Kind.EVALUATE: EvaluateRequest,
+    Kind.EXPORT: ExportRequest,
+}
 
-    model_config = ConfigDict(json_schema_extra={"examples": [EVENT_EXAMPLE]})
+
+class ChangesRequest(BaseModel):
+    """New values for a job under way. `lr`, `epochs` and `patience` are a training's alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [CHANGES_EXAMPLE]})
+
+    lr: float | None = Field(None, description="The recipe's `lr`, from the next step on.")
+    epochs: int | None = Field(None, description="The recipe's `epochs`.")
+    patience: int | None = Field(None, description="The recipe's `patience`; null = none.")
+    priority: Priority | None = Field(None, description="high, normal or low")
+
+    @model_validator(mode="after")
+    def _something(self) -> "ChangesRequest":
+        if not self.model_fields_set:
+            raise ValueError("name at least one of lr, epochs, patience, priority")
+        return self
+
+    def settings(self) -> dict[str, float | int | None]:
+        """Those of a recipe that were named, null included."""
+        return self.model_dump(include=self.model_fields_set - {"priority"})
+
+
+def _ref(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+#: Every model here that OpenAPI refers to by name.
+DESCRIBED: tuple[type[BaseModel], ...] = (*REQUESTS.values(), ChangesRequest)
+SUBMIT_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "oneOf": [_ref(model) for model in REQUESTS.values()],
+                    "discriminator": {
+                        "propertyName": "kind",
+                        "mapping": {kind: _ref(model)["$ref"] for kind, model in REQUESTS.items()},
+                    },
+                },
+                "examples": {
+                    each["kind"]: {"value": each} for each in (TRAIN_EXAMPLE, EVALUATE_EXAMPLE, EXPORT_EXAMPLE)
+                },
+            }
+        },
+    }
+}
+CHANGES_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": _ref(ChangesRequest), "example": CHANGES_EXAMPLE}},
+    }
+}

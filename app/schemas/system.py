@@ -37,7 +37,7 @@ class ReadinessBody(BaseModel):
                     "not_ready": [],
                     "parts": {
                         "engine": {"ready": True, "reason": None, "model": "cifar10-resnet20", "version": 1},
-                        "redis": {"ready": True, "reason": None},
+                        "ledger": {"ready": True, "reason": None},
                         "worker": {"ready": True, "reason": None},
                     },
                 }

@@ -22,7 +22,7 @@ from app.problems import ConflictError, InvalidError, NotFoundError, Unavailable
 from app.services.ledger import AsyncLedger
 from jobs.archive import archived_job
 from jobs.ledger import JobNotFound, Ledger
-from jobs.model import TERMINAL, Job, JobError, Kind, State
+from jobs.model import TERMINAL, Job, JobError, State
 from store.datasets import UPLOAD, Dataset
 from store.files import remove_tree
 from store.layout import Layout
@@ -127,7 +127,7 @@ class Datasets:
         if lock is None:
             return  # another request has deleted it meanwhile
         try:
-            user = await self._ledger.read(lambda ledger: _user_of(ledger, dataset_id))
+            user = await self._ledger.search(lambda ledger: _user_of(ledger, dataset_id))
             if user is not None:
                 raise ConflictError(
                     "dataset_in_use",
@@ -156,6 +156,8 @@ class Datasets:
         if view.descriptor is not None or view.job is None:
             return view
         job = await self._job(view.job)
+        while job is not None and job.retried_as and (newer := await self._job(job.retried_as)) is not None:
+            job = newer
         if job is not None and job.state is State.FAILED:
             return _replace(view, status=Status.FAILED, error=job.error)
         if job is not None and job.state is State.CANCELLED:
@@ -251,12 +253,12 @@ def _view(folder: Path) -> DatasetView | None:
 
 def _user_of(ledger: Ledger, dataset_id: str) -> Job | None:
     """A job under way that uses the dataset."""
-    for state in State:
-        after, more = None, state not in TERMINAL
-        while more:
-            jobs, more = ledger.page(limit=100, after=after, state=state)
-            for job in jobs:
-                if job.kind in (Kind.IMPORT, Kind.TRAIN) and job.spec.get("dataset") == dataset_id:
-                    return job
-            after = jobs[-1].id if jobs else None
+    under_way = frozenset(State) - TERMINAL
+    after, more = None, True
+    while more:
+        jobs, more = ledger.page(limit=200, after=after, state=under_way)
+        for job in jobs:
+            if job.spec.get("dataset") == dataset_id:
+                return job
+        after = jobs[-1].id if jobs else None
     return None

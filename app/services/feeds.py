@@ -34,6 +34,10 @@ MAX_FOLLOWERS = 500
 Entries = dict[str, list[tuple[str, dict[str, str]]]]  # stream → (event id, its fields)
 
 
+class Closing(Exception):
+    """This process is stopping; the history goes on, and its reader comes back to another one with his last id."""
+
+
 class Backlog(Protocol):
     """Reads from the ledger: (events above `after`, whether there are more, whether the job had ended before)."""
 
@@ -48,6 +52,7 @@ class Feed:
         self.followers = 0
         self.changed = asyncio.Event()
         self._events: deque[Event] = deque()
+        self._lost = False
 
     def push(self, events: list[Event]) -> None:
         for each in events:
@@ -58,11 +63,23 @@ class Feed:
         self.changed.set()
         self.changed = asyncio.Event()
 
+    def lose(self) -> None:
+        """From now on this feed knows nothing, and whoever waits for it is woken to learn that."""
+        self._lost = True
+        self.push([])
+
     def after(self, event_id: str) -> list[Event] | None:
         """The events above `event_id`, or None where some of them have left the feed."""
-        if order(event_id) < order(self.since):
+        known = order(event_id)
+        if self._lost or known < order(self.since):
             return None
-        return [each for each in self._events if order(each.id) > order(event_id)]
+        fresh: list[Event] = []
+        for each in reversed(self._events):  # what is new is at the end and mostly one
+            if order(each.id) <= known:
+                break
+            fresh.append(each)
+        fresh.reverse()
+        return fresh
 
 
 class Feeds:
@@ -107,8 +124,8 @@ class Feeds:
     ) -> AsyncGenerator[Event | None, None]:
         """Every event above `after` in order, to the job's last; None after each `keep_alive` seconds of silence.
 
-        When the process stops, it yields None and ends early: the client comes back with its last id. While Redis is
-        away it goes on silently. Raises UnavailableError for too many followers.
+        While Redis is away it goes on silently. Raises UnavailableError for too many followers, Closing when the
+        process stops before the job's end.
         """
         self.check_room()
         self._followers += 1
@@ -146,7 +163,7 @@ class Feeds:
                     yield fresh
             if silent:  # the feed begins behind this follower's cursor: look into the ledger now and then instead
                 await self._pause()
-        yield None
+        raise Closing
 
     async def _live(self, job_id: str, cursor: str, keep_alive: float) -> AsyncGenerator[Event | None, None]:
         """From the feed, until this follower has become too slow for it."""
@@ -176,8 +193,14 @@ class Feeds:
             yield feed
         finally:
             feed.followers -= 1
-            if feed.followers == 0:
+            if feed.followers == 0 and self._feeds.get(job_id) is feed:
                 del self._feeds[job_id]
+
+    def _lose_all(self) -> None:
+        """What was written meanwhile may have been trimmed already: followers read the history and join again."""
+        lost, self._feeds = self._feeds, {}
+        for feed in lost.values():
+            feed.lose()
 
     async def _pause(self) -> None:
         with suppress(TimeoutError):
@@ -197,6 +220,7 @@ class Feeds:
                     entries = await self._read_or_wake(redis, {key: feed.cursor for key, (_, feed) in streams.items()})
                 except (RedisError, OSError) as error:
                     log.warning("the event tailer waits for Redis", extra={"reason": str(error)})
+                    self._lose_all()
                     await self._pause()
                     continue
                 for key, found in entries.items():

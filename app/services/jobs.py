@@ -1,79 +1,56 @@
-"""Jobs as clients see them: asked for, looked at, followed, cancelled."""
+"""Jobs as clients see them: looked at, listed, waited for, followed."""
 
-import hashlib
-import logging
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
-from typing import Any
+from collections.abc import AsyncGenerator, Collection
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
 
 import anyio
 import anyio.to_thread
-import orjson
 
-from app.problems import ConflictError, InvalidError, NotFoundError, UnavailableError, wrong
-from app.services.datasets import Datasets, DatasetView, Status
-from app.services.feeds import Feeds
+from app.problems import InvalidError, NotFoundError, UnavailableError, wrong
+from app.services import deletion
+from app.services.feeds import Closing, Feeds
 from app.services.ledger import AsyncLedger
-from jobs.archive import archived_events, archived_job
-from jobs.ledger import IdempotencyConflict, JobNotFound, ends
-from jobs.model import Event, Job, Kind, Lane, State
-from models.recipes import RecipeError, resolve
+from jobs import archive
+from jobs.answers import JobNotFound
+from jobs.ledger import Ledger
+from jobs.model import Event, Job, Kind, Priority, State
+from jobs.records import ends
 from store.layout import Layout
 
-log = logging.getLogger(__name__)
+_PAGE = 500  # events read at once, where all are wanted
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A job, and its place in its lane's queue while it is queued (1 = the next)."""
+
+    job: Job
+    position: int | None = None
+
+
+def placed(ledger: Ledger, job_id: str) -> Placed:
+    """For threads. Raises JobNotFound."""
+    job = ledger.get(job_id)
+    return Placed(job, ledger.position(job_id) if job.state is State.QUEUED else None)
 
 
 class Jobs:
-    def __init__(
-        self,
-        ledger: AsyncLedger,
-        layout: Layout,
-        datasets: Datasets,
-        redis_url: str,
-        *,
-        ring: Callable[[Lane], object],
-    ) -> None:
+    def __init__(self, ledger: AsyncLedger, layout: Layout, redis_url: str) -> None:
         self._ledger = ledger
         self._layout = layout
-        self._datasets = datasets
-        self._ring = ring
         self.feeds = Feeds(redis_url, self._backlog)
 
-    async def train(self, spec: dict[str, Any], *, idempotency_key: str | None) -> Job:
-        """Write a training down and ring for it. Raises InvalidError, ConflictError, UnavailableError."""
+    async def get(self, job_id: str) -> Placed:
+        """A job, one that has ended also without Redis. Raises NotFoundError, UnavailableError."""
         try:
-            resolve(spec["recipe"], spec["overrides"])
-        except RecipeError as error:
-            code = "recipe_not_found" if error.field == "recipe" else "invalid_overrides"
-            place = "#/" + error.field.replace(".", "/")
-            raise InvalidError(code, f"{error}.", hint=error.hint, errors=wrong(place, str(error))) from error
-        idempotency = _idempotency(idempotency_key, spec)
-        with await self._datasets.kept(spec["dataset"]) as dataset:
-            _check_ready(dataset)
-            try:
-                submitted = await self._ledger.write(
-                    lambda ledger: ledger.submit(Kind.TRAIN, spec, idempotency=idempotency)
-                )
-            except IdempotencyConflict as error:
-                raise idempotency_conflict() from error
-        await self.ring(Lane.DEVICE)
-        return await self.get(submitted.job_id)
-
-    async def ring(self, lane: Lane) -> None:
-        """Best effort, bounded in time: the reconciler rings again."""
-        with anyio.move_on_after(2.0):
-            await anyio.to_thread.run_sync(self._ring, lane, abandon_on_cancel=True)
-
-    async def get(self, job_id: str) -> Job:
-        """A job's record, of an ended one also without Redis. Raises NotFoundError, UnavailableError."""
-        try:
-            return await self._ledger.read(lambda ledger: ledger.get(job_id))
+            return await self._ledger.read(lambda ledger: placed(ledger, job_id))
         except JobNotFound as error:
             try:
                 return await self._archived(job_id)
             except JobNotFound:
-                raise _unknown(job_id) from error
+                raise unknown(job_id) from error
         except UnavailableError:
             try:
                 return await self._archived(job_id)
@@ -81,14 +58,17 @@ class Jobs:
                 pass
             raise
 
-    async def wait(self, job_id: str, seconds: float) -> Job:
+    async def state(self, job_id: str) -> State:
+        return (await self.get(job_id)).job.state
+
+    async def wait(self, job_id: str, seconds: float) -> Placed:
         """The job as soon as it has ended, at the latest after `seconds`."""
-        job = await self.get(job_id)
-        if job.ended or seconds <= 0:
-            return job
+        found = await self.get(job_id)
+        if found.job.ended or seconds <= 0:
+            return found
         # Its last event is still to come; a minute spares the history and forgives clocks that differ.
         lately = f"{max(0, int((time.time() - 60) * 1000))}-0"
-        with anyio.move_on_after(seconds):
+        with anyio.move_on_after(seconds), suppress(Closing):
             async with aclosing(self.feeds.follow(job_id, after=lately)) as events:
                 async for each in events:
                     if each is not None and ends(each.type):
@@ -96,30 +76,25 @@ class Jobs:
         return await self.get(job_id)
 
     async def page(
-        self, *, limit: int, after: str | None, state: State | None, kind: Kind | None
-    ) -> tuple[list[Job], bool]:
-        """Jobs, newest first, and whether there are more."""
+        self,
+        *,
+        limit: int,
+        after: str | None,
+        states: Collection[State] | None,
+        kind: Kind | None,
+        priority: Priority | None,
+    ) -> tuple[list[Placed], bool]:
+        """Jobs, newest first, and whether there are more. Raises InvalidError, UnavailableError."""
+
+        def read(ledger: Ledger) -> tuple[list[Placed], bool]:
+            found, more = ledger.page(limit=limit, after=after, state=states, kind=kind, priority=priority)
+            places = ledger.positions([job.id for job in found])
+            return [Placed(job, places.get(job.id)) for job in found], more
+
         try:
-            return await self._ledger.read(lambda ledger: ledger.page(limit=limit, after=after, state=state, kind=kind))
+            return await self._ledger.search(read)
         except JobNotFound as error:
             raise bad_cursor(str(after)) from error
-
-    async def cancel(self, job_id: str) -> Job:
-        """Cancel, or go on cancelling. Raises ConflictError where it has ended otherwise or is about to."""
-        try:
-            outcome = await self._ledger.write(lambda ledger: ledger.cancel(job_id))
-        except JobNotFound as error:
-            job = await self.get(job_id)
-            if job.state is State.CANCELLED:
-                return job
-            raise _ended(job.state) from error
-        if outcome.outcome == "refused":
-            raise _ended(outcome.before)
-        if outcome.outcome == "publishing":
-            raise ConflictError(
-                "job_publishing", "The job is publishing its result just now.", hint="Look again in a moment."
-            )
-        return await self.get(job_id)
 
     async def events(self, job_id: str, *, after: str, limit: int) -> tuple[list[Event], bool]:
         """A page of the history, oldest first, and whether there are more."""
@@ -127,40 +102,45 @@ class Jobs:
         return events, more
 
     def follow(self, job_id: str, *, after: str) -> AsyncGenerator[Event | None, None]:
+        """The history as it happens, to the job's end."""
         return self.feeds.follow(job_id, after=after)
+
+    async def stored(self, job_id: str, *, after: str) -> AsyncGenerator[Event | None, None]:
+        """The history as far as it goes now. Raises Closing at an end that comes too early: Redis has gone away."""
+        more = True
+        while more:
+            try:
+                events, more = await self.events(job_id, after=after, limit=_PAGE)
+            except UnavailableError as error:
+                raise Closing from error
+            for each in events:
+                after = each.id
+                yield each
 
     async def counts(self) -> dict[State, int]:
         return await self._ledger.read(lambda ledger: ledger.count())
 
-    async def _archived(self, job_id: str) -> Job:
-        return await anyio.to_thread.run_sync(archived_job, self._layout, job_id)
+    async def _archived(self, job_id: str) -> Placed:
+        def read() -> Placed:
+            if deletion.is_marked(self._layout, job_id):
+                raise JobNotFound(job_id)
+            return Placed(archive.archived_job(self._layout, job_id))
+
+        return await anyio.to_thread.run_sync(read)
 
     async def _backlog(self, job_id: str, *, after: str, limit: int) -> tuple[list[Event], bool, bool]:
-        job = await self.get(job_id)  # before the events: what a job had written when it ended is then on the page
+        job = (await self.get(job_id)).job  # before the events: what it had written when it ended is then on the page
         try:
-            events, more = await self._ledger.read(lambda ledger: ledger.events(job_id, after=after, limit=limit))
+            events, more = await self._ledger.read(
+                lambda ledger: archive.history(ledger, self._layout, job_id, after=after, limit=limit)
+            )
         except (JobNotFound, UnavailableError):
             if not job.ended:
                 raise
             events, more = await anyio.to_thread.run_sync(
-                lambda: archived_events(self._layout, job_id, after=after, limit=limit)
+                lambda: archive.archived_events(self._layout, job_id, after=after, limit=limit)
             )
         return events, more, job.ended
-
-
-def _idempotency(key: str | None, spec: dict[str, Any]) -> tuple[str, str] | None:
-    if key is None:
-        return None
-    digest = hashlib.sha256(orjson.dumps(spec, option=orjson.OPT_SORT_KEYS)).hexdigest()
-    return "train:" + hashlib.sha256(key.encode()).hexdigest(), digest
-
-
-def idempotency_conflict() -> InvalidError:
-    return InvalidError(
-        "idempotency_conflict",
-        "This Idempotency-Key was used for another request.",
-        hint="Send the same request again, or this one with a new key.",
-    )
 
 
 def bad_cursor(after: str) -> InvalidError:
@@ -173,27 +153,5 @@ def bad_cursor(after: str) -> InvalidError:
     )
 
 
-def _unknown(job_id: str) -> NotFoundError:
-    return NotFoundError("job_not_found", f"There is no job {job_id!r}.", hint="GET /v1/jobs lists them.")
-
-
-def _ended(state: State) -> ConflictError:
-    return ConflictError(
-        "job_ended", f"The job has ended: it is {state}.", hint="Only jobs under way can be cancelled."
-    )
-
-
-def _check_ready(dataset: DatasetView) -> None:
-    if dataset.status is Status.IMPORTING:
-        raise ConflictError(
-            "dataset_not_ready",
-            f"Dataset {dataset.id} is still being imported.",
-            hint=f"Wait for it: GET /v1/jobs/{dataset.job}?wait=30",
-        )
-    if dataset.status is not Status.READY:
-        reason = f": {dataset.error.message}" if dataset.error else ""
-        raise ConflictError(
-            "dataset_failed",
-            f"The import of dataset {dataset.id} {dataset.status}{reason}",
-            hint="Upload it again; GET /v1/datasets/{id} says what was wrong.",
-        )
+def unknown(job_id: str) -> NotFoundError:
+    return NotFoundError("job_not_found", f"There is no job {job_id[:80]!r}.", hint="GET /v1/jobs lists them.")

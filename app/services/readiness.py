@@ -4,6 +4,7 @@ Without Redis or a worker the server still classifies, so it stays ready and say
 balancer would turn a job outage into an outage of everything.
 """
 
+import asyncio
 from typing import Any
 
 from app.inference.client import Engines
@@ -18,12 +19,11 @@ class Readiness:
 
     async def look(self) -> tuple[bool, dict[str, Any]]:
         """Whether this server classifies, and `{"status", "not_ready", "parts"}`."""
-        health = await self._engines.health()
-        redis = await self._ledger.check()
-        worker = await self._worker() if redis is None else "unknown while Redis is away"
+        health, ledger = await asyncio.gather(self._engines.health(), self._ledger.check())
+        worker = await self._worker() if ledger is None else "unknown while the ledger is away"
         parts = {
             "engine": _part(health.reason if not health.ready else None, model=health.model, version=health.version),
-            "redis": _part(redis),
+            "ledger": _part(ledger),
             "worker": _part(worker),
         }
         not_ready = [name for name, part in parts.items() if not part["ready"]]

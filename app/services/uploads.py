@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import logging
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,11 +21,12 @@ import anyio.to_thread
 
 from app.problems import ConflictError, InvalidError, ProblemError, wrong
 from app.services.datasets import REQUEST, Datasets, UploadRecord
-from app.services.jobs import Jobs, idempotency_conflict
 from app.services.ledger import AsyncLedger
-from jobs.ledger import JobNotFound, Ledger
+from app.services.submissions import idempotency_conflict
+from jobs.ledger import Ledger
 from jobs.model import Kind, Lane
 from store.datasets import UPLOAD, Dataset
+from store.faults import point
 from store.files import fsync_dir, remove_tree, write_atomic
 from store.layout import Layout
 
@@ -37,8 +39,9 @@ _MAX_NAME = 100
 class Upload:
     """One body on its way to disk. Its methods block: call them in threads."""
 
-    def __init__(self, layout: Layout, dataset_id: str) -> None:
+    def __init__(self, layout: Layout, dataset_id: str, *, repeatable: bool) -> None:
         self.id = dataset_id
+        self.repeatable = repeatable  # sent again, it is recognised by its id
         self.size = 0
         self._layout = layout
         self._path = layout.uploads / f"{dataset_id}.{uuid4().hex}.part"
@@ -91,16 +94,17 @@ def _disk(error: OSError) -> ProblemError:
 
 
 class Uploads:
-    def __init__(self, ledger: AsyncLedger, layout: Layout, jobs: Jobs) -> None:
+    def __init__(self, ledger: AsyncLedger, layout: Layout, *, ring: Callable[[Lane], None]) -> None:
         self._ledger = ledger
         self._layout = layout
-        self._jobs = jobs
+        self._ring = ring
 
     async def begin(self, *, idempotency_key: str | None) -> Upload:
         """A place for a body. Raises UnavailableError at once where the job could not be handed in anyway."""
         await self._ledger.read(lambda ledger: ledger.redis.ping())
-        token = uuid4().hex if idempotency_key is None else hashlib.sha256(idempotency_key.encode()).hexdigest()[:32]
-        return await anyio.to_thread.run_sync(Upload, self._layout, f"ds_{token}")
+        keyed = idempotency_key is not None
+        token = hashlib.sha256(str(idempotency_key).encode()).hexdigest()[:32] if keyed else uuid4().hex
+        return await anyio.to_thread.run_sync(lambda: Upload(self._layout, f"ds_{token}", repeatable=keyed))
 
     async def accept(self, upload: Upload, *, name: str | None, filename: str | None) -> UploadRecord:
         """Acknowledge a whole body: on disk, and its import job in the ledger, when this returns.
@@ -126,41 +130,63 @@ class Uploads:
         except FileExistsError:
             return await self._same(record)
         try:
-            await self._ledger.write(lambda ledger: ledger.submit(Kind.IMPORT, record.spec(), job_id=record.job))
+            await self._hand_in(record)
         except BaseException:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(remove_tree, self._layout.dataset(upload.id))
+            # It may have been written. What can be sent again stays, and the same job is handed in then.
+            if not upload.repeatable:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(remove_tree, self._layout.dataset(upload.id))
             raise
-        await self._jobs.ring(Lane.CPU)
         return record
+
+    async def _hand_in(self, record: UploadRecord) -> None:
+        """Its import job, once, however often this is called. Raises UnavailableError."""
+        point("submit.before")
+        await self._ledger.write(partial(_hand_in, record=record))
+        point("submit.written")
+        self._ring(Lane.CPU)
+        point("submit.rung")
 
     async def _same(self, record: UploadRecord) -> UploadRecord:
         """The earlier upload under the same key, if it was the same."""
-        path = self._layout.dataset(record.id) / REQUEST
-        try:
-            earlier = UploadRecord.model_validate_json(await anyio.Path(path).read_bytes())
-        except FileNotFoundError as error:
+        earlier = await anyio.to_thread.run_sync(self._settled, record.id)
+        if earlier is None:
             raise ConflictError(
                 "upload_in_progress", "An upload under this Idempotency-Key is just arriving.", hint="Try again later."
-            ) from error
+            )
         if (earlier.sha256, earlier.name) != (record.sha256, record.name):
             raise idempotency_conflict()
+        if not self._ended(earlier):
+            await self._hand_in(earlier)
         return earlier
 
-    async def recover(self, datasets: Datasets) -> None:
-        """After a start: sweep dead parts, and hand in the jobs of uploads that a crash cut off before theirs was."""
+    def _settled(self, dataset_id: str) -> UploadRecord | None:
+        """The upload's record, where its body is whole; for threads."""
+        folder = self._layout.dataset(dataset_id)
+        if not (folder / UPLOAD).exists() and not _imported(folder):
+            return None
+        try:
+            return UploadRecord.model_validate_json((folder / REQUEST).read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def _ended(self, record: UploadRecord) -> bool:
+        """Whether its import is known to have ended."""
+        return (self._layout.job(record.job) / "record.json").exists() or _imported(self._layout.dataset(record.id))
+
+    async def sweep(self) -> None:
+        """After a start: remove what dead uploads left."""
         await anyio.to_thread.run_sync(sweep, self._layout)
+
+    async def recover(self, datasets: Datasets) -> None:
+        """Hand in the jobs of uploads that were cut off before theirs was."""
         for record in await anyio.to_thread.run_sync(lambda: list(datasets.records())):
-            if not (self._layout.job(record.job) / "record.json").exists():
+            if not self._ended(record):
                 await self._ledger.write(partial(_hand_in, record=record))
 
 
 def _hand_in(ledger: Ledger, *, record: UploadRecord) -> None:
-    try:
-        ledger.get(record.job)
-    except JobNotFound:
-        ledger.submit(Kind.IMPORT, record.spec(), job_id=record.job)
-        log.warning("handed in an import that a crash had cut off", extra={"job": record.job, "dataset": record.id})
+    ledger.submit(Kind.IMPORT, record.spec(), job_id=record.job)
 
 
 def sweep(layout: Layout) -> list[str]:

@@ -1,13 +1,10 @@
--- id → {the state before, 'cancelled' | 'cancelling' | 'refused' | 'publishing'}, or {} when there is no such job
-local id = ARGV[1]
-local state = get(id, 'state')
+-- id, token → a verb's answer
+local id, token = unpack(ARGV)
+local known, state = answered(token), get(id, 'state')
+if known then return known end
 if not state then return {} end
-if state == 'cancelled' or state == 'cancelling' then return { state, state } end
-if TERMINAL[state] then return { state, 'refused' } end
-if state == 'running' and get(id, 'publishing') == get(id, 'claim') then return { state, 'publishing' } end
-if state == 'queued' then
-  move(id, 'cancelled', '{}')
-  return { state, 'cancelled' }
-end
-move(id, 'cancelling', '{}')
-return { state, 'cancelling' }
+if state == 'cancelled' or state == 'cancelling' then return answer(token, state, 'unchanged') end
+if TERMINAL[state] then return answer(token, state, 'refused') end
+if publishing(id) then return answer(token, state, 'publishing') end
+move(id, HELD[state] and 'cancelling' or 'cancelled', '{}')
+return answer(token, state, 'done')

@@ -1,15 +1,31 @@
--- lane, owner, token of this attempt, lease in ms → {id, claim, spec, kind} or {} when nothing is due
+-- lane, owner, token of this attempt, lease in ms
+-- → {id, claim, spec, kind, orders, ms of earlier claims, limit in s or '', job that it tries again or '',
+--    result that is being published or '', deaths in a row}; {}: nothing due
 local lane, owner, token, lease = unpack(ARGV)
 local token_key = PREFIX .. 'claim:' .. token
-local id = redis.call('GET', token_key)
-if not id then
-  id = redis.call('ZRANGEBYSCORE', due_key(lane), '-inf', now() + 1, 'LIMIT', 0, 1)[1]
+
+local function next_due()
+  for _, priority in ipairs(PRIORITIES) do
+    local id = redis.call('ZRANGEBYSCORE', due_key(lane, priority), '-inf', latest() + 1, 'LIMIT', 0, 1)[1]
+    if id then return id end
+  end
+end
+
+-- The same attempt again: it has what it got, unless that was taken away meanwhile.
+local id, claim = string.match(redis.call('GET', token_key) or '', '^(%S+) (%d+)$')
+if not id or not holds(id, claim) then
+  id = next_due()
   if not id then return {} end
-  redis.call('SET', token_key, id, 'PX', 60000)
-  local claim = redis.call('HINCRBY', job_key(id), 'claim', 1)
-  set(id, 'owner', owner)
+  claim = redis.call('HINCRBY', job_key(id), 'claim', 1)
+  redis.call('SET', token_key, id .. ' ' .. claim, 'PX', TOKEN_MS)
   redis.call('HSETNX', job_key(id), 'started_at', now())
   move(id, 'running', cjson.encode({ claim = claim, owner = owner }))
-  redis.call('ZADD', PREFIX .. 'leases', now() + lease, id)
+  set(id, 'owner', owner, 'claim_token', token, 'claimed_at', now())
+  hold(id, lease)
 end
-return { id, tonumber(get(id, 'claim')), get(id, 'spec'), get(id, 'kind') }
+local orders, ran, limit = get(id, 'orders') or '{}', get(id, 'ran_ms') or '0', get(id, 'max_seconds') or ''
+local crashes = get(id, 'crashes_since_checkpoint') or '0'
+return {
+  id, tonumber(claim), get(id, 'spec'), get(id, 'kind'), orders, ran, limit, get(id, 'retry_of') or '',
+  publishing(id) or '', crashes,
+}

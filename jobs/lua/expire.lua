@@ -1,11 +1,16 @@
--- id, claim, 'late' | 'dead', error (JSON) → 1 when the lease was taken away
--- late: only if the lease is past; dead: its owner is known to be gone, so there is nothing to wait for.
-local id, claim, why, error = unpack(ARGV)
+-- id, claim, 'late' | 'dead', error (JSON), grace in ms → 1 when the lease was taken away
+-- late: only if the lease is past and was seen to be so for the time of grace: after an outage every lease is past, while
+-- the workers live and are about to renew. dead: its owner is known to be gone, so there is nothing to wait for.
+local id, claim, why, error, grace = unpack(ARGV)
 if not holds(id, claim) then
   if TERMINAL[get(id, 'state') or 'failed'] then redis.call('ZREM', PREFIX .. 'leases', id) end
   return 0
 end
 local lease = redis.call('ZSCORE', PREFIX .. 'leases', id)
-if why == 'late' and lease and tonumber(lease) > now() then return 0 end
+if why == 'late' then
+  if lease and tonumber(lease) > now() then return 0 end
+  redis.call('HSETNX', job_key(id), 'late_since', now())
+  if now() - get(id, 'late_since') < tonumber(grace) then return 0 end
+end
 crashed(id, error)
 return 1

@@ -1,14 +1,18 @@
--- id, claim, 'succeeded' | 'failed' | 'cancelled', result or error (JSON) → the job's state, or 'lost'
-local id, claim, to, data = unpack(ARGV)
-if get(id, 'state') == to and get(id, 'claim') == claim then return to end
-if not holds(id, claim) then return 'lost' end
-if get(id, 'state') == 'cancelling' then
-  to = 'cancelled'
-  data = '{}'
-elseif to == 'succeeded' then
-  set(id, 'result', data)
-elseif to == 'failed' then
-  set(id, 'error', data)
+-- id, token → a verb's answer. Stop at the next step and keep the best so far; what is paused goes on for that.
+local id, token = unpack(ARGV)
+local known, state = answered(token), get(id, 'state')
+if known then return known end
+if not state then return {} end
+if get(id, 'kind') ~= 'train' then return answer(token, state, 'not_for_kind') end
+if TERMINAL[state] or state == 'cancelling' then return answer(token, state, 'refused') end
+local orders, waits = orders_of(id), state == 'paused' or state == 'pausing'
+if orders.finish and not waits then return answer(token, state, 'unchanged') end
+if publishing(id) then return answer(token, state, 'publishing') end
+if get(id, 'claim') == '0' then return answer(token, state, 'nothing_to_keep') end
+if not orders.finish then
+  orders.finish = true
+  order(id, orders)
+  event(id, 'finish_requested', '{}')
 end
-move(id, to, data)
-return to
+if waits then resume(id, 'finish') end
+return answer(token, state, 'done')

@@ -90,6 +90,15 @@ def _take(event: "Event", display: _Display) -> None:
             display.say(text)
 
 
+#: Events whose type alone is what happened; empty for those that say nothing to a person.
+_SAID = {
+    "checkpoint": "",
+    "failed": "",  # told as the command's own error
+    "checkpoint_requested": "a checkpoint is asked for",
+    "finish_requested": "finishing: the best so far is kept",
+}
+
+
 def line(kind: str, data: dict[str, Any]) -> str:
     """An event as a sentence; empty for those that say nothing to a person."""
     match kind:
@@ -97,16 +106,33 @@ def line(kind: str, data: dict[str, Any]) -> str:
             return "  ".join([f"epoch {data['epoch']}", *_measures(data), f"{data.get('seconds', 0):.1f} s"])
         case "evaluation":
             return f"{data.get('split', 'test')}: " + ", ".join(
-                f"{name} {_number(data[name])}" for name in ("top1", "loss", "images") if data.get(name) is not None
+                f"{name} {_number(data[name])}"
+                for name in ("top1", "top5", "log_loss", "ece")
+                if data.get(name) is not None
             )
         case "warning" | "log":
             return str(data.get("message", ""))
-        case "checkpoint":
-            return ""
-        case "failed":
-            return ""  # told as the command's own error
+        case "queued":
+            return _queued(data)
+        case "settings_changed":
+            return "changed: " + ", ".join(f"{name} {value}" for name, value in _changes(data))
         case _:
-            return kind
+            return _SAID.get(kind, kind)
+
+
+def _queued(data: dict[str, Any]) -> str:
+    """Why it is in the queue, where that is no matter of course."""
+    reason = data.get("reason", "submitted")
+    if reason == "crashed":
+        error = data.get("error") or {}
+        return f"queued again after crash {data.get('crashes', '')}: {error.get('message', '')}".rstrip(": ")
+    return "queued" if reason == "submitted" else f"queued ({reason})"
+
+
+def _changes(data: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+    yield from (data.get("settings") or {}).items()
+    if data.get("priority"):
+        yield "priority", data["priority"]
 
 
 def _measures(data: dict[str, Any]) -> Iterable[str]:

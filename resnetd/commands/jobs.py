@@ -1,16 +1,18 @@
-"""`resnetd jobs`: look at, watch and cancel jobs."""
+"""`resnetd jobs`: look at jobs, watch them, and tell them what to do."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from resnetd.commands import output
 from resnetd.commands.connection import connect
+from resnetd.commands.files import download_all
 from resnetd.commands.follow import ended_well, follow, line, print_events
-from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, Server
+from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, Server, parse_setting
 
-app = typer.Typer(no_args_is_help=True, help="Look at, watch and cancel jobs.")
+app = typer.Typer(no_args_is_help=True, help="Look at jobs, watch them, and tell them what to do.")
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="An id: job_…")]
 After = Annotated[str | None, typer.Option(show_default=False, help="Go on behind this one.")]
@@ -19,8 +21,13 @@ After = Annotated[str | None, typer.Option(show_default=False, help="Go on behin
 @app.command("list")
 def list_(
     *,
-    state: Annotated[str | None, typer.Option(show_default=False, help="Only jobs in this state.")] = None,
-    kind: Annotated[str | None, typer.Option(show_default=False, help="Only jobs of this kind: import, train.")] = None,
+    state: Annotated[
+        str | None, typer.Option(show_default=False, help="Only jobs in these states, commas between: queued,running.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(show_default=False, help="Only of this kind: import, train, evaluate, export.")
+    ] = None,
+    priority: Annotated[str | None, typer.Option(show_default=False, help="Only these: high, normal, low.")] = None,
     limit: Annotated[int, typer.Option(min=1)] = 20,
     after: After = None,
     server: Server = DEFAULT_SERVER,
@@ -29,7 +36,7 @@ def list_(
 ) -> None:
     """The jobs, newest first."""
     with connect(server, key) as client:
-        page = client.jobs(limit=limit, after=after, state=state, kind=kind)
+        page = client.jobs(limit=limit, after=after, state=state, kind=kind, priority=priority)
     if as_json:
         output.as_json(page)
         return
@@ -48,16 +55,25 @@ def show(job: JobId, *, server: Server = DEFAULT_SERVER, key: Key = None, as_jso
     if as_json:
         output.as_json(found)
         return
-    error = found.get("error") or {}
+    error, hook = found.get("error") or {}, found.get("webhook") or {}
     output.fields(
         {
             "id": found["id"],
             "kind": found["kind"],
             "state": found["state"],
+            "priority": found["priority"],
+            "queue": found["queue"] and f"place {found['queue']['position']}",
             "progress": _fraction(found),
+            "settings": _compact(found["settings"]),
             "created": found.get("created_at"),
             "started": found.get("started_at"),
             "finished": found.get("finished_at"),
+            "seconds": round(found["seconds"], 1) or None,
+            "attempts": found["attempts"] or None,
+            "crashes": found["crashes"] or None,
+            "retry of": found["retry_of"],
+            "retried as": found["retried_as"],
+            "webhook": hook and f"{hook['url']} ({', '.join(hook['events'])})",
             "best": _compact((found.get("metrics") or {}).get("best")),
             "latest": _compact((found.get("metrics") or {}).get("latest")),
             **result(found),
@@ -79,15 +95,74 @@ def watch(job: JobId, *, server: Server = DEFAULT_SERVER, key: Key = None, as_js
             output.note(f"{found['id']} {found['state']}")
 
 
-@app.command()
-def cancel(job: JobId, *, server: Server = DEFAULT_SERVER, key: Key = None, as_json: AsJson = False) -> None:
-    """Cancel a job. Nothing of it is registered."""
+def _verb(name: str, text: str) -> None:
+    """Add the command that posts a verb."""
+
+    def command(job: JobId, *, server: Server = DEFAULT_SERVER, key: Key = None, as_json: AsJson = False) -> None:
+        with connect(server, key) as client:
+            _told(getattr(client, name)(job), as_json=as_json)
+
+    app.command(name, help=text)(command)
+
+
+_VERBS = {
+    "cancel": "Cancel a job. Nothing of it is registered.",
+    "pause": "Pause a job: out of the queue, or stopped with a checkpoint.",
+    "resume": "Resume a paused job; it goes on from its last checkpoint.",
+    "finish": "Stop a training here and keep the best so far.",
+    "checkpoint": "Have a training write a checkpoint now.",
+    "retry": "Try a job again that failed or was cancelled; prints the new one.",
+}
+for _name, _text in _VERBS.items():
+    _verb(_name, _text)
+
+
+@app.command("set")
+def set_(
+    job: JobId,
+    changes: Annotated[list[str], typer.Argument(metavar="KEY=VALUE", help="lr, epochs, patience or priority.")],
+    *,
+    server: Server = DEFAULT_SERVER,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change a job under way: `resnetd jobs set job_8d3f21aa lr=0.01 priority=high`."""
+    values = dict(parse_setting(text) for text in changes)
     with connect(server, key) as client:
-        found = client.cancel(job)
+        _told(client.change(job, values), as_json=as_json)
+
+
+@app.command()
+def delete(job: JobId, *, server: Server = DEFAULT_SERVER, key: Key = None, as_json: AsJson = False) -> None:
+    """Delete an ended job with its history and its files; not while its model or its dataset is there."""
+    with connect(server, key) as client:
+        client.delete_job(job)
     if as_json:
-        output.as_json(found)
+        output.as_json({"id": job, "deleted": True})
     else:
-        output.note(f"{found['id']} {found['state']}")
+        output.note(f"{job} deleted")
+
+
+@app.command()
+def download(
+    job: JobId,
+    *,
+    folder: Annotated[Path, typer.Option("--output", help="The folder that they are saved in.")] = Path(),
+    server: Server = DEFAULT_SERVER,
+    key: Key = None,
+) -> None:
+    """Download the files that an evaluation or an export made; prints their paths."""
+    with connect(server, key) as client:
+        for path in download_all(client, job, folder):
+            print(path)
+
+
+def _told(job: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        output.as_json(job)
+        return
+    place = f", place {job['queue']['position']} in the queue" if job["queue"] else ""
+    output.note(f"{job['id']} {job['state']}{place}")
 
 
 @app.command()
@@ -95,19 +170,49 @@ def events(
     job: JobId,
     *,
     after: After = None,
+    going_on: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on until the job ends.")] = True,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """The events of a job so far and to come, one a line, until it ends."""
     with connect(server, key) as client:
-        stream = client.events(job, after=after)
+        stream = client.events(job, after=after) if going_on else client.history(job, after=after)
         if as_json:
             print_events(stream)
             return
         for event in stream:
             text = line(event.type, event.data)
             print("\t".join(part for part in (event.id, event.type, text if text != event.type else "") if part))
+
+
+@app.command()
+def deliveries(
+    job: JobId,
+    *,
+    again: Annotated[str | None, typer.Option(show_default=False, help="Send this delivery once more, now.")] = None,
+    server: Server = DEFAULT_SERVER,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """How the webhooks of a job went, newest attempt first; what is still to come on standard error."""
+    with connect(server, key) as client:
+        found = client.redeliver(job, again) if again else client.deliveries(job)
+    if as_json:
+        output.as_json(found)
+        return
+    columns = ("delivery", "type", "attempt", "at", "outcome", "answer", "ms")
+    rows = [
+        (*(each[name] for name in columns[:3]), output.moment(each["at"]), each["outcome"], _answer(each), each["ms"])
+        for each in found["data"]
+    ]
+    output.table(columns, rows)
+    for each in found["pending"]:
+        output.note(f"{each['delivery']} is due at {output.moment(each['due_at'])}")
+
+
+def _answer(attempt: dict[str, Any]) -> object:
+    return attempt["error"] if attempt["status"] is None else attempt["status"]
 
 
 def _compact(value: dict[str, Any] | None) -> str:
@@ -117,7 +222,17 @@ def _compact(value: dict[str, Any] | None) -> str:
 def result(job: dict[str, Any]) -> dict[str, object]:
     """What a job that succeeded made, as fields."""
     made = job.get("result") or {}
-    return {name: output.metrics(value) if name == "metrics" else value for name, value in made.items()}
+    return {name: _shown(name, value) for name, value in made.items()}
+
+
+def _shown(name: str, value: Any) -> object:  # noqa: ANN401 - anything that JSON can hold
+    match name:
+        case "metrics":
+            return output.metrics(value)
+        case "artifacts":
+            return ", ".join(each["name"] for each in value)
+        case _:
+            return value
 
 
 def _fraction(job: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Options that several commands share, and the settings as flags."""
 
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,17 @@ Key = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what the server answered, as JSON.")]
 Data = Annotated[Path, typer.Option("--data", envvar="RESNETD_DATA", help="The data directory.")]
+
+
+def parse_setting(text: str, *, option: str = "") -> tuple[str, Any]:
+    """`epochs=2` → ("epochs", 2); a value that is no JSON is a string. Raises Refused. `option`: what stood before."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise Refused(f"{option}{text}: this is not KEY=VALUE.", f"For instance: {option}epochs=2")
+    try:
+        return name.strip(), json.loads(value)
+    except ValueError:
+        return name.strip(), value
 
 
 def flag(name: str) -> str:

@@ -1,7 +1,6 @@
 """`resnetd train`: submit a training and watch it."""
 
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -9,19 +8,7 @@ from resnetd.commands import output
 from resnetd.commands.connection import connect
 from resnetd.commands.follow import ended_well, follow, print_events
 from resnetd.commands.jobs import result
-from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, Server
-from resnetd.errors import Refused
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """`epochs=2` → ("epochs", 2); a value that is no JSON is a string. Raises Refused."""
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise Refused(f"--set {text}: this is not KEY=VALUE.", "For instance: --set epochs=2 --set precision=fp32")
-    try:
-        return name.strip(), json.loads(value)
-    except ValueError:
-        return name.strip(), value
+from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, Server, parse_setting
 
 
 def train(
@@ -37,15 +24,33 @@ def train(
     alias: Annotated[
         str | None, typer.Option(show_default=False, help="Point this alias to the new version, such as production.")
     ] = None,
+    priority: Annotated[str | None, typer.Option(show_default=False, help="high, normal or low.")] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(show_default=False, help="The job fails when it has run for so long.")
+    ] = None,
+    webhook: Annotated[
+        str | None, typer.Option(metavar="URL", show_default=False, help="Tell this address how the job ends.")
+    ] = None,
     watch: Annotated[bool, typer.Option("--follow/--no-follow", help="Watch the job until it ends.")] = True,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a network on a dataset. Ends with status 1 when the job does not succeed."""
-    overrides = dict(parse_override(text) for text in override or [])
+    overrides = dict(parse_setting(text, option="--set ") for text in override or [])
     with connect(server, key) as client:
-        job = client.train(dataset, recipe=recipe, overrides=overrides, register_as=register_as, alias=alias)
+        job = client.train(
+            dataset,
+            recipe=recipe,
+            overrides=overrides,
+            register_as=register_as,
+            alias=alias,
+            priority=priority,
+            max_seconds=max_seconds,
+            webhook={"url": webhook} if webhook else None,
+        )
+        if webhook:
+            output.note(f"Deliveries are signed with {job['webhook']['secret']}, which is told this once.")
         if watch:
             output.note(f"Training: {job['id']}")
             if as_json:

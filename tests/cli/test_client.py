@@ -37,7 +37,7 @@ class Handler(BaseHTTPRequestHandler):
         self.told.requests.append((self.command, self.path, headers, body))
         next(self.answers)(self)
 
-    do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815 - the library's names
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer  # noqa: N815 - the library's names
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
         pass

@@ -14,8 +14,7 @@ from typer.testing import CliRunner
 from resnetd.commands import output
 from resnetd.commands.classify import MAX_BYTES, MAX_FILES, batches
 from resnetd.commands.follow import line
-from resnetd.commands.options import flag, read_settings, variable, with_settings
-from resnetd.commands.train import parse_override
+from resnetd.commands.options import flag, parse_setting, read_settings, variable, with_settings
 from resnetd.errors import Problem, Refused
 from store.keys import KeyRing, Scope
 from store.layout import Layout
@@ -144,13 +143,13 @@ def test_an_unknown_scope_is_a_wrong_command_line():
     ],
 )
 def test_an_override_is_json_where_it_can_be_and_else_text(text, value):
-    assert parse_override(text) == value
+    assert parse_setting(text) == value
 
 
 @pytest.mark.parametrize("text", ["epochs", "=2", ""])
 def test_an_override_without_key_and_value_is_refused(text):
     with pytest.raises(Refused, match="KEY=VALUE"):
-        parse_override(text)
+        parse_setting(text)
 
 
 def test_files_are_sent_in_order_in_requests_of_bounded_size(tmp_path):

@@ -158,7 +158,7 @@ def test_an_importer_whose_parent_was_gone_before_it_started_does_nothing(tmp_pa
 
 
 def test_the_importer_does_not_import_torch():
-    program = "import sys, worker.importer.__main__; sys.exit('torch' in sys.modules)"
+    program = "import sys, worker.importer.job; sys.exit('torch' in sys.modules)"
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == 0
 

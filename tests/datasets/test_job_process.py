@@ -29,7 +29,11 @@ def run_main(body: str) -> tuple[int, list[dict], str]:
         ("os.kill(os.getpid(), signal.SIGTERM); stop.check()", 75, None),
         ("raise OSError(errno.ENOSPC, 'full')", 77, "disk_full"),
         ("raise JobRefused('bad', 'it is bad', 'Mend it.')", 78, "bad"),
+        ("raise MemoryError", 78, "out_of_memory"),
+        ("raise OSError(errno.ENOMEM, 'no memory')", 78, "out_of_memory"),
+        ('raise RuntimeError("DefaultCPUAllocator: can\'t allocate memory")', 78, "out_of_memory"),
         ("raise OSError(errno.EIO, 'torn')", 1, None),
+        ("raise RuntimeError('another')", 1, None),
         ("raise KeyError('x')", 1, None),
     ],
 )
@@ -44,3 +48,11 @@ def test_only_json_lines_reach_standard_output_and_nan_never_does():
     assert code == 0
     assert lines == [{"type": "progress", "data": {"loss": None}}]
     assert err == "chatter\n"
+
+
+def test_sigusr1_writes_every_threads_stack_to_standard_error_and_the_job_goes_on():
+    code, lines, err = run_main("os.kill(os.getpid(), signal.SIGUSR1); emit('log', {'message': 'on'})")
+    assert code == 0
+    assert lines == [{"type": "log", "data": {"message": "on"}}]
+    assert "Current thread" in err
+    assert "in main" in err

@@ -15,17 +15,20 @@ from typing import Any
 
 import pytest
 import yaml
+from redis import AuthenticationError, Redis
+from redis.exceptions import NoPermissionError
 from running import RESNETD, STOP_SECONDS, Running, environment, processes_that_name
 from samples import photo, png, zip_mini
 
 from resnetd.client import Client
-from resnetd.embedded_redis import find_server
+from resnetd.embedded_redis import NOBODY, find_server, rules
 from resnetd.errors import Problem, Unreachable
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 SERVICES = COMPOSE["services"]
+REDIS_PASSWORD = "0123456789abcdef" * 4
 TINY = {"epochs": 1, "lr": 0.1, "warmup_epochs": 0.2, "batch_size": 64, "image_size": 16, "precision": "fp32"}
 
 
@@ -50,7 +53,8 @@ class Here:
         """A command's word or a variable's value, with this machine's places in it."""
         for volume, target in volumes():
             text = re.sub(rf"{target}(?=/|$)", str(self.folder / volume), text)
-        text = text.replace("//redis:", "//127.0.0.1:").replace("6379", str(self.redis_port))
+        text = re.sub(r"\$\{REDIS_PASSWORD(:\?[^}]+)?\}", REDIS_PASSWORD, text)
+        text = text.replace("@redis:", "@127.0.0.1:").replace("6379", str(self.redis_port))
         return re.sub(r"\b8000\b", str(self.http_port), text)
 
     def environment(self, service: str) -> dict[str, str]:
@@ -178,10 +182,45 @@ def test_the_worker_reserves_a_gpu_and_the_others_none():
 
 
 def test_redis_answers_after_the_fsync_and_evicts_nothing():
-    words = SERVICES["redis"]["command"]
-    options = dict(zip(words[1::2], words[2::2], strict=True))
-    assert (options["--appendonly"], options["--appendfsync"]) == ("yes", "always")
-    assert options["--maxmemory-policy"] == "noeviction"
+    options = dict(redis_options())
+    assert (options["--appendonly"], options["--appendfsync"], options["--save"]) == (["yes"], ["always"], [""])
+    assert (options["--no-appendfsync-on-rewrite"], options["--aof-load-truncated"]) == (["no"], ["yes"])
+    assert options["--maxmemory-policy"] == ["noeviction"]
+
+
+def redis_options() -> list[tuple[str, list[str]]]:
+    """Each option of the Redis server with its values, in order."""
+    found: list[tuple[str, list[str]]] = []
+    for word in SERVICES["redis"]["command"][1:]:
+        if word.startswith("--"):
+            found.append((word, []))
+        else:
+            found[-1][1].append(word)
+    return found
+
+
+def test_redis_has_one_user_with_a_password_and_the_rights_of_the_embedded_one():
+    default, (_, user) = [option for option in redis_options() if option[0] == "--user"]
+    assert default == ("--user", ["default", *NOBODY])
+    assert (user[:2], user[3:]) == (["resnetd", "on"], rules())
+    assert re.fullmatch(r">\$\{REDIS_PASSWORD:\?.+\}", user[2])  # without it Compose refuses to start
+
+
+def test_nobody_reaches_redis_without_the_password(tmp_path):
+    here = Here(tmp_path, free_port(), free_port())
+    (tmp_path / "redis").mkdir()
+    redis = Running(here.command("redis"), log=tmp_path / "redis.log", env=here.environment("redis"))
+    try:
+        until(lambda: here.healthy("redis"), "redis does not get healthy")
+        for url in (f"redis://127.0.0.1:{here.redis_port}", f"redis://resnetd:wrong@127.0.0.1:{here.redis_port}"):
+            with Redis.from_url(url) as client, pytest.raises(AuthenticationError):
+                client.ping()
+        with Redis.from_url(here.environment("api")["REDIS_URL"]) as client:
+            assert client.ping()
+            with pytest.raises(NoPermissionError):
+                client.flushall()
+    finally:
+        redis.stop()
 
 
 def test_the_image_runs_resnetd_and_not_as_root():

@@ -10,11 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import orjson
 import uvicorn
 from redis import Redis, RedisError
+from running import REDIS_ADMIN
 
 from app.inference.client import (
     Classified,
@@ -31,7 +33,11 @@ from app.inference.protocol import ImageError, ImageResult, Label, Notice, Timin
 from app.main import create_app
 from app.protocol import HttpProtocol
 from app.state import State
+from jobs.ledger import Claim, Ledger
+from jobs.model import Lane
+from models.manifest import Lineage, Manifest, NetworkSpec, Preprocessing
 from resnetd import embedded_redis
+from store import redis_account
 from store.datasets import Dataset, ImageSummary, Report, Source, SplitSummary
 from store.layout import Layout
 from store.settings import Settings
@@ -146,9 +152,9 @@ def serving(settings: Settings) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def own_redis(layout: Layout) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(embedded_redis.command(layout))
+    process = subprocess.Popen([*embedded_redis.command(layout), *REDIS_ADMIN])
     try:
-        with contextlib.closing(Redis(unix_socket_path=str(layout.redis_socket))) as client:
+        with contextlib.closing(Redis.from_url(redis_account.url(layout))) as client:
             while True:
                 with contextlib.suppress(RedisError):
                     client.ping()
@@ -161,11 +167,13 @@ def own_redis(layout: Layout) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def problem(answer: httpx.Response, status: int, code: str) -> dict[str, object]:
-    """The body of a problem answer, which is complete."""
+def problem(answer: httpx.Response, status: int, code: str, **members: object) -> dict[str, object]:
+    """The body of a problem answer, which is complete, with these further members."""
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
     body = answer.json()
-    assert set(body) == {"type", "title", "status", "detail", "instance", "code", "request_id", "hint", "errors"}
+    own = {"type", "title", "status", "detail", "instance", "code", "request_id", "hint", "errors"}
+    assert {name: value for name, value in body.items() if name not in own} == members
+    assert own <= set(body)
     assert (body["status"], body["code"]) == (status, code)
     assert body["request_id"] == answer.headers["x-request-id"]
     assert body["type"] == f"urn:resnetd:problem:{code}"
@@ -198,3 +206,33 @@ def dataset_on_disk(layout: Layout, dataset_id: str) -> str:
         report=Report(images=2),
     ).write(folder)
     return dataset_id
+
+
+def model_on_disk(layout: Layout, name: str, job_id: str) -> None:
+    """A model version as far as the HTTP edge looks at it: its manifest."""
+    folder = layout.models / name / "1"
+    folder.mkdir(parents=True)
+    lineage = {"job": job_id, "dataset": "ds_1", "dataset_name": "pets", "dataset_digest": "", "recipe": "mnist"}
+    Manifest(
+        network=NetworkSpec(name="mnist/residual", num_classes=2, in_channels=1),
+        parameters=1,
+        classes=("cat", "dog"),
+        preprocessing=Preprocessing(channels=1, height=28, width=28, resize=28, mean=(0.0,), std=(1.0,)),
+        metrics={},
+        lineage=Lineage(**lineage, seed=0, code_version="0", created_at=datetime.now(UTC)),
+        weights_sha256="",
+        golden_sha256="",
+    ).write(folder)
+
+
+def train(http: httpx.Client, dataset: str, **more: object) -> httpx.Response:
+    key = more.pop("key", None)
+    body = {"kind": "train", "dataset": dataset, "recipe": "mnist", **more}
+    return http.post("/v1/jobs", json=body, headers={"Idempotency-Key": str(key)} if key else {})
+
+
+def claimed(ledger: Ledger, job_id: str) -> Claim:
+    claim = ledger.claim(Lane.DEVICE, owner="test", token=uuid4().hex)
+    assert claim is not None
+    assert claim.job_id == job_id
+    return claim

@@ -106,7 +106,7 @@ def test_a_start_sweeps_what_dead_uploads_left_and_nothing_else(tmp_path):
     layout = Layout(tmp_path / "data").create()
     (layout.uploads / "ds_dead.1.part").write_bytes(b"half")
     layout.dataset("ds_dead").mkdir()
-    live = Upload(layout, "ds_live")
+    live = Upload(layout, "ds_live", repeatable=False)
     assert sweep(layout) == ["ds_dead.1.part"]
     assert not layout.dataset("ds_dead").exists()
     assert len(parts_left(layout)) == 1
@@ -136,6 +136,10 @@ def test_a_failed_import_shows_its_error(server, ledger):
     ledger.fail(claim, JobError(code="not_an_archive", message="It is no zip.", hint="Send a zip."))
     shown = server.http.get(f"/v1/datasets/{made['id']}").json()
     assert (shown["status"], shown["error"]["code"]) == ("failed", "not_an_archive")
+    assert server.http.post(f"/v1/jobs/{made['job']['id']}/retry").status_code == 202
+    assert server.http.get(f"/v1/datasets/{made['id']}").json()["status"] == "importing"
+    while (claim := ledger.claim(Lane.CPU, owner="test", token=uuid4().hex)) is not None:
+        ledger.fail(claim, JobError(code="not_an_archive", message="It is no zip."))
     assert server.http.delete(f"/v1/datasets/{made['id']}").status_code == 204
     problem(server.http.get(f"/v1/datasets/{made['id']}"), 404, "dataset_not_found")
 

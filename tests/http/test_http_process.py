@@ -14,11 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from store import redis_account
 from store.layout import Layout
 
 
 def environment(layout: Layout, redis: Layout, **more: str) -> dict[str, str]:
-    return {**os.environ, "RESNETD_DATA": str(layout.root), "REDIS_URL": f"unix://{redis.redis_socket}", **more}
+    return {**os.environ, "RESNETD_DATA": str(layout.root), "REDIS_URL": redis_account.url(redis), **more}
 
 
 @pytest.fixture

@@ -6,39 +6,11 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from edge_kit import Server, dataset_on_disk, problem, sse_messages
+from edge_kit import claimed, problem, sse_messages, train
 
 from jobs import keys
 from jobs.archive import archive
-from jobs.ledger import Claim, Ledger
-from jobs.model import JobError, Kind, Lane, State
-
-
-@pytest.fixture
-def dataset(server: Server) -> str:
-    """An imported dataset."""
-    return dataset_on_disk(server.layout, f"ds_{uuid4().hex}")
-
-
-@pytest.fixture
-def idle(ledger: Ledger) -> Ledger:
-    """The ledger with an empty device lane."""
-    while (claim := ledger.claim(Lane.DEVICE, owner="test", token=uuid4().hex)) is not None:
-        ledger.fail(claim, JobError(code="swept", message="by the next test"))
-    return ledger
-
-
-def train(http: httpx.Client, dataset: str, **more: object) -> httpx.Response:
-    key = more.pop("key", None)
-    body = {"kind": "train", "dataset": dataset, "recipe": "mnist", **more}
-    return http.post("/v1/jobs", json=body, headers={"Idempotency-Key": str(key)} if key else {})
-
-
-def claimed(ledger: Ledger, job_id: str) -> Claim:
-    claim = ledger.claim(Lane.DEVICE, owner="test", token=uuid4().hex)
-    assert claim is not None
-    assert claim.job_id == job_id
-    return claim
+from jobs.model import JobError, Kind, State
 
 
 def test_a_training_is_acknowledged_with_its_place_and_its_whole_request(http, dataset, ledger):
@@ -187,7 +159,9 @@ def test_cancelling_is_a_202_and_again_and_a_409_once_the_job_has_ended(http, da
     assert http.post(f"/v1/jobs/{running}/cancel").status_code == 202
     done = train(http, dataset).json()["id"]
     idle.succeed(claimed(idle, done), {})
-    assert "succeeded" in str(problem(http.post(f"/v1/jobs/{done}/cancel"), 409, "job_ended")["detail"])
+    assert "succeeded" in str(
+        problem(http.post(f"/v1/jobs/{done}/cancel"), 409, "wrong_state", state="succeeded")["detail"]
+    )
 
 
 def test_events_are_sse_with_ids_that_end_after_the_last_event(http, dataset, idle):
@@ -284,13 +258,12 @@ def test_an_ended_job_outlives_redis(server, dataset, idle):
     before = server.http.get(f"/v1/jobs/{job_id}").json()
     events = server.http.get(f"/v1/jobs/{job_id}/events").json()
     archive(idle, server.layout)
-    for key in idle.redis.keys(f"rn:job:{job_id}*"):
-        idle.redis.delete(key)
+    idle.redis.delete(keys.job(job_id), keys.events(job_id))
     assert server.http.get(f"/v1/jobs/{job_id}").json() == before
     assert server.http.get(f"/v1/jobs/{job_id}/events").json() == events
     stream = server.http.get(f"/v1/jobs/{job_id}/events", headers={"Accept": "text/event-stream"})
     assert [each["event"] for each in sse_messages(stream.text)][-2:] == ["succeeded", "end"]
-    problem(server.http.post(f"/v1/jobs/{job_id}/cancel"), 409, "job_ended")
+    problem(server.http.post(f"/v1/jobs/{job_id}/cancel"), 409, "wrong_state", state="succeeded")
 
 
 def test_jobs_under_way_are_counted_by_state(http, dataset, ledger):
@@ -320,7 +293,7 @@ def test_overrides_nested_without_end_are_refused(http, dataset):
 def test_a_job_that_began_to_publish_under_a_dead_claim_can_be_cancelled_again(http, idle, dataset):
     job_id = train(http, dataset).json()["id"]
     claim = claimed(idle, job_id)
-    assert idle.begin_publishing(claim)
-    problem(http.post(f"/v1/jobs/{job_id}/cancel"), 409, "job_publishing")
+    assert idle.begin_publishing(claim, {"artifact": "a"})
+    problem(http.post(f"/v1/jobs/{job_id}/cancel"), 409, "job_publishing", state="running")
     idle.release(claim, crash=JobError(code="crashed", message="it died"))
     assert http.post(f"/v1/jobs/{job_id}/cancel").json()["state"] == "cancelled"

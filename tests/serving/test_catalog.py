@@ -1,5 +1,6 @@
 """The catalog of models: immutable versions, aliases, several processes at once."""
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,16 @@ def test_what_a_killed_publisher_left_is_no_version_and_is_swept(catalog: Catalo
     assert catalog.versions("toy") == []
     assert catalog.publish("toy", artifact(tmp_path, "job_a"), "job_a") == 1
     assert not left.exists()
+
+
+def test_a_sweep_removes_what_killed_publishers_left_and_nothing_of_who_publishes_now(catalog: Catalog) -> None:
+    idle, busy = (catalog.root / name / ".0123.tmp" for name in ("idle", "busy"))
+    for left in (idle, busy):
+        left.mkdir(parents=True)
+    with (catalog.root / "busy" / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        catalog.sweep()
+    assert (idle.exists(), busy.exists()) == (False, True)
 
 
 def test_a_reference_is_a_name_a_version_or_an_alias(catalog: Catalog, tmp_path: Path) -> None:

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import checkpoint
-from models.checkpoint import Checkpoint, CheckpointDamagedError
+from models import checkpoint, checkpoint_files
+from models.checkpoint import Checkpoint
+from models.checkpoint_files import CheckpointDamagedError, StoredCheckpoint
 
 
 def at(step: int) -> Checkpoint:
@@ -21,7 +22,7 @@ def test_what_was_saved_comes_back(tmp_path: Path):
 def test_the_last_two_are_kept_over_all_claims(tmp_path: Path):
     for claim, step in ((1, 5), (1, 10), (2, 15)):
         checkpoint.save(tmp_path / f"claim-{claim}", at(step))
-    assert [(step, claim) for step, claim, _ in checkpoint.found(tmp_path)] == [(15, 2), (10, 1)]
+    assert [(step, claim) for step, claim, _ in checkpoint_files.found(tmp_path)] == [(15, 2), (10, 1)]
     assert sorted(place.name for place in tmp_path.glob("claim-1/*")) == ["step-10"]
 
 
@@ -58,5 +59,36 @@ def test_one_that_was_never_finished_is_not_seen_and_is_swept_away(tmp_path: Pat
     whole = checkpoint.save(tmp_path / "claim-1", at(3))
     whole.rename(whole.with_name(".step-3.0123.tmp"))
     assert checkpoint.newest(tmp_path) is None
-    checkpoint.sweep(tmp_path)
+    checkpoint_files.sweep(tmp_path)
     assert list(tmp_path.glob("claim-1/*")) == []
+
+
+def stored(step: int) -> StoredCheckpoint:
+    return StoredCheckpoint(step=step, state={"epoch": 1}, tensors=b"any bytes")
+
+
+def test_a_retry_inherits_the_newest_whole_checkpoint_and_both_runs_keep_it(tmp_path: Path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    checkpoint_files.save(old / "claim-1", stored(1))
+    damaged = checkpoint_files.save(old / "claim-2", stored(2))
+    (damaged / "tensors.safetensors").write_bytes(b"other bytes")
+    assert checkpoint_files.inherit(old, new) == new / "claim-0" / "step-1"
+    assert (new / "claim-0/step-1/tensors.safetensors").samefile(old / "claim-1/step-1/tensors.safetensors")
+    checkpoint_files.forget(old)
+    assert checkpoint_files.newest(new) == stored(1)
+    assert checkpoint_files.inherit(old, new) is None  # it goes on from its own
+
+
+def test_a_run_without_a_checkpoint_gives_none(tmp_path: Path):
+    assert checkpoint_files.inherit(tmp_path / "old", tmp_path / "new") is None
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_files, "fsync_tree", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint_files.save(tmp_path / "claim-1", stored(1))
+    assert list((tmp_path / "claim-1").iterdir()) == []

@@ -27,6 +27,11 @@ def test_the_schedules_are_half_way_down_in_the_middle_and_end_near_zero():
     assert rates(schedule="constant")[99] == 1.0
 
 
+def test_steps_multiply_the_rate_at_their_epochs():
+    found = rates(schedule="step", step_epochs=(5, 8))
+    assert [found[49], found[50], found[79], found[80]] == pytest.approx([1.0, 0.1, 0.1, 0.01])
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adamw"])
 def test_biases_and_normalisation_do_not_decay(optimizer: str):
     network = NETWORKS["cifar/resnet8"].build(num_classes=10, in_channels=3)

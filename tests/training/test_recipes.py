@@ -29,6 +29,8 @@ def test_an_override_replaces_its_field_alone():
         ("mnist", {"network": "mnist/residul"}, "overrides.network", "nearest is 'mnist/residual'"),
         ("mnist", {"warmup_epochs": 99}, "overrides", "warmup_epochs must not be more"),
         ("mnist", {"cutout": 30}, "overrides", "must fit in image_size"),
+        ("mnist", {"schedule": "step"}, "overrides", "step_epochs belongs to"),
+        ("mnist", {"accumulate": 200}, "overrides", "accumulate must not be more"),
         ("cifar10-resnet20", {"resize": 16}, "overrides", "resize must be at least"),
     ],
 )

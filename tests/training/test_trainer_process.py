@@ -17,6 +17,7 @@ from squares import CLASSES, squares, write_dataset
 from models import golden, runtime
 from models.manifest import Manifest
 from store.layout import Layout
+from worker.job_arguments import JobArguments
 from worker.job_process import DONE, REFUSED, STOPPED, JobRefused, Stop
 from worker.trainer.train import train
 
@@ -26,7 +27,15 @@ FEATURES = {
     "crop_padding": 2,
     "horizontal_flip": False,
     "cutout": 4,
+    "erasing": 0.3,
+    "auto_augment": "trivial",
+    "mixup": 0.2,
+    "cutmix": 0.5,
     "label_smoothing": 0.05,
+    "class_weights": "balanced",
+    "sampling": "balanced",
+    "accumulate": 2,
+    "clip_norm": 5.0,
     "precision": "bf16",
 }
 
@@ -72,6 +81,16 @@ def after_checkpoints(process: subprocess.Popen[bytes], count: int, send: signal
 
 def of(said: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [line["data"] for line in said if line["type"] == kind]
+
+
+def test_a_batch_in_parts_gives_the_gradient_of_the_whole(layout: Layout, new_job):
+    """The MNIST network has no normalisation, whose statistics would be those of the parts."""
+    write_dataset(layout, SPLITS)
+    losses = []
+    for parts in (1, 4):
+        _, said = finish(new_job(f"parts{parts}", recipe="mnist", epochs=1, accumulate=parts, precision="fp32"))
+        losses.append([epoch["val"]["loss"] for epoch in of(said, "epoch")])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 def test_a_run_killed_twice_ends_with_the_bits_of_one_never_interrupted(layout: Layout, new_job):
@@ -170,6 +189,6 @@ def test_a_job_that_cannot_run_is_refused_with_a_code(layout: Layout, spec: dict
     if spec is not None:
         (run_dir / "spec.json").write_text(json.dumps(spec))
     with pytest.raises(JobRefused) as caught:
-        train(run_dir=run_dir, claim=1, data_dir=layout.root, device_name="cpu", stop=Stop())
+        train(JobArguments(run_dir=run_dir, claim=1, data_dir=layout.root, device="cpu"), Stop())
     assert caught.value.code == code
     assert caught.value.hint

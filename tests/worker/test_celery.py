@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from waiting import ended, gone, started, wait_for
+from waiting import DONE, ended, gone, started, wait_for
 
 from jobs.doorbell import Doorbell
 from jobs.model import LANES, Kind, State
 
 HERE = Path(__file__).parent
-DONE = [["artifact"], ["exit", 0]]
 HANG = [["hang"]]
 
 

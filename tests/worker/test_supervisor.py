@@ -3,38 +3,14 @@
 import errno
 import threading
 import time
-from pathlib import Path
 
 import pytest
-from waiting import gone, started, wait_for
+from redis import ConnectionError as RedisIsAway
+from waiting import DONE, gone, started, wait_for
 
 from jobs import keys
-from jobs.model import Kind, Lane, State
-from worker import child, supervisor
-
-HERE = Path(__file__).parent
-DONE = [["artifact"], ["exit", 0]]
-
-
-@pytest.fixture
-def run(ledger, layout, monkeypatch, tmp_path):
-    """Submit a job of scripted claims and answer bells until it has ended; returns its record."""
-    monkeypatch.setitem(child.PROGRAMS, Kind.TRAIN, "toy_job")
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
-
-    def answer():
-        return supervisor.answer(Lane.DEVICE, ledger, layout, device="cpu", drain=tmp_path / "drain")
-
-    def go(*scripts, bells=1, meanwhile=None):
-        job_id = ledger.submit(Kind.TRAIN, {"scripts": scripts}).job_id
-        if meanwhile:
-            threading.Thread(target=meanwhile, args=(job_id,), daemon=True).start()
-        for _ in range(bells):
-            ledger.redis.zadd(keys.due(Lane.DEVICE), {job_id: 0})
-            answer()
-        return ledger.get(job_id)
-
-    return go
+from jobs.model import JobError, State
+from worker import lease, supervisor
 
 
 def events(ledger, job_id):
@@ -65,7 +41,7 @@ def test_what_is_no_json_line_harms_nothing(run):
 def test_a_refusal_fails_the_job_with_the_processes_own_words(run):
     job = run([["say", "error", {"code": "bad_data", "message": "No.", "hint": "Do."}], ["exit", 78]])
     assert job.state is State.FAILED
-    assert job.error.model_dump() == {"code": "bad_data", "message": "No.", "hint": "Do."}
+    assert job.error == JobError(code="bad_data", message="No.", hint="Do.")
 
 
 def test_a_full_disk_while_publishing_is_said_to_be_one_and_the_job_does_not_hang(run, monkeypatch):
@@ -84,7 +60,51 @@ def test_a_failure_of_the_supervisor_itself_gives_the_job_back_at_once(run, ledg
     monkeypatch.setattr(supervisor, "publish", broken)
     job = run(DONE)
     assert (job.state, job.crashes) == (State.QUEUED, 1)
-    assert ledger.cancel(job.id).outcome == "cancelled"  # that it once began to publish binds it no longer
+    assert ledger.cancel(job.id).outcome == "publishing"  # nobody knows here how much of it is public
+
+
+def test_what_a_claim_began_to_publish_the_next_one_ends_without_a_process(run, layout, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr(supervisor, "publish", lambda *_: 1 / 0)
+        job = run(DONE)
+    job = run(job_id=job.id)
+    assert (job.state, job.claim, job.crashes) == (State.SUCCEEDED, 2, 1)
+    assert not (layout.job(job.id) / "claim-2" / "stderr.log").exists()
+
+
+def test_a_result_of_which_nothing_is_public_and_that_cannot_be_published_fails_the_job_in_the_end(run, monkeypatch):
+    monkeypatch.setattr(supervisor, "publish", lambda *_: 1 / 0)
+    job = run(DONE, bells=supervisor.PUBLISHING_TRIES + 1)
+    assert (job.state, job.error.code) == (State.FAILED, "publishing_failed")
+
+
+def test_a_result_that_is_public_in_part_never_fails_the_job(run, monkeypatch):
+    monkeypatch.setattr(supervisor, "is_public", lambda *_: True)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(supervisor, "publish", full)
+        job = run(DONE, bells=supervisor.PUBLISHING_TRIES + 2)
+    assert job.state is State.QUEUED
+    assert run(job_id=job.id).state is State.SUCCEEDED
+
+
+def test_the_lease_is_kept_while_a_large_result_is_copied(run, ledger, monkeypatch):
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+    true_publish = supervisor.publish
+    renewed = threading.Event()
+
+    def slow(claim, layout, result):
+        ledger.redis.zadd(keys.LEASES, {claim.job_id: 1})
+        wait_for(lambda: ledger.redis.zscore(keys.LEASES, claim.job_id) > 1)
+        renewed.set()
+        return true_publish(claim, layout, result)
+
+    monkeypatch.setattr(supervisor, "publish", slow)
+    assert run(DONE).state is State.SUCCEEDED
+    assert renewed.is_set()
 
 
 def test_a_full_disk_is_its_own_error(run):
@@ -103,6 +123,7 @@ def test_three_deaths_fail_the_job_and_tell_what_it_last_said(run):
     assert job.state is State.FAILED
     assert job.error.code == "crash_loop"
     assert "the last words" in job.error.hint
+    assert "the last words" in job.error.log
 
 
 def test_a_cancelled_job_stops_soon_and_its_process_is_gone(run, ledger, layout):
@@ -145,8 +166,6 @@ def test_a_draining_worker_gives_its_job_back_uncounted(run, layout, tmp_path):
 
 
 def test_a_worker_that_lost_its_lease_kills_its_process_and_writes_nothing(run, ledger, layout, monkeypatch):
-    monkeypatch.setattr(supervisor, "RENEW_SECONDS", 0.1)
-
     def steal(job_id):
         started(layout, job_id)
         ((job, _),) = ledger.leases()
@@ -157,8 +176,39 @@ def test_a_worker_that_lost_its_lease_kills_its_process_and_writes_nothing(run, 
     assert gone(started(layout, job.id))
 
 
-def test_a_draining_worker_claims_nothing(ledger, layout, tmp_path):
+def test_a_draining_worker_claims_nothing(run, ledger, tmp_path):
     (tmp_path / "drain").touch()
-    job_id = ledger.submit(Kind.TRAIN, {"scripts": [DONE]}).job_id
-    assert not supervisor.answer(Lane.DEVICE, ledger, layout, device="cpu", drain=tmp_path / "drain")
-    assert ledger.state(job_id) is State.QUEUED
+    job = run(DONE)
+    assert (job.state, job.claim) == (State.QUEUED, 0)
+
+
+def test_a_claim_whose_answer_was_lost_is_asked_for_again_and_runs_at_once(run, ledger, monkeypatch):
+    real, lost = ledger.claim, []
+
+    def claim(*args, **kwargs):
+        held = real(*args, **kwargs)
+        if not lost:
+            lost.append(held)
+            raise RedisIsAway
+        return held
+
+    monkeypatch.setattr(ledger, "claim", claim)
+    monkeypatch.setattr(supervisor, "RETRY_SECONDS", 0.0)
+    job = run(DONE)
+    assert (job.state, job.claim, job.crashes) == (State.SUCCEEDED, 1, 0)
+
+
+def test_a_worker_that_goes_away_while_redis_is_away_does_not_wait_for_it(run, ledger, workplace, monkeypatch):
+    def away(*_, **__):
+        raise RedisIsAway
+
+    def cut(job_id):
+        monkeypatch.setattr(ledger, "emit", away)
+        monkeypatch.setattr(ledger, "release", away)
+        workplace.drain.touch()
+
+    monkeypatch.setattr(supervisor, "LEAVING_SECONDS", 0.2)
+    monkeypatch.setattr(supervisor, "RETRY_SECONDS", 0.1)
+    job = run([["hang"]], meanwhile=lambda job_id: (started(workplace.layout, job_id), cut(job_id)))
+    assert job.state is State.RUNNING  # until its lease is past
+    assert gone(started(workplace.layout, job.id))

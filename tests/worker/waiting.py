@@ -8,6 +8,8 @@ from jobs.ledger import Ledger
 from jobs.model import Job
 from store.layout import Layout
 
+DONE = [["artifact"], ["exit", 0]]  # a claim that succeeds
+
 
 def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
     until = time.monotonic() + seconds

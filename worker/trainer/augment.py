@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from models.recipes import Recipe
+from worker.trainer import auto_augment, mixing
 
-_ORDER, _DRAWS = 1, 2  # streams of randomness
+_ORDER, _DRAWS, _ERASING, _AUTO, _MIXING = range(1, 6)  # streams of randomness
 
 
 def _generator(seed: int, epoch: int, stream: int) -> np.random.Generator:
@@ -21,11 +22,28 @@ def order(*, samples: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     return _generator(seed, epoch, _ORDER).permutation(samples)
 
 
+def balanced_order(labels: npt.NDArray[np.int64], *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """As many visits as there are samples, each class as often as the others: rare ones repeat, common ones miss some.
+
+    A class's samples come in turn, each before any of them comes again.
+    """
+    generator = _generator(seed, epoch, _ORDER)
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    turns = np.array_split(np.arange(len(labels)), len(members))
+    share = [len(turn) for turn in turns]
+    chosen = [
+        np.concatenate([generator.permutation(own) for _ in range(-(-count // len(own)))])[:count]
+        for own, count in zip(members, share, strict=True)
+    ]
+    return generator.permutation(np.concatenate(chosen))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """One row of random choices for each sample of an epoch.
+    """One row of random choices for each visit of an epoch.
 
-    `dy`, `dx` int64 (N,) shifts in pixels; `flip` bool (N,); `cy`, `cx` int64 (N,) the centre of the cut-out square.
+    `dy`, `dx` int64 (N,) shifts in pixels; `flip` bool (N,); `cy`, `cx` int64 (N,) the centre of the cut-out square;
+    `erased` int64 (N, 4) rows and columns from-to of the erased rectangle, empty where there is none.
     """
 
     dy: Tensor
@@ -33,6 +51,9 @@ class Draws:
     flip: Tensor
     cy: Tensor
     cx: Tensor
+    erased: Tensor | None = None
+    auto: auto_augment.AutoDraws | None = None
+    mix: mixing.MixDraws | None = None
 
 
 def draw(recipe: Recipe, *, samples: int, epoch: int, device: torch.device) -> Draws:
@@ -42,21 +63,51 @@ def draw(recipe: Recipe, *, samples: int, epoch: int, device: torch.device) -> D
     flip = generator.random(samples) < 0.5
     table += [generator.integers(0, size, samples) for _ in range(2)]
     dy, dx, cy, cx = (torch.from_numpy(column).to(device) for column in table)
-    return Draws(dy=dy, dx=dx, flip=torch.from_numpy(flip).to(device), cy=cy, cx=cx)
+    return Draws(
+        dy=dy,
+        dx=dx,
+        flip=torch.from_numpy(flip).to(device),
+        cy=cy,
+        cx=cx,
+        erased=_rectangles(recipe, _generator(recipe.seed, epoch, _ERASING), samples).to(device)
+        if recipe.erasing
+        else None,
+        auto=auto_augment.draw(
+            recipe.auto_augment, _generator(recipe.seed, epoch, _AUTO), samples=samples, device=device
+        )
+        if recipe.auto_augment != "none"
+        else None,
+        mix=mixing.draw(recipe, _generator(recipe.seed, epoch, _MIXING), rows=samples, device=device)
+        if recipe.mixup or recipe.cutmix
+        else None,
+    )
 
 
-def crop_and_flip(pixels: Tensor, samples: Tensor, draws: Draws, *, flip: bool) -> Tensor:
+def _rectangles(recipe: Recipe, generator: np.random.Generator, samples: int) -> Tensor:
+    """Random erasing (Zhong et al. 2017): 2 to 33 % of the area, sides in a ratio of 0.3 to 3.3."""
+    size = recipe.image_size
+    area = generator.uniform(0.02, 0.33, samples) * size**2
+    ratio = np.exp(generator.uniform(np.log(0.3), np.log(3.3), samples))
+    drawn = generator.random(samples) < recipe.erasing
+    height = np.clip(np.sqrt(area * ratio).round(), 1, size) * drawn
+    width = np.clip(np.sqrt(area / ratio).round(), 1, size) * drawn
+    top = np.floor(generator.random(samples) * (size - height + 1))
+    left = np.floor(generator.random(samples) * (size - width + 1))
+    return torch.from_numpy(np.stack([top, top + height, left, left + width], axis=1).astype(np.int64))
+
+
+def crop_and_flip(pixels: Tensor, samples: Tensor, rows: Tensor, draws: Draws, *, flip: bool) -> Tensor:
     """The `samples` (B,) of pixels (N, H, W, C), each shifted by its draw (edges reflected) and mirrored where drawn.
 
-    One gather does both: an output pixel is looked up by its row and column in the source.
+    `rows` (B,) are the draws' rows. One gather does both: an output pixel is looked up by its place in the source.
     """
     height, width = pixels.shape[1:3]
-    rows = _reflect(torch.arange(height, device=samples.device) + draws.dy[samples, None], height)
-    columns = _reflect(torch.arange(width, device=samples.device) + draws.dx[samples, None], width)
+    ys = _reflect(torch.arange(height, device=rows.device) + draws.dy[rows, None], height)
+    xs = _reflect(torch.arange(width, device=rows.device) + draws.dx[rows, None], width)
     if flip:
-        columns = torch.where(draws.flip[samples, None], columns.flip(1), columns)
+        xs = torch.where(draws.flip[rows, None], xs.flip(1), xs)
     where = pixels.device  # a dataset too large for the device stays in the machine's memory
-    index = samples[:, None, None].to(where), rows[:, :, None].to(where), columns[:, None, :].to(where)
+    index = samples[:, None, None].to(where), ys[:, :, None].to(where), xs[:, None, :].to(where)
     return pixels[index]
 
 
@@ -66,18 +117,32 @@ def _reflect(position: Tensor, size: int) -> Tensor:
     return (size - 1) - (size - 1 - position).abs()
 
 
-def batch(pixels: Tensor, samples: Tensor, draws: Draws, recipe: Recipe) -> Tensor:
-    """The images of a batch, uint8 (B, H, W, C), cropped and flipped as the recipe says; on the pixels' device."""
-    if not recipe.crop_padding and not recipe.horizontal_flip:
-        return pixels[samples.to(pixels.device)]
-    return crop_and_flip(pixels, samples, draws, flip=recipe.horizontal_flip)
+def batch(pixels: Tensor, samples: Tensor, rows: Tensor, draws: Draws, recipe: Recipe) -> Tensor:
+    """The images of a batch, uint8 (B, H, W, C), cropped, flipped and changed as drawn; on the pixels' device."""
+    if recipe.crop_padding or recipe.horizontal_flip:
+        images = crop_and_flip(pixels, samples, rows, draws, flip=recipe.horizontal_flip)
+    else:
+        images = pixels[samples.to(pixels.device)]
+    if draws.auto is None:
+        return images
+    return auto_augment.augment(images, draws.auto, rows, wide=recipe.auto_augment == "trivial")
 
 
-def cut_out(inputs: Tensor, samples: Tensor, draws: Draws, *, side: int) -> Tensor:
-    """Inputs (B, C, H, W) with a square of `side` pixels set to 0, the mean, at each drawn centre (DeVries 2017)."""
+def hide(inputs: Tensor, rows: Tensor, draws: Draws, *, cutout: int) -> Tensor:
+    """Inputs (B, C, H, W) with what the draws hide set to 0, the mean: the cut-out square and the erased rectangle."""
+    if cutout:
+        low, high = -(cutout // 2), cutout - cutout // 2
+        inputs = _blank(
+            inputs, draws.cy[rows] + low, draws.cy[rows] + high, draws.cx[rows] + low, draws.cx[rows] + high
+        )
+    if draws.erased is not None:
+        inputs = _blank(inputs, *draws.erased[rows].unbind(1))
+    return inputs
+
+
+def _blank(inputs: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor) -> Tensor:
     height, width = inputs.shape[2:]
-    y = torch.arange(height, device=inputs.device) - draws.cy[samples, None]
-    x = torch.arange(width, device=inputs.device) - draws.cx[samples, None]
-    low, high = -(side // 2), side - side // 2
-    inside = ((y >= low) & (y < high))[:, :, None] & ((x >= low) & (x < high))[:, None, :]
-    return inputs.masked_fill(inside[:, None], 0.0)
+    y, x = torch.arange(height, device=inputs.device), torch.arange(width, device=inputs.device)
+    rows = (y >= top[:, None]) & (y < bottom[:, None])
+    columns = (x >= left[:, None]) & (x < right[:, None])
+    return inputs.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)

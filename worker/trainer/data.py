@@ -50,8 +50,8 @@ def read(
     pixels = np.empty(shape, dtype=np.uint8)
 
     def fill(start: int) -> None:
-        for i in range(start, min(start + _CHUNK, len(split))):
-            pixels[i], _ = prepare(_decoded(split, i), preprocessing)
+        stop = min(start + _CHUNK, len(split))
+        pixels[start:stop] = prepared(split, range(start, stop), preprocessing)
 
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))  # Pillow decodes and resizes without the GIL
     try:
@@ -60,6 +60,17 @@ def read(
     finally:
         pool.shutdown(cancel_futures=True)
     return Images(pixels=pixels, labels=split.labels)
+
+
+def prepared(split: Split, chosen: range, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+    """Some images of a split as `models/images` prepares them for serving, uint8 (len(chosen), H, W, C); any thread.
+
+    Raises JobRefused where one cannot be decoded.
+    """
+    pixels = np.empty((len(chosen), preprocessing.height, preprocessing.width, preprocessing.channels), dtype=np.uint8)
+    for place, index in enumerate(chosen):
+        pixels[place], _ = prepare(_decoded(split, index), preprocessing)
+    return pixels
 
 
 def _decoded(split: Split, index: int) -> Decoded:

@@ -11,42 +11,55 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models import checkpoint as checkpoints
 from models.recipes import Recipe
 from models.runtime import Normalise
+from store.faults import point
 from worker.job_process import JobRefused, JobStopped, Stop, emit
-from worker.trainer import augment, evaluate, metrics
+from worker.orders import Orders, OrdersFile
+from worker.trainer import augment, evaluate, metrics, mixing
 from worker.trainer.data import TrainingData
+from worker.trainer.loss import class_weights, cross_entropy
 from worker.trainer.optimizer import learning_rate
+from worker.trainer.orders import ordered_end, take_settings, with_settings
 from worker.trainer.progress import Phase, Progress
 from worker.trainer.state import RunState, update_average
 
 
 class Loop:
-    """Trains `state` to its end. All of a run's choices are the recipe's; all of its memory is the state."""
+    """Trains `state` to its end. All of a run's choices are the recipe's; all of its memory is the state.
+
+    Orders take hold between two steps, and with new settings a checkpoint is written before the next step: a run that
+    is resumed repeats no step under other settings than before.
+    """
 
     def __init__(
         self,
         *,
         recipe: Recipe,
         data: TrainingData,
+        classes: int,
         state: RunState,
         device: torch.device,
         claim_dir: Path,
         fingerprint: str,
         stop: Stop,
+        orders_file: OrdersFile,
     ) -> None:
-        self.recipe, self.data, self.state, self.device = recipe, data, state, device
+        self.submitted, self.recipe = recipe, with_settings(recipe, state.settings)
+        self.data, self.state, self.device = data, state, device
+        self.orders_file, self.orders = orders_file, Orders()
         self.claim_dir, self.fingerprint, self.stop = claim_dir, fingerprint, stop
         self.normalise = Normalise(data.preprocessing, device)
         self.pixels = _placed(data.train.pixels, device)
         self.labels = torch.from_numpy(data.train.labels).to(device)
+        weights = class_weights(recipe, data.train.labels, classes)
+        self.class_weights = None if weights is None else weights.to(device)
         samples = len(data.train)
         self.batch_size = min(recipe.batch_size, samples)
         self.steps_per_epoch = samples // self.batch_size  # what is left over is another part in each epoch
-        self.progress = Progress(epochs=recipe.epochs, steps=recipe.epochs * self.steps_per_epoch)
+        self.progress = Progress(epochs=self.recipe.epochs, steps=self.recipe.epochs * self.steps_per_epoch)
         self.forward = _compiled(state.network) if recipe.compile else state.network
         self.progress.step, self.progress.epoch = state.step, state.epoch
         self.saved_at = time.monotonic()
@@ -54,17 +67,40 @@ class Loop:
 
     def run(self) -> None:
         """Returns when training has ended. Raises JobStopped after a checkpoint, JobRefused where the loss diverged."""
+        self._take_orders(first=True)
         while self.state.ended is None:
             started = time.monotonic()
             self._train_epoch()
-            self._close_epoch(time.monotonic() - started)
+            # An epoch that somebody cut short counts only where there is no whole one.
+            if self.state.ended not in ("finish", "epochs") or self.state.kept is None:
+                self._close_epoch(time.monotonic() - started)
             if self.state.ended or self._checkpoint_due():
                 self._checkpoint()
+
+    def _take_orders(self, *, first: bool = False) -> None:
+        """Look whether there are new orders; what they change is on disk before the next step."""
+        orders, state = self.orders_file.look(), self.state
+        if orders is None:
+            return
+        self.orders = orders
+        if first:  # a run that goes on from another job's checkpoint: that one's requests are not this one's
+            state.asked = min(state.asked, orders.checkpoint)
+        recipe = take_settings(self.submitted, state, orders)
+        if recipe is not None:
+            self.recipe = recipe
+            self.progress.epochs, self.progress.steps = recipe.epochs, recipe.epochs * self.steps_per_epoch
+            if state.ended in ("epochs", "patience") and state.best is not None:  # perhaps there is more to do now
+                state.ended = why_ended(recipe, epochs_done=state.epoch, best=state.best)
+        asked = orders.checkpoint if orders.checkpoint > state.asked else None
+        if asked is not None:
+            state.asked = asked
+        if recipe is not None or asked is not None:
+            self._checkpoint(asked=asked)
 
     def _train_epoch(self) -> None:
         state, recipe = self.state, self.recipe
         samples = len(self.data.train)
-        order = torch.from_numpy(augment.order(samples=samples, seed=recipe.seed, epoch=state.epoch)).to(self.device)
+        order = torch.from_numpy(self._order(samples)).to(self.device)
         draws = augment.draw(recipe, samples=samples, epoch=state.epoch, device=self.device)
         state.network.train()
         self.progress.epoch = state.epoch + 1
@@ -72,10 +108,15 @@ class Loop:
         self.spoken_sums = (float(state.sums[0]), float(state.sums[2]))
         last = time.monotonic()
         while state.epoch_step < self.steps_per_epoch:
+            self._take_orders()
+            state.ended = ordered_end(self.recipe, state, self.orders)
+            if state.ended:
+                break
             first = state.epoch_step * self.batch_size
             if state.step == 0 and recipe.compile:
                 self.progress.say("compile")
-            self._step(order[first : first + self.batch_size], draws)
+            rows = torch.arange(first, first + self.batch_size, device=self.device)
+            self._step(order[rows], rows, draws)
             now = time.monotonic()
             state.elapsed, last = state.elapsed + now - last, now
             if self.progress.due():
@@ -91,31 +132,45 @@ class Loop:
                 self._checkpoint()
         self._speak()
 
-    def _step(self, samples: Tensor, draws: augment.Draws) -> None:
-        """One batch: augment, forward, loss, backward, update."""
+    def _order(self, samples: int) -> npt.NDArray[np.int64]:
+        seed, epoch = self.recipe.seed, self.state.epoch
+        if self.recipe.sampling == "balanced":
+            return augment.balanced_order(self.data.train.labels, seed=seed, epoch=epoch)
+        return augment.order(samples=samples, seed=seed, epoch=epoch)
+
+    def _step(self, samples: Tensor, rows: Tensor, draws: augment.Draws) -> None:
+        """One batch: gradients, in as many parts as the recipe says, then the update. `rows` are those of the draws."""
         state, recipe = self.state, self.recipe
-        images = augment.batch(self.pixels, samples, draws, recipe).to(self.device)
-        inputs = self.normalise(images)
-        if recipe.cutout:
-            inputs = augment.cut_out(inputs, samples, draws, side=recipe.cutout)
-        labels = self.labels[samples]
         lr = learning_rate(recipe, step=state.step, steps_per_epoch=self.steps_per_epoch)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            logits = self.forward(inputs)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
         state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        for part, part_rows in zip(samples.chunk(recipe.accumulate), rows.chunk(recipe.accumulate), strict=True):
+            state.sums += self._backward(part, part_rows, draws, share=len(part) / len(samples))
+        if recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(state.network.parameters(), recipe.clip_norm)
         state.optimizer.step()
         state.step += 1
         state.epoch_step += 1
         if state.average is not None and recipe.ema_decay is not None:
             update_average(state.average, state.network, decay=recipe.ema_decay, step=state.step)
-        correct = (logits.detach().argmax(1) == labels).sum()
-        state.sums += torch.stack((loss.detach() * len(samples), correct, correct.new_tensor(len(samples)))).double()
         self.progress.count(len(samples))
         self.progress.lr, self.progress.step = lr, state.step
+
+    def _backward(self, samples: Tensor, rows: Tensor, draws: augment.Draws, *, share: float) -> Tensor:
+        """Add `share` of these images' gradients; float64 (3,): sum of losses, how many were right, how many."""
+        recipe = self.recipe
+        images = augment.batch(self.pixels, samples, rows, draws, recipe).to(self.device)
+        inputs = augment.hide(self.normalise(images), rows, draws, cutout=recipe.cutout)
+        labels, kept = self.labels[samples], None
+        if draws.mix is not None:
+            inputs, kept = mixing.mix(inputs, rows, draws.mix)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            logits = self.forward(inputs)
+        loss = cross_entropy(logits, labels, smoothing=recipe.label_smoothing, weights=self.class_weights, kept=kept)
+        (loss * share).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        correct = (logits.detach().argmax(1) == labels).sum()
+        return torch.stack((loss.detach() * len(samples), correct, correct.new_tensor(len(samples)))).double()
 
     def _speak(self) -> None:
         """A progress line with the mean loss since the last one; here a diverged loss is noticed."""
@@ -179,13 +234,15 @@ class Loop:
     def _checkpoint_due(self) -> bool:
         return time.monotonic() - self.saved_at >= self.recipe.checkpoint_seconds
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, *, asked: int | None = None) -> None:
         if not math.isfinite(float(self.state.sums[0])):
             raise _not_finite()
         folder = checkpoints.save(self.claim_dir, self.state.checkpoint(self.fingerprint))
         self.saved_at = time.monotonic()
         self.progress.restart_clock()
-        emit("checkpoint", {"path": f"{self.claim_dir.name}/{folder.name}", "step": self.state.step})
+        line: dict[str, Any] = {"path": f"{self.claim_dir.name}/{folder.name}", "step": self.state.step}
+        emit("checkpoint", line if asked is None else {**line, "asked": asked})
+        point("checkpoint.said")
 
 
 def why_ended(recipe: Recipe, *, epochs_done: int, best: dict[str, Any]) -> str | None:

@@ -1,5 +1,6 @@
 """What an evaluation says of predictions: pure functions of logits (N, K) and labels (N,), in NumPy."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,13 +31,38 @@ def top_k(logits: Logits, labels: Labels, k: int) -> float:
     return float((best == labels[:, None]).any(axis=1).mean())
 
 
-def ece(logits: Logits, labels: Labels, temperature: float = 1.0) -> float:
-    """Expected calibration error in 15 bins of equal width (Guo et al. 2017)."""
+def brier(logits: Logits, labels: Labels, temperature: float = 1.0) -> float:
+    """The mean squared distance of the probabilities from the truth, summed over classes, 0–2 (Brier 1950)."""
+    distance = np.exp(log_softmax(logits, temperature))
+    distance[np.arange(len(labels)), labels] -= 1.0
+    return float((distance**2).sum(axis=1).mean())
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Predictions by confidence, in 15 bins of equal width: how many, the sum of confidences, how many were right."""
+
+    images: npt.NDArray[np.int64]
+    confidence: npt.NDArray[np.float64]
+    correct: npt.NDArray[np.float64]
+
+
+def confidence_bins(logits: Logits, labels: Labels, temperature: float = 1.0) -> Bins:
+    """What a reliability diagram shows (Guo et al. 2017)."""
     probability = np.exp(log_softmax(logits, temperature))
     confidence, correct = probability.max(axis=1), probability.argmax(axis=1) == labels
     bins = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
-    gap = np.bincount(bins, weights=correct - confidence, minlength=_BINS)
-    return float(np.abs(gap).sum() / len(labels))
+    return Bins(
+        images=np.bincount(bins, minlength=_BINS),
+        confidence=np.bincount(bins, weights=confidence, minlength=_BINS).astype(np.float64),
+        correct=np.bincount(bins, weights=correct, minlength=_BINS).astype(np.float64),
+    )
+
+
+def ece(logits: Logits, labels: Labels, temperature: float = 1.0) -> float:
+    """Expected calibration error in 15 bins of equal width (Guo et al. 2017)."""
+    bins = confidence_bins(logits, labels, temperature)
+    return float(np.abs(bins.correct - bins.confidence).sum() / len(labels))
 
 
 def confusion(predicted: Labels, labels: Labels, classes: int) -> npt.NDArray[np.int64]:

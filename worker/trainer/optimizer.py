@@ -37,6 +37,8 @@ def learning_rate(recipe: Recipe, *, step: int, steps_per_epoch: int) -> float:
         return recipe.lr * at / warmup
     if recipe.schedule == "constant":
         return recipe.lr
+    if recipe.schedule == "step":
+        return recipe.lr * recipe.step_factor ** sum(at >= epochs * steps_per_epoch for epochs in recipe.step_epochs)
     done = (at - warmup) / (total - warmup)
     return recipe.lr * (1 - done if recipe.schedule == "one_cycle" else (1 + math.cos(math.pi * done)) / 2)
 

@@ -16,7 +16,9 @@ class RunState:
     """`epoch_step` steps of epoch `epoch` (from 0) are done; `sums` float64 (3,) = loss, correct, images of this epoch.
 
     `best` is the epoch of the best val top-1, `kept` the one whose weights become the model.
-    `ended` says why training is over: "epochs", "max_seconds", "patience", "target_accuracy"; null = it goes on.
+    `ended` says why training is over: "epochs", "max_seconds", "patience", "target_accuracy", "finish" (somebody asked
+    for the end); null = it goes on. `settings` are the recipe's fields that were changed meanwhile, `changes` at which
+    steps, `asked` how many checkpoints have been asked for.
     """
 
     network: nn.Module
@@ -31,6 +33,9 @@ class RunState:
     kept: dict[str, Any] | None = None
     kept_weights: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    asked: int = 0
     sums: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
 
     @property
@@ -57,6 +62,9 @@ class RunState:
                 "best": self.best,
                 "kept": self.kept,
                 "history": self.history,
+                "settings": self.settings,
+                "changes": self.changes,
+                "asked": self.asked,
             },
             tensors={
                 f"{group}/{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()
@@ -79,6 +87,7 @@ class RunState:
         self.epoch, self.epoch_step, self.elapsed = state["epoch"], state["epoch_step"], state["elapsed"]
         self.ended, self.history = state["ended"], state["history"]
         self.best, self.kept = state["best"], state["kept"]
+        self.settings, self.changes, self.asked = state["settings"], state["changes"], state["asked"]
 
 
 def averaged_copy(network: nn.Module) -> nn.Module:

@@ -12,15 +12,20 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models import checkpoint as checkpoints
+from models import checkpoint_files
 from models.manifest import Lineage, Name, NetworkSpec
 from models.networks import registry
 from models.recipes import Recipe, RecipeError, resolve
 from models.runtime import resolve_device
 from store.datasets import Dataset
 from store.layout import Layout
+from worker.job_arguments import JobArguments
 from worker.job_process import JobRefused, Stop, emit
+from worker.orders import NAME as ORDERS
+from worker.orders import OrdersFile
 from worker.trainer import data, optimizer
 from worker.trainer.loop import Loop
+from worker.trainer.orders import warn_of_late_orders
 from worker.trainer.progress import Progress
 from worker.trainer.save import code_version, save_model
 from worker.trainer.state import RunState, averaged_copy
@@ -39,33 +44,32 @@ class TrainSpec(BaseModel):
     alias: str | None = None
 
 
-def train(*, run_dir: Path, claim: int, data_dir: Path, device_name: str, stop: Stop) -> None:
-    """Run the job in `run_dir` to its end, from its newest checkpoint where there is one."""
-    spec, recipe = _spec(run_dir)
-    folder = Layout(data_dir).dataset(spec.dataset)
+def train(at: JobArguments, stop: Stop) -> None:
+    """Run the job in `at.run_dir` to its end, from its newest checkpoint where there is one."""
+    spec, recipe = _spec(at.run_dir)
+    folder = Layout(at.data_dir).dataset(spec.dataset)
     dataset = _dataset(folder, spec.dataset)
-    device = _prepared_device(device_name, recipe)
+    device = _prepared_device(at.device, recipe)
 
-    checkpoints.sweep(run_dir)
+    checkpoint_files.sweep(at.run_dir)
     training_data = data.read_training_data(folder, dataset, recipe, _loading(recipe, stop))
     network_spec = NetworkSpec(name=recipe.network, num_classes=len(dataset.classes), in_channels=recipe.channels)
 
     state = _fresh(network_spec, recipe, device)
     fingerprint = _fingerprint(recipe, dataset)
-    _resume(state, run_dir, fingerprint)
+    _resume(state, at.run_dir, fingerprint)
     loop = Loop(
         recipe=recipe,
         data=training_data,
+        classes=len(dataset.classes),
         state=state,
         device=device,
-        claim_dir=run_dir / f"claim-{claim}",
+        claim_dir=at.claim_dir,
         fingerprint=fingerprint,
         stop=stop,
+        orders_file=OrdersFile(at.claim_dir / ORDERS),
     )
-    try:
-        loop.run()
-    except torch.OutOfMemoryError as error:
-        raise JobRefused("out_of_memory", "the device has too little memory", "Lower batch_size.") from error
+    loop.run()
 
     has_test = "test" in dataset.splits and dataset.splits["test"].images > 0
     if not has_test:
@@ -80,7 +84,7 @@ def train(*, run_dir: Path, claim: int, data_dir: Path, device_name: str, stop: 
 
     def lineage(created_at: datetime) -> Lineage:
         return Lineage(
-            job=run_dir.name,
+            job=at.run_dir.name,
             dataset=dataset.id,
             dataset_name=dataset.name,
             dataset_digest=dataset.digest,
@@ -92,7 +96,7 @@ def train(*, run_dir: Path, claim: int, data_dir: Path, device_name: str, stop: 
 
     best, kept = state.best or {}, state.kept or {}
     report = save_model(
-        target=run_dir / f"claim-{claim}" / "model",
+        target=at.claim_dir / "model",
         weights=state.kept_weights,
         network=network_spec,
         classes=dataset.classes,
@@ -106,14 +110,16 @@ def train(*, run_dir: Path, claim: int, data_dir: Path, device_name: str, stop: 
             "best_epoch": best.get("epoch"),
             "epochs": state.epoch,
             "ended": state.ended,
+            "changes": state.changes,
             "train_seconds": round(state.elapsed, 1),
             "recipe": recipe.model_dump(mode="json"),
         },
         device=str(device),
         between=between,
     )
+    warn_of_late_orders(state, loop.orders_file.look())
     emit("evaluation", report)
-    emit("result", {"artifact": f"claim-{claim}/model", "metrics": report})
+    emit("result", {"artifact": f"{at.claim_dir.name}/model", "metrics": report})
 
 
 def _spec(run_dir: Path) -> tuple[TrainSpec, Recipe]:
@@ -189,7 +195,7 @@ def _resume(state: RunState, run_dir: Path, fingerprint: str) -> None:
         emit(
             "warning", {"code": "other_checkpoint", "message": "a checkpoint of another recipe or dataset is not used"}
         )
-        checkpoints.forget(run_dir)  # else they would pass for the furthest, and new ones would be pruned
+        checkpoint_files.forget(run_dir)  # else they would pass for the furthest, and new ones would be pruned
         return
     state.restore(checkpoint)
     emit("log", {"message": f"resumed at step {checkpoint.step}, epoch {state.epoch + 1}", "step": checkpoint.step})

@@ -1,0 +1,46 @@
+"""What a job made for download: the report and drawings of an evaluation, the files of an export."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Response
+from fastapi.responses import FileResponse
+
+from app.auth import needs
+from app.deps import JobId, StateDep
+from app.schemas.artifacts import ArtifactBody
+from app.schemas.common import Page, problem_responses
+from store.artifacts import MEDIA_TYPES
+from store.keys import Scope
+
+router = APIRouter(prefix="/v1/jobs/{job_id}/artifacts", tags=["jobs"], dependencies=needs(Scope.TRAIN))
+
+Name = Annotated[str, Path(max_length=80, examples=["report.json"], description="A name of the list.")]
+IfNoneMatch = Annotated[str, Header(description="The ETag of what is there already.")]
+# A drawing holds names of classes that came with a dataset: should a browser show it after all, nothing in it runs.
+_CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+_FILE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The file, as an attachment; a Range is answered with 206.",
+        "content": {media_type: {"example": name} for name, media_type in sorted(MEDIA_TYPES.items())},
+    },
+    304: {"description": "It is the file that If-None-Match names."},
+    **problem_responses(401, 403, 404, 409, 503),
+}
+
+
+@router.get("", responses=problem_responses(401, 403, 404, 503), summary="List a job's files")
+async def artifacts(state: StateDep, job_id: JobId) -> Page[ArtifactBody]:
+    """By name. Empty until an evaluation or an export has succeeded."""
+    found = await state.artifacts.listed(job_id)
+    return Page(data=[ArtifactBody.of(job_id, each) for each in found], has_more=False, next=None)
+
+
+@router.get("/{name}", responses=_FILE, response_class=FileResponse, summary="Download a job's file")
+async def artifact(state: StateDep, job_id: JobId, name: Name, if_none_match: IfNoneMatch = "") -> Response:
+    """The file as it was made; its ETag is its SHA-256."""
+    found = await state.artifacts.find(job_id, name)
+    etag = f'"{found.artifact.sha256}"'
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Content-Security-Policy": _CONTENT_POLICY}
+    if etag in (each.strip().removeprefix("W/") for each in if_none_match.split(",")):
+        return Response(status_code=304, headers=headers)
+    return FileResponse(found.path, media_type=found.artifact.media_type, filename=found.filename, headers=headers)

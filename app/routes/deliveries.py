@@ -1,0 +1,33 @@
+"""Webhook deliveries of a job: how they went, and once more."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from app.auth import needs
+from app.deps import JobId, StateDep
+from app.schemas.common import problem_responses
+from app.schemas.deliveries import DeliveriesBody
+from store.keys import Scope
+
+router = APIRouter(prefix="/v1/jobs/{job_id}/deliveries", tags=["jobs"], dependencies=needs(Scope.TRAIN))
+
+DeliveryId = Annotated[str, Path(max_length=120, examples=["1769860880000-0"])]
+
+
+@router.get("", responses=problem_responses(401, 403, 404, 503), summary="Look at a job's webhook deliveries")
+async def deliveries(state: StateDep, job_id: JobId) -> DeliveriesBody:
+    """The newest 100 attempts, newest first, and what is still to be sent."""
+    return DeliveriesBody.of(*await state.deliveries.look(job_id))
+
+
+@router.post(
+    "/{delivery}/redeliver",
+    status_code=202,
+    responses=problem_responses(401, 403, 404, 503),
+    summary="Send a webhook again",
+)
+async def redeliver(state: StateDep, job_id: JobId, delivery: DeliveryId) -> DeliveriesBody:
+    """Now, under the same `webhook-id`, with all its attempts. One that is just being sent is left alone."""
+    await state.deliveries.repeat(job_id, delivery)
+    return DeliveriesBody.of(*await state.deliveries.look(job_id))

@@ -1,0 +1,119 @@
+"""Deleting an ended job: its record, its history, and its folder with all that it wrote.
+
+A mark in the folder comes first and the folder goes last. So a deletion that was cut off is seen, whatever was there
+when it was cut off, and asking for it again completes it; the job is gone for readers as soon as the ledger has let go.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import anyio.to_thread
+
+from app.problems import ConflictError
+from app.services.ledger import AsyncLedger
+from jobs.answers import JobNotFound
+from jobs.model import Job, Kind
+from models.catalog import Catalog, ModelNotFound
+from store.faults import point
+from store.files import write_atomic
+from store.layout import Layout
+
+_MARK = "deleted"
+_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
+
+
+def is_marked(layout: Layout, job_id: str) -> bool:
+    """Whether the job's deletion has begun."""
+    return _ID.fullmatch(job_id) is not None and (layout.job(job_id) / _MARK).exists()
+
+
+class Deletion:
+    def __init__(self, ledger: AsyncLedger, layout: Layout, catalog: Catalog) -> None:
+        self._ledger = ledger
+        self._layout = layout
+        self._catalog = catalog
+
+    async def check(self, job: Job) -> None:
+        """Raises ConflictError for a job that has not ended, or that something came of that is still there."""
+        if not job.ended:
+            raise ConflictError(
+                "job_not_ended",
+                f"The job cannot be deleted: it is {job.state}.",
+                hint=f"Deleting never cancels: POST /v1/jobs/{job.id}/cancel, then delete it.",
+                members={"state": job.state},
+            )
+        if job.kind is Kind.IMPORT and self._layout.dataset(str(job.spec.get("dataset"))).exists():
+            raise ConflictError(
+                "job_has_dataset",
+                f"Dataset {job.spec['dataset']} came of this job, which tells how.",
+                hint=f"Delete the dataset first: DELETE /v1/datasets/{job.spec['dataset']}",
+                members={"state": job.state},
+            )
+        made = await anyio.to_thread.run_sync(_model_of, self._catalog, job)
+        if made is not None:
+            raise ConflictError(
+                "job_has_model",
+                f"Model {made} came of this job, which is its lineage.",
+                hint="A job stays as long as its model.",
+                members={"state": job.state},
+            )
+
+    async def run(self, job_id: str) -> None:
+        """Delete an ended job, or complete a deletion that was cut off. Raises UnavailableError."""
+        await anyio.to_thread.run_sync(self._mark, job_id)
+        point("delete.marked")
+        with suppress(JobNotFound):  # Redis had forgotten it, or an earlier attempt came this far
+            await self._ledger.write(lambda ledger: ledger.delete(job_id))
+        await anyio.to_thread.run_sync(self._remove, job_id)
+
+    def _mark(self, job_id: str) -> None:
+        folder = self._layout.job(job_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / _MARK, b"")
+
+    def _remove(self, job_id: str) -> None:
+        """Under the lock that the archive takes: neither writes into what the other removes. The mark goes last."""
+        folder = self._layout.job(job_id)
+        with _locked(folder) as there:
+            if not there:
+                return
+            for each in folder.iterdir():
+                if each.is_dir() and not each.is_symlink():
+                    shutil.rmtree(each)
+                elif each.name != _MARK:
+                    each.unlink()
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Whether the folder is there; nobody else writes to it within the context."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield folder.exists()
+    finally:
+        os.close(fd)
+
+
+def _model_of(catalog: Catalog, job: Job) -> str | None:
+    """`name@version` of what came of a training, if it did and is there."""
+    name = job.spec.get("register_as")
+    if job.kind is not Kind.TRAIN or not name:
+        return None
+    for version in catalog.versions(name):
+        try:
+            if catalog.manifest(name, version).lineage.job == job.id:
+                return f"{name}@{version}"
+        except ModelNotFound:
+            continue
+    return None

@@ -1,0 +1,30 @@
+"""What became of a job's webhooks, and sending one again."""
+
+from app.problems import NotFoundError
+from app.services.jobs import Jobs
+from app.services.ledger import AsyncLedger
+from jobs.deliveries import Attempt, Deliveries, Pending
+
+
+class DeliveryLogs:
+    def __init__(self, ledger: AsyncLedger, jobs: Jobs) -> None:
+        self._ledger = ledger
+        self._jobs = jobs
+
+    async def look(self, job_id: str) -> tuple[list[Attempt], list[Pending]]:
+        """The newest attempts, newest first, and what is still to be sent. Raises NotFoundError, UnavailableError."""
+        await self._jobs.get(job_id)
+        return await self._ledger.read(
+            lambda ledger: (Deliveries(ledger.redis).log(job_id), Deliveries(ledger.redis).pending(job_id))
+        )
+
+    async def repeat(self, job_id: str, delivery: str) -> None:
+        """Send a message again, under its id, with all its attempts. Raises NotFoundError, UnavailableError."""
+        await self._jobs.get(job_id)
+        event_id = delivery.removeprefix(f"{job_id}.")  # a receiver knows the message's whole id
+        if await self._ledger.write(lambda ledger: Deliveries(ledger.redis).repeat(job_id, event_id)) == "unknown":
+            raise NotFoundError(
+                "delivery_not_found",
+                f"Job {job_id} has no delivery {delivery[:80]!r}.",
+                hint=f"GET /v1/jobs/{job_id}/deliveries lists those that Redis still has.",
+            )

@@ -1,0 +1,186 @@
+"""New jobs: each kind's request is checked against what there is, written down once, and rung for."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio.to_thread
+import orjson
+
+from app.problems import ConflictError, InvalidError, wrong
+from app.services.datasets import Datasets, DatasetView, Status
+from app.services.jobs import Placed, placed
+from app.services.ledger import AsyncLedger
+from app.services.webhook_targets import Targets
+from jobs.ledger import IdempotencyConflict, Ledger
+from jobs.model import LANES, Kind, Lane, Priority, Webhook
+from models.catalog import Catalog, ModelNotFound
+from models.classes import ClassesDiffer, class_map
+from models.recipes import RecipeError, resolve
+from store.faults import point
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What every kind may be asked with. `asked` is the whole request, by which repetitions are told from others."""
+
+    priority: Priority = Priority.NORMAL
+    max_seconds: float | None = None
+    webhook: Webhook | None = None
+    asked: dict[str, Any] = field(default_factory=dict)
+
+
+class Submissions:
+    def __init__(
+        self,
+        ledger: AsyncLedger,
+        datasets: Datasets,
+        catalog: Catalog,
+        targets: Targets,
+        *,
+        ring: Callable[[Lane], None],
+    ) -> None:
+        self._ledger = ledger
+        self._datasets = datasets
+        self._catalog = catalog
+        self._targets = targets
+        self._ring = ring
+
+    async def submit(self, kind: Kind, spec: dict[str, Any], *, terms: Terms, idempotency_key: str | None) -> Placed:
+        """A job of any kind that a client may ask for, on disk when this returns.
+
+        Raises InvalidError, ConflictError, UnavailableError.
+        """
+        if terms.webhook is not None and (refusal := self._targets.refusal(terms.webhook.url)) is not None:
+            hint = "RESNETD_WEBHOOK_HOSTS names hosts that webhooks may reach besides public ones."
+            raise InvalidError("webhook_refused", f"{refusal}.", hint=hint, errors=wrong("#/webhook/url", refusal))
+        match kind:
+            case Kind.TRAIN:
+                return await self.train(spec, terms=terms, idempotency_key=idempotency_key)
+            case Kind.EVALUATE:
+                return await self.evaluate(spec, terms=terms, idempotency_key=idempotency_key)
+            case Kind.EXPORT:
+                return await self.export(spec, terms=terms, idempotency_key=idempotency_key)
+            case Kind.IMPORT:
+                raise InvalidError(
+                    "invalid_request", "POST /v1/datasets asks for an import.", errors=wrong("#/kind", "")
+                )
+
+    async def train(self, spec: dict[str, Any], *, terms: Terms, idempotency_key: str | None) -> Placed:
+        """`recipe` with `overrides` on `dataset`."""
+        try:
+            resolve(spec["recipe"], spec["overrides"])
+        except RecipeError as error:
+            code = "recipe_not_found" if error.field == "recipe" else "invalid_overrides"
+            place = "#/" + error.field.replace(".", "/")
+            raise InvalidError(code, f"{error}.", hint=error.hint, errors=wrong(place, str(error))) from error
+        with await self._datasets.kept(spec["dataset"]) as dataset:
+            check_ready(dataset)
+            return await self._write(Kind.TRAIN, spec, terms=terms, idempotency_key=idempotency_key)
+
+    async def evaluate(self, spec: dict[str, Any], *, terms: Terms, idempotency_key: str | None) -> Placed:
+        """A model version on a `split` of `dataset`; an alias means the version that it points to now."""
+        model = await self._version(spec["model"])
+        with await self._datasets.kept(spec["dataset"]) as dataset:
+            check_ready(dataset)
+            check_split(dataset, spec["split"])
+            await anyio.to_thread.run_sync(self._check_classes, model, dataset)
+            return await self._write(
+                Kind.EVALUATE, {**spec, "model": model}, terms=terms, idempotency_key=idempotency_key
+            )
+
+    async def export(self, spec: dict[str, Any], *, terms: Terms, idempotency_key: str | None) -> Placed:
+        """A model version in another `format`; an alias means the version that it points to now."""
+        model = await self._version(spec["model"])
+        return await self._write(Kind.EXPORT, {**spec, "model": model}, terms=terms, idempotency_key=idempotency_key)
+
+    async def _version(self, ref: str) -> str:
+        """`name@version` of what `ref` means. Raises InvalidError."""
+        try:
+            name, version = await anyio.to_thread.run_sync(self._catalog.resolve, ref)
+        except ModelNotFound as error:
+            errors = wrong("#/model", str(error))
+            raise InvalidError("model_not_found", f"{error}.", hint=error.hint, errors=errors) from error
+        return f"{name}@{version}"
+
+    def _check_classes(self, model: str, dataset: DatasetView) -> None:
+        """Raises InvalidError where the dataset's classes are not the model's."""
+        name, _, version = model.partition("@")
+        manifest = self._catalog.manifest(name, int(version))
+        try:
+            class_map(manifest.classes, dataset.descriptor.classes if dataset.descriptor is not None else ())
+        except ClassesDiffer as error:
+            raise InvalidError(
+                "classes_differ",
+                f"The classes of {model} are not those of dataset {dataset.id}: {error}.",
+                hint="A model is evaluated on a dataset with classes of the same names, in any order.",
+                errors=wrong("#/dataset", str(error)),
+            ) from error
+
+    async def _write(self, kind: Kind, spec: dict[str, Any], *, terms: Terms, idempotency_key: str | None) -> Placed:
+        idempotency = _idempotency(idempotency_key, terms.asked)
+
+        def write(ledger: Ledger) -> Placed:
+            submitted = ledger.submit(
+                kind,
+                spec,
+                idempotency=idempotency,
+                priority=terms.priority,
+                max_seconds=terms.max_seconds,
+                webhook=terms.webhook,
+            )
+            return placed(ledger, submitted.job_id)
+
+        point("submit.before")
+        try:
+            found = await self._ledger.write(write)
+        except IdempotencyConflict as error:
+            raise idempotency_conflict() from error
+        point("submit.written")
+        self._ring(LANES[kind])
+        point("submit.rung")
+        return found
+
+
+def _idempotency(key: str | None, asked: dict[str, Any]) -> tuple[str, str] | None:
+    """One key is one job, of whatever kind."""
+    if key is None:
+        return None
+    digest = hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return "job:" + hashlib.sha256(key.encode()).hexdigest(), digest
+
+
+def idempotency_conflict() -> InvalidError:
+    return InvalidError(
+        "idempotency_conflict",
+        "This Idempotency-Key was used for another request.",
+        hint="Send the same request again, or this one with a new key.",
+    )
+
+
+def check_split(dataset: DatasetView, split: str) -> None:
+    """Raises InvalidError for a split that the dataset has not, or that has no image."""
+    splits = dataset.descriptor.splits if dataset.descriptor is not None else {}
+    filled = [name for name, each in splits.items() if each.images > 0]
+    if split not in filled:
+        detail = f"Dataset {dataset.id} has no split {split!r}"
+        hint = f"Its splits: {', '.join(filled)}."
+        raise InvalidError("split_not_found", f"{detail}.", hint=hint, errors=wrong("#/split", detail))
+
+
+def check_ready(dataset: DatasetView) -> None:
+    """Raises ConflictError for a dataset whose import goes on or did not succeed."""
+    if dataset.status is Status.IMPORTING:
+        raise ConflictError(
+            "dataset_not_ready",
+            f"Dataset {dataset.id} is still being imported.",
+            hint=f"Wait for it: GET /v1/jobs/{dataset.job}?wait=30",
+        )
+    if dataset.status is not Status.READY:
+        reason = f": {dataset.error.message}" if dataset.error else ""
+        raise ConflictError(
+            "dataset_failed",
+            f"The import of dataset {dataset.id} {dataset.status}{reason}",
+            hint="Upload it again; GET /v1/datasets/{id} says what was wrong.",
+        )

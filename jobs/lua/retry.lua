@@ -1,0 +1,20 @@
+-- id, id of a new job → {id of the job that tries again, 'created' | 'known'}, {the state, 'refused'}, or {} for an
+-- unknown job. The old record says who tried it again; its state stays.
+local id, wanted = unpack(ARGV)
+local state = get(id, 'state')
+if not state then return {} end
+local known = get(id, 'retried_as')
+if known then return { known, known == wanted and 'created' or 'known' } end
+if state ~= 'failed' and state ~= 'cancelled' then return { state, 'refused' } end
+local copied = { 'retry_of', id }
+for _, field in ipairs({ 'kind', 'lane', 'spec', 'priority', 'max_seconds', 'webhook' }) do
+  local value = get(id, field)
+  if value then
+    table.insert(copied, field)
+    table.insert(copied, value)
+  end
+end
+create(wanted, { reason = 'retried', retry_of = id }, unpack(copied))
+set(id, 'retried_as', wanted)
+redis.call('ZADD', PREFIX .. 'unarchived', now(), id) -- the record on disk is to say so too
+return { wanted, 'created' }

@@ -1,0 +1,140 @@
+"""Reading the ledger: records, pages, places in the queue, events."""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import orjson
+from redis import Redis
+
+from jobs import keys, scripts
+from jobs.answers import JobNotFound, Window
+from jobs.model import TERMINAL, Event, Job, Kind, Lane, Priority, State
+
+
+class Records:
+    """All methods raise `redis.RedisError` when Redis cannot be reached."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        self._scripts = scripts.register(redis)
+
+    def _run(self, name: str, *args: str | float) -> Any:  # noqa: ANN401 - each script answers in its own shape
+        return self._scripts[name](args=args)
+
+    def get(self, job_id: str) -> Job:
+        record = self.redis.hgetall(keys.job(job_id))
+        if not record:
+            raise JobNotFound(job_id)
+        return Job.model_validate(record)
+
+    def state(self, job_id: str) -> State:
+        found = self.redis.hget(keys.job(job_id), "state")
+        if found is None:
+            raise JobNotFound(job_id)
+        return State(str(found))
+
+    def page(
+        self,
+        *,
+        limit: int,
+        after: str | None = None,
+        state: State | Collection[State] | None = None,
+        kind: Kind | None = None,
+        priority: Priority | None = None,
+        since: datetime | None = None,
+    ) -> tuple[list[Job], bool]:
+        """Jobs, newest first, created before job `after` and not before `since`; and whether there are more.
+
+        Raises JobNotFound where the ledger does not know `after`.
+        """
+        indices = [keys.ALL] if state is None else [keys.state(each) for each in _states(state)]
+        below = "+inf" if after is None else f"({self._created(after)!r}"
+        oldest = "-inf" if since is None else repr(since.timestamp() * 1000)
+        found: list[Job] = []
+        while len(found) <= limit:
+            ids, last = self._newest(indices, below, oldest, limit + 1)
+            if last is None:
+                break
+            below = f"({last!r}"
+            found += [
+                job
+                for job in self._many(ids)
+                if (kind is None or job.kind == kind) and (priority is None or job.priority == priority)
+            ]
+        return found[:limit], len(found) > limit
+
+    def _created(self, job_id: str) -> float:
+        created = self.redis.zscore(keys.ALL, job_id)
+        if created is None:
+            raise JobNotFound(job_id)
+        return float(created)
+
+    def _newest(self, indices: list[str], below: str, oldest: str, limit: int) -> tuple[list[str], float | None]:
+        """The newest jobs of several indices, and when the last of them was created; no two are of the same moment."""
+        with self.redis.pipeline(transaction=True) as pipe:
+            for index in indices:
+                pipe.zrevrangebyscore(index, below, oldest, start=0, num=limit, withscores=True)
+            answers = cast("list[list[tuple[str, float]]]", pipe.execute())
+        merged = sorted({(created, job_id) for found in answers for job_id, created in found}, reverse=True)[:limit]
+        return [job_id for _, job_id in merged], merged[-1][0] if merged else None
+
+    def _many(self, ids: Sequence[str]) -> list[Job]:
+        with self.redis.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.hgetall(keys.job(job_id))
+            return [Job.model_validate(record) for record in pipe.execute() if record]
+
+    def position(self, job_id: str) -> int | None:
+        """A queued job's place in its lane, 1 for the next; None for any other job."""
+        return self.positions([job_id]).get(job_id)
+
+    def positions(self, ids: Sequence[str]) -> dict[str, int]:
+        """The places of those among the jobs that are queued."""
+        places = self._run("positions", *ids) if ids else []
+        return {job_id: int(place) for job_id, place in zip(ids, places, strict=True) if place}
+
+    def count(self) -> dict[State, int]:
+        return {state: int(self.redis.zcard(keys.state(state))) for state in State}
+
+    def due(self, lane: Lane) -> int:
+        """How many jobs of a lane could be claimed now."""
+        until = max(self.clock(), float(self.redis.get(keys.LAST_CREATED) or 0)) + 1
+        return sum(int(self.redis.zcount(keys.due(lane, priority), "-inf", until)) for priority in Priority)
+
+    def clock(self) -> float:
+        """Redis's time, ms."""
+        seconds, micros = self.redis.time()
+        return float(seconds) * 1000 + float(micros) / 1000
+
+    def window(self, job_id: str, *, after: str, limit: int) -> Window:
+        """Events with ids above `after`, oldest first, as far as the stream goes back. All of one moment."""
+        with self.redis.pipeline(transaction=True) as pipe:
+            pipe.exists(keys.job(job_id))
+            pipe.xrange(keys.events(job_id), "-", "+", 1)
+            pipe.xrange(keys.events(job_id), f"({after}", "+", limit + 1)
+            exists, oldest, entries = pipe.execute()
+        if not exists:
+            raise JobNotFound(job_id)
+        found = [event(entry_id, fields) for entry_id, fields in entries[:limit]]
+        return Window(oldest[0][0] if oldest else None, found, len(entries) > limit)
+
+    def events(self, job_id: str, *, after: str = "0-0", limit: int = 100) -> tuple[list[Event], bool]:
+        """Events of the stream, and whether there are more; older ones may be on disk (`jobs.archive.history`)."""
+        window = self.window(job_id, after=after, limit=limit)
+        return window.events, window.more
+
+
+def _states(wanted: State | Collection[State]) -> list[State]:
+    return [wanted] if isinstance(wanted, State) else [state for state in State if state in wanted]
+
+
+def event(entry_id: str, fields: dict[str, str]) -> Event:
+    """An entry of a job's stream, read."""
+    at = datetime.fromtimestamp(int(entry_id.partition("-")[0]) / 1000, UTC)
+    return Event(id=entry_id, type=fields["type"], at=at, data=orjson.loads(fields["data"]))
+
+
+def ends(kind: str) -> bool:
+    """Whether an event of this type is a job's last."""
+    return kind in TERMINAL

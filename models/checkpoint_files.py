@@ -1,0 +1,165 @@
+"""Checkpoints as files: whole or absent, checked before use. Without torch; `models/checkpoint.py` adds the tensors.
+
+A checkpoint is `claim-<n>/step-<k>/` with tensors.safetensors and state.json, which holds the tensors' sha256. It is
+written under a hidden name, made durable, then renamed into place, and never changes afterwards.
+"""
+
+import errno
+import hashlib
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import orjson
+
+from store.faults import point
+from store.files import fsync_dir, fsync_tree, remove_temporary, remove_tree
+
+KEEP = 2
+_TENSORS, _STATE = "tensors.safetensors", "state.json"
+_PLACE = re.compile(r"claim-(\d+)/step-(\d+)")
+
+
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """`state` is JSON; `tensors` is a whole safetensors file."""
+
+    step: int
+    state: dict[str, Any]
+    tensors: bytes
+
+
+class CheckpointDamagedError(ValueError):
+    """A checkpoint that does not match its checksum or cannot be read."""
+
+
+def save(claim_dir: Path, checkpoint: StoredCheckpoint) -> Path:
+    """Write a checkpoint durably and drop older ones, of earlier claims too, but for the last two."""
+    target = claim_dir / f"step-{checkpoint.step}"
+    if target.exists():  # asked for twice between two steps: it holds what there is to hold
+        return target
+    state = orjson.dumps({"step": checkpoint.step, "sha256": _sha256(checkpoint.tensors), "state": checkpoint.state})
+
+    def fill(folder: Path) -> None:
+        (folder / _TENSORS).write_bytes(checkpoint.tensors)
+        (folder / _STATE).write_bytes(orjson.dumps({"sha256": _sha256(state), "body": state.decode()}))
+
+    _place(target, fill)
+    others = [folder for _, _, folder in found(claim_dir.parent) if folder != target]
+    for old in others[KEEP - 1 :]:
+        remove_tree(old)
+    point("checkpoint.pruned")
+    return target
+
+
+def inherit(from_run: Path, run_dir: Path) -> Path | None:
+    """Give a run the newest whole checkpoint of another one, as its claim 0: by hard links, both runs keep it.
+
+    Returns None where there is nothing to inherit, or the run has a checkpoint already.
+    """
+    if found(run_dir):
+        return None
+    for step, _, folder in found(from_run):
+        try:
+            load(folder)
+        except CheckpointDamagedError as error:
+            _pass_over(error)
+            continue
+        target = run_dir / "claim-0" / f"step-{step}"
+        source = folder
+
+        def fill(place: Path, source: Path = source) -> None:
+            for name in (_TENSORS, _STATE):
+                _link(source / name, place / name)
+
+        _place(target, fill)
+        return target
+    return None
+
+
+def _place(target: Path, fill: Callable[[Path], None]) -> None:
+    """Have `fill` write a folder under a hidden name and move it to `target`, durably."""
+    unfinished = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
+    unfinished.mkdir(parents=True)
+    try:
+        fill(unfinished)
+        point("checkpoint.tmp_written")
+        fsync_tree(unfinished)
+        point("checkpoint.durable")
+        unfinished.rename(target)
+        point("checkpoint.renamed")
+        fsync_dir(target.parent)
+        fsync_dir(target.parent.parent)  # the claim's folder may be as new as the checkpoint
+    except BaseException:
+        remove_tree(unfinished)
+        raise
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EMLINK):
+            raise
+        shutil.copyfile(source, target)  # a file system without hard links
+
+
+def forget(run_dir: Path) -> None:
+    """Remove every checkpoint of a run: none of them can be resumed."""
+    for _, _, folder in found(run_dir):
+        remove_tree(folder)
+
+
+def sweep(run_dir: Path) -> None:
+    """Remove what killed claims left half written. Only the claim that holds the job may call it."""
+    for claim_dir in run_dir.glob("claim-*"):
+        remove_temporary(claim_dir)
+
+
+def load(folder: Path) -> StoredCheckpoint:
+    """Raises CheckpointDamagedError where anything differs from what was written."""
+    try:
+        envelope = orjson.loads((folder / _STATE).read_bytes())
+        body = envelope["body"].encode()
+        if _sha256(body) != envelope["sha256"]:
+            raise CheckpointDamagedError(f"{folder / _STATE} does not match its checksum")
+        content = orjson.loads(body)
+        tensors = (folder / _TENSORS).read_bytes()
+        if _sha256(tensors) != content["sha256"]:
+            raise CheckpointDamagedError(f"{folder / _TENSORS} does not match its checksum")
+        return StoredCheckpoint(content["step"], content["state"], tensors)
+    except (OSError, KeyError, TypeError, AttributeError, orjson.JSONDecodeError) as error:
+        raise CheckpointDamagedError(f"{folder} cannot be read: {error!r}") from error
+
+
+def found(run_dir: Path) -> list[tuple[int, int, Path]]:
+    """(step, claim, folder) of every checkpoint of a run, the furthest first."""
+    places = []
+    for folder in run_dir.glob("claim-*/step-*"):
+        match = _PLACE.fullmatch(folder.relative_to(run_dir).as_posix())
+        if match:
+            places.append((int(match[2]), int(match[1]), folder))
+    return sorted(places, reverse=True)
+
+
+def newest(run_dir: Path) -> StoredCheckpoint | None:
+    """The furthest whole checkpoint of any claim; a damaged one is passed over with a word on standard error."""
+    for _, _, folder in found(run_dir):
+        try:
+            return load(folder)
+        except CheckpointDamagedError as error:
+            _pass_over(error)
+    return None
+
+
+def _pass_over(error: CheckpointDamagedError) -> None:
+    print(f"passed over a checkpoint: {error}", file=sys.stderr)  # noqa: T201 - standard error is for people
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,75 @@
+"""`resnetd evaluate`: how good is a model on this dataset?"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from resnetd.commands import output
+from resnetd.commands.connection import connect
+from resnetd.commands.files import download_all
+from resnetd.commands.follow import ended_well, follow, print_events
+from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, Server
+
+_CALIBRATED = ("log_loss", "brier", "ece")
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="name, name@3 or name@alias")],
+    dataset: Annotated[str, typer.Argument(help="The id of an imported dataset: ds_…")],
+    *,
+    split: Annotated[str, typer.Option(help="The dataset's split.")] = "test",
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", show_default=False, help="Save the report and its drawings here."),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--follow/--no-follow", help="Watch the job until it ends.")] = True,
+    server: Server = DEFAULT_SERVER,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model on a dataset whose classes have the same names. Ends with status 1 when the job fails."""
+    with connect(server, key) as client:
+        job = client.evaluate(model, dataset, split=split)
+        if watch:
+            output.note(f"Evaluating {job['spec']['model']}: {job['id']}")
+            if as_json:
+                print_events(client.events(job["id"]))
+                job = ended_well(client.job(job["id"]))
+            else:
+                job = follow(client, job["id"])
+            if save is not None:
+                for path in download_all(client, job["id"], save):
+                    output.note(f"Saved {path}")
+    if watch and not as_json:
+        show(job)
+    elif as_json and not watch:
+        output.as_json(job)
+    elif not watch:
+        output.note(f"Queued; watch it with `resnetd jobs watch {job['id']}`.")
+        print(job["id"])
+
+
+def show(job: dict[str, Any]) -> None:
+    """An evaluation's figures, then each class's."""
+    made = job["result"]
+    figures = made["metrics"]
+    output.fields(
+        {
+            "job": job["id"],
+            "model": f"{made['model']}@{made['version']}",
+            "dataset": f"{made['dataset']}, {made['split']}",
+            "images": figures["total"],
+            "top1": output.percent(figures["top1"]),
+            "top5": output.percent(figures["top5"]),
+            **{name: f"{figures[name]:.4f} ({figures[f'{name}_uncalibrated']:.4f} at T=1)" for name in _CALIBRATED},
+            "temperature": figures["temperature"],
+            "images/s": figures["images_per_second"],
+        }
+    )
+    rows = [
+        (each["label"], f"{each['precision']:.4f}", f"{each['recall']:.4f}", f"{each['f1']:.4f}", each["support"])
+        for each in figures["per_class"]
+    ]
+    print()
+    output.table(("class", "precision", "recall", "F1", "images"), rows)

@@ -1,0 +1,50 @@
+"""`resnetd export`: a model to take away."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resnetd.commands import output
+from resnetd.commands.connection import connect
+from resnetd.commands.files import download_all
+from resnetd.commands.follow import ended_well, follow, print_events
+from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, Server
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="name, name@3 or name@alias")],
+    *,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="bundle: a zip for PyTorch and safetensors alone; torch_export: a program for torch.export.load.",
+        ),
+    ] = "bundle",
+    folder: Annotated[Path, typer.Option("--output", help="The folder that the files are saved in.")] = Path(),
+    watch: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait for the job and download.")] = True,
+    server: Server = DEFAULT_SERVER,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a model as files that need no resnetd, and download them; prints their paths."""
+    with connect(server, key) as client:
+        job = client.export(model, format=to)
+        if watch:
+            output.note(f"Exporting {job['spec']['model']}: {job['id']}")
+            if as_json:
+                print_events(client.events(job["id"]))
+                ended_well(client.job(job["id"]))
+            else:
+                follow(client, job["id"])
+            saved = download_all(client, job["id"], folder)
+            if not as_json:
+                for path in saved:
+                    print(path)
+            return
+    if as_json:
+        output.as_json(job)
+    else:
+        output.note(f"Queued; when it has ended: `resnetd jobs download {job['id']}`.")
+        print(job["id"])

@@ -1,0 +1,94 @@
+"""`python tests/chaos/run.py [--scenario NAME …] [--scale long|short] [--seed N]`: hurt everything, then check.
+
+Progress goes to standard error; standard output is one JSON line with every figure. Each scenario's part of it is
+appended to `<date>-chaos-<scenario>.json` as soon as it is over: with the traces, or in the folder of `--records`.
+Exit status 1: something was violated.
+"""
+
+import argparse
+import asyncio
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(1, str(ROOT))
+
+from scenarios import SCENARIOS, Scale  # noqa: E402 - the project is on the path since the line before
+
+
+def main() -> int:
+    arguments = _arguments()
+    seed = arguments.seed if arguments.seed is not None else random.randrange(2**31)
+    out = arguments.out or Path(tempfile.mkdtemp(prefix="resnetd-chaos-"))
+    out.mkdir(parents=True, exist_ok=True)
+    say(f"scale {arguments.scale}, seed {seed}, traces in {out}")
+    whole = {"chaos": arguments.scale, "seed": seed, "commit": commit(), "machine": machine(), "scenarios": {}}
+    violations = 0
+    for name in arguments.scenario or [name for name in SCENARIOS if getattr(SCENARIOS[name], arguments.scale)]:
+        line = whole | {"scenarios": {name: run(name, arguments.scale, seed, out)}}
+        whole["scenarios"] |= line["scenarios"]
+        violations += len(line["scenarios"][name]["violations"])
+        record = (arguments.records or out) / f"{datetime.now(UTC).date()}-chaos-{name}.json"
+        with record.open("ab") as file:
+            file.write(orjson.dumps(line) + b"\n")
+    print(orjson.dumps(whole | {"violations": violations}).decode(), flush=True)
+    return 1 if violations else 0
+
+
+def run(name: str, scale: Scale, seed: int, out: Path) -> dict[str, Any]:
+    say(f"{name} …")
+    scenario = SCENARIOS[name]
+    began, at = time.monotonic(), datetime.now(UTC)
+    try:
+        report = asyncio.run(scenario(out / name, seed=seed, scale=scale))
+        figures = report.figures()
+    except Exception as error:  # a scenario that could not be played to its end has not shown anything
+        figures = {"violations": [f"the scenario failed: {error!r}"]}
+        say(f"{name}: {error!r}")
+    seconds = round(time.monotonic() - began, 1)
+    sizes = {key: value for key, value in scenario.sizes(scale).items() if value is not None}
+    say(f"{name}: {len(figures['violations'])} violations in {seconds} s")
+    for violation in figures["violations"]:
+        say(f"  {violation}")
+    return {"at": at.isoformat(timespec="seconds"), "sizes": sizes, "seconds": seconds, **figures}
+
+
+def commit() -> str:
+    """The commit, with a plus where the tree differs from it; `unknown` outside a repository."""
+    try:
+        command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def machine() -> str:
+    return f"{len(os.sched_getaffinity(0))} cores, Linux {platform.release()}, Python {platform.python_version()}"
+
+
+def say(what: str) -> None:
+    print(f"{datetime.now(UTC):%H:%M:%S} {what}", file=sys.stderr, flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python tests/chaos/run.py", description="Hurt everything, then check.")
+    parser.add_argument("--scenario", action="append", choices=list(SCENARIOS), help="again for more; default: all")
+    parser.add_argument("--scale", choices=["long", "short"], default="long")
+    parser.add_argument("--seed", type=int, help="default: a new one each time")
+    parser.add_argument("--out", type=Path, help="where traces go; default: a temporary folder that stays")
+    parser.add_argument("--records", type=Path, help="append each scenario's line to a file in this folder")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

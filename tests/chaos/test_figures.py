@@ -1,0 +1,36 @@
+"""Figures are what was measured."""
+
+from scenarios import SCENARIOS
+from scene import Report, percentiles, share, together
+from table import PAGE, RECORDS, SHOWN, page, table
+
+
+def test_the_page_shows_the_figures_of_the_last_runs():
+    text = PAGE.read_text()
+    assert page(text, table(RECORDS)) == text, "python tests/chaos/table.py --write"
+
+
+def test_every_scenario_is_in_the_table_and_on_the_page():
+    assert set(SHOWN) == set(SCENARIOS)
+    assert [name for name in SCENARIOS if f"`{name}`" not in PAGE.read_text()] == []
+
+
+def test_percentiles_are_those_of_the_nearest_rank():
+    assert percentiles([float(n) for n in range(1, 201)]) == {"n": 200, "p50": 101.0, "p99": 198.0, "max": 200.0}
+    assert percentiles([3.0]) == {"n": 1, "p50": 3.0, "p99": 3.0, "max": 3.0}
+    assert percentiles([]) == {"n": 0}
+
+
+def test_reports_of_several_stacks_add_up_and_keep_every_sample_and_violation():
+    one, other = Report(), Report()
+    one.counts["jobs"], other.counts["jobs"] = 2, 3
+    one.sample("canary_s", 1.0)
+    other.sample("canary_s", 3.0)
+    other.violate("I1: lost")
+    figures = together([one, other]).figures()
+    assert (figures["jobs"], figures["canary_s"]["n"], figures["canary_s"]["max"]) == (5, 2, 3.0)
+    assert figures["violations"] == ["I1: lost"]
+
+
+def test_shares_differ_by_one_at_most():
+    assert share(7, 3) == [3, 2, 2]

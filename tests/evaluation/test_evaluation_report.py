@@ -1,0 +1,97 @@
+"""Figures and drawings of an evaluation, as functions of logits and labels."""
+
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.classes import ClassesDiffer, class_map
+from worker.evaluator import charts, report
+from worker.trainer import metrics
+
+SVG = "{http://www.w3.org/2000/svg}"
+LOGITS = np.log(np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.3, 0.3, 0.4]], dtype=np.float32))
+LABELS = np.array([0, 1, 0, 2])
+
+
+def test_the_brier_score_is_the_squared_distance_to_the_truth():
+    rows = [0.04 + 0.01 + 0.01, 0.36 + 0.49 + 0.01, 0.64 + 0.49 + 0.01, 0.09 + 0.09 + 0.36]
+    assert metrics.brier(LOGITS, LABELS) == pytest.approx(np.mean(rows), rel=1e-5)
+    sure = np.array([[50.0, 0.0], [50.0, 0.0]], dtype=np.float32)
+    assert metrics.brier(sure, np.array([0, 1])) == pytest.approx(1.0)
+
+
+def test_confidence_bins_hold_every_image_once_and_give_the_calibration_error():
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(500, 4)).astype(np.float32) * 3
+    labels = generator.integers(0, 4, 500)
+    bins = metrics.confidence_bins(logits, labels, 1.7)
+    assert len(bins.images) == 15
+    assert bins.images.sum() == 500
+    gaps = [abs(right - sure) for right, sure in zip(bins.correct, bins.confidence, strict=True)]
+    assert metrics.ece(logits, labels, 1.7) == pytest.approx(sum(gaps) / 500)
+    rows = report.reliability(bins)
+    assert all(row["from"] <= row["confidence"] <= row["to"] for row in rows if row["images"])
+    assert all(row["confidence"] is row["accuracy"] is None for row in rows if not row["images"])
+
+
+def test_the_worst_mistakes_are_the_surest_wrong_answers():
+    worst = report.worst_mistakes(LOGITS, LABELS, ("a", "b", "c"), 1.0)
+    assert [(each["index"], each["label"], each["predicted"]) for each in worst] == [(2, "a", "b"), (1, "b", "a")]
+    assert worst[0]["probability"] == pytest.approx(0.7, rel=1e-5)
+    assert worst[0]["probability_of_label"] == pytest.approx(0.2, rel=1e-5)
+
+
+def test_the_five_best_say_nothing_of_fewer_than_five_classes():
+    assert report.summary(LOGITS, LABELS, ("a", "b", "c"), 1.0)["top5"] is None
+
+
+def test_classes_fit_by_name_in_whatever_order():
+    assert class_map(("a", "b", "c"), ("c", "a", "b")) == (2, 0, 1)
+
+
+def test_classes_that_differ_are_named_and_long_lists_are_cut():
+    with pytest.raises(ClassesDiffer, match="the dataset alone has 'd'; the model alone has 'b', 'c'"):
+        class_map(("a", "b", "c"), ("a", "d"))
+    with pytest.raises(ClassesDiffer, match=r"'11' and 88 more$"):
+        class_map([str(i) for i in range(100)], ("0", "1"))
+
+
+def counts(drawing: str) -> list[int]:
+    """The numbers that are written into a confusion matrix's cells."""
+    texts = [element.text or "" for element in ElementTree.fromstring(drawing).iter(f"{SVG}text")]
+    return [int(text) for text in texts if text.isdigit()]
+
+
+def test_a_confusion_matrix_shows_its_counts_and_names():
+    drawing = charts.confusion([[7, 2], [0, 5]], ("cat", "dog"))
+    assert counts(drawing) == [7, 2, 5]
+    titles = [element.text for element in ElementTree.fromstring(drawing).iter(f"{SVG}title")]
+    assert "cat → dog: 2 (22.2%)" in titles
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=40), min_size=2, max_size=6, unique=True))
+def test_a_drawing_is_well_formed_whatever_the_classes_are_called(names):
+    matrix = np.eye(len(names), dtype=int).tolist()
+    root = ElementTree.fromstring(charts.confusion(matrix, names))
+    assert {element.tag for element in root.iter()} <= {SVG + tag for tag in ("svg", "title", "style", "rect", "text")}
+
+
+def test_many_classes_are_drawn_without_letters_and_in_a_bounded_size():
+    count = charts.MOST_CLASSES
+    drawing = charts.confusion(np.ones((count, count), dtype=int).tolist(), [f"class {i}" for i in range(count)])
+    assert counts(drawing) == []
+    assert len(drawing) < 8_000_000
+
+
+def test_a_reliability_diagram_tells_both_calibration_errors_and_has_a_bar_for_each_bin_that_is_not_empty():
+    served, plain = metrics.confidence_bins(LOGITS, LABELS, 2.0), metrics.confidence_bins(LOGITS, LABELS)
+    drawing = charts.reliability(served, ece=0.1234, uncalibrated=plain, ece_uncalibrated=0.4)
+    root = ElementTree.fromstring(drawing)
+    bars = [element for element in root.iter(f"{SVG}rect") if element.find(f"{SVG}title") is not None]
+    assert len(bars) == np.count_nonzero(served.images)
+    assert "0.1234" in drawing
+    assert "0.4000" in drawing

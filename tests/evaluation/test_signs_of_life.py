@@ -1,0 +1,45 @@
+"""A long step is heard of, one that hangs is not."""
+
+import threading
+
+import pytest
+
+from worker import signs_of_life
+from worker.signs_of_life import SignsOfLife
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signs_of_life, "_PERIOD", 0.001)
+
+
+def test_a_step_that_takes_long_is_spoken_of_meanwhile_and_at_its_end():
+    said, often = [], threading.Event()
+
+    def say() -> None:
+        said.append(threading.current_thread().name)
+        if said.count("progress") >= 5:
+            often.set()
+
+    with SignsOfLife(say):
+        assert often.wait(10)
+    assert said[0] == said[-1] == "MainThread"
+    assert all(each.name != "progress" for each in threading.enumerate())
+
+
+def test_a_step_that_has_not_moved_for_long_falls_silent_until_it_moves_again(monkeypatch):
+    monkeypatch.setattr(signs_of_life, "_PATIENCE", 0.0)
+    spoken = threading.Event()
+    with SignsOfLife(spoken.set) as alive:
+        spoken.clear()
+        assert not spoken.wait(0.1)
+        monkeypatch.setattr(signs_of_life, "_PATIENCE", 60.0)
+        alive.moved()
+        assert spoken.wait(10)
+
+
+def test_what_breaks_off_has_no_last_word():
+    said = []
+    with pytest.raises(OSError, match="broken"), SignsOfLife(lambda: said.append(threading.current_thread().name)):
+        raise OSError("broken")
+    assert said.count("MainThread") == 1

@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from models.recipes import resolve
+from worker.trainer.loss import class_weights, cross_entropy
+
+LOGITS, LABELS = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1, 0])
+
+
+def test_balanced_weights_give_every_class_the_same_say():
+    labels = np.array([0] * 8 + [1] * 2)
+    weights = class_weights(resolve("mnist", {"class_weights": "balanced"}), labels, 2)
+    assert weights.tolist() == [0.625, 2.5]
+    assert class_weights(resolve("mnist", {}), labels, 2) is None
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2.0, 0.5])])
+def test_labels_that_are_wholly_ones_own_give_the_plain_loss(weights):
+    plain = cross_entropy(LOGITS, LABELS, smoothing=0.1, weights=weights)
+    mixed = cross_entropy(LOGITS, LABELS, smoothing=0.1, weights=weights, kept=torch.ones(6))
+    assert mixed == pytest.approx(plain.item(), rel=1e-5)
+
+
+def test_a_mixed_loss_is_that_of_the_mixed_distribution():
+    kept = torch.tensor([1.0, 0.7, 0.5, 0.2, 0.0, 0.9])
+    target = kept[:, None] * F.one_hot(LABELS, 3) + (1 - kept[:, None]) * F.one_hot(LABELS.roll(1), 3)
+    expected = F.cross_entropy(LOGITS, target)
+    assert cross_entropy(LOGITS, LABELS, smoothing=0.0, weights=None, kept=kept) == pytest.approx(expected.item())

@@ -1,0 +1,49 @@
+"""The images of a split in batches, prepared a little ahead of the network."""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+from models.manifest import Preprocessing
+from store.splits import Split
+from worker.trainer.data import prepared
+
+Pixels = npt.NDArray[np.uint8]
+
+_BATCH_PIXELS = 2**20
+
+
+def batch_size(preprocessing: Preprocessing) -> int:
+    """Images of a batch, 16 to 256, by their size alone.
+
+    Wherever an evaluation resumes, its batches are the same, and so are the bits of its logits.
+    """
+    return min(256, max(16, _BATCH_PIXELS // (preprocessing.height * preprocessing.width)))
+
+
+def batches(split: Split, preprocessing: Preprocessing, *, first: int) -> Iterator[Pixels]:
+    """Prepared images uint8 (N, H, W, C) from image `first` on, which begins a batch. Raises JobRefused."""
+    size = batch_size(preprocessing)
+    starts = iter(range(first, len(split), size))
+    threads = len(os.sched_getaffinity(0))
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")  # Pillow decodes and resizes without the GIL
+    ahead: deque[Future[Pixels]] = deque()
+
+    def submit() -> None:
+        start = next(starts, None)
+        if start is not None:
+            ahead.append(pool.submit(prepared, split, range(start, min(start + size, len(split))), preprocessing))
+
+    try:
+        for _ in range(threads + 1):
+            submit()
+        while ahead:
+            pixels = ahead.popleft().result()
+            submit()
+            yield pixels
+    finally:
+        pool.shutdown(cancel_futures=True)

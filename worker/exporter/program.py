@@ -1,0 +1,67 @@
+"""A model version as a `torch.export` program: from prepared pixels to logits, for any number of images."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.numpy import load_file
+from torch import Tensor, nn
+
+from models.golden import TOLERANCE
+from models.manifest import GOLDEN
+from models.runtime import ModelDamagedError, Runtime
+
+MOST_IMAGES = 4096  # of one call; torch needs a bound for the dimension that varies
+
+
+class Program(nn.Module):
+    """uint8 (N, H, W, C) → logits float32 (N, K): normalisation and network as `models/runtime` runs them."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, model: Runtime) -> None:
+        super().__init__()
+        self.register_buffer("scale", model.normalise.scale)
+        self.register_buffer("shift", model.normalise.shift)
+        # torch.export stores only weights that lie as plain contiguous memory without a word of warning
+        self.network = model.network.to(memory_format=torch.contiguous_format)
+
+    def forward(self, images: Tensor) -> Tensor:
+        scaled = torch.addcmul(self.shift, images.to(torch.float32), self.scale)
+        logits: Tensor = self.network(scaled.permute(0, 3, 1, 2))
+        return logits
+
+
+def trace(model: Runtime) -> torch.export.ExportedProgram:
+    """The program of `model`, which lies on the CPU, with a batch dimension of 1 to 4,096."""
+    want = model.manifest.preprocessing
+    example = torch.zeros(2, want.height, want.width, want.channels, dtype=torch.uint8)
+    batch = torch.export.Dim("images", min=1, max=MOST_IMAGES)
+    with torch.no_grad():
+        return torch.export.export(Program(model).eval(), (example,), dynamic_shapes=({0: batch},))
+
+
+def write(program: torch.export.ExportedProgram, target: Path, *, manifest: bytes) -> None:
+    """Save the program with model.json inside it."""
+    torch.export.save(program, target, extra_files={"model.json": manifest.decode()})
+
+
+def check(target: Path, folder: Path) -> float:
+    """Load what was written and compute the golden images, together and one alone: the largest deviation of a logit.
+
+    Raises ModelDamagedError above 1e-3.
+    """
+    golden = load_file(folder / GOLDEN)
+    images = torch.from_numpy(golden["images"])
+    run = torch.export.load(target).module()
+    with torch.no_grad():
+        deviation = max(_deviation(run(images), golden["logits"]), _deviation(run(images[:1]), golden["logits"][:1]))
+    if not deviation <= TOLERANCE:  # also refuses NaN
+        raise ModelDamagedError(f"the program's logits deviate by {deviation:.3g} from the golden ones")
+    return deviation
+
+
+def _deviation(logits: Tensor, expected: npt.NDArray[np.float32]) -> float:
+    return float(np.abs(logits.numpy() - expected).max())

@@ -1,0 +1,41 @@
+"""Progress lines from a job's process while one long step runs, twice a second; but not of one that hangs."""
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+_PERIOD = 0.5  # seconds
+_PATIENCE = 60.0  # seconds after which a step that has not moved is left to speak for itself: to be seen as stalled
+
+
+class SignsOfLife:
+    """`with SignsOfLife(say) as alive:` calls `say` from a thread; `alive.moved()` is to be called once a minute."""
+
+    def __init__(self, say: Callable[[], None]) -> None:
+        self._say = say
+        self._moved = time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._tell, name="progress", daemon=True)
+
+    def moved(self) -> None:
+        self._moved = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._say()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        if error is None:
+            self._say()  # the last word: everything is done
+
+    def _tell(self) -> None:
+        while not self._ended.wait(_PERIOD):
+            if time.monotonic() - self._moved < _PATIENCE:
+                self._say()
