@@ -18,7 +18,14 @@ from store.settings import Settings
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Variables that are no settings of a server: the command line's, the tests', and one between processes.
-OTHER_VARIABLES = {"RESNETD_SERVER", "RESNETD_KEY", "RESNETD_TEST_DATA"}
+OTHER_VARIABLES = {
+    "RESNETD_SERVER",
+    "RESNETD_KEY",
+    "RESNETD_TEST_DATA",
+    "RESNETD_LEDGER_EXAMPLES",
+    "RESNETD_FAULT",
+    "RESNETD_FAULT_ONCE",
+}
 
 ROW = re.compile(r"^\| `([A-Z_]+)` \|(?: `(--[a-z-]+)` \| ([^|]+) \|)? ([^|]+) \|$", re.MULTILINE)
 
@@ -56,7 +63,7 @@ def test_every_variable_that_a_document_or_a_deployment_names_exists():
 
 def test_the_commands_of_the_readme_are_targets_of_the_makefile():
     named = set(re.findall(r"^ +make (\w+)", text("README.md"), re.MULTILINE))
-    assert named == {"up", "test"}
+    assert named == {"up", "test", "chaos"}
     targets = set(re.findall(r"^(\w+):", text("Makefile"), re.MULTILINE))
     assert named <= targets
 
