@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import anyio.to_thread
 import orjson
@@ -72,12 +72,22 @@ def validate(model: type[Model], value: object) -> Model:
 
 
 def _hint(model: type[BaseModel], details: list[ErrorDetails]) -> str:
+    """About the object that the first wrong field is in; an unknown field comes before all others."""
+    first = min(details, key=lambda detail: detail["type"] != "extra_forbidden")
+    for step in first["loc"][:-1]:
+        model = _within(model, str(step)) or model
     known = list(model.model_fields)
-    for detail in details:
-        if detail["type"] == "extra_forbidden" and len(detail["loc"]) == 1:
-            near = difflib.get_close_matches(str(detail["loc"][0]), known, n=1, cutoff=0.5)
-            return (f"Did you mean `{near[0]}`? " if near else "") + f"Fields: {', '.join(known)}."
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
+        return (f"Did you mean `{near[0]}`? " if near else "") + f"Fields: {', '.join(known)}."
     return f"Fields: {', '.join(known)}; /openapi.json has an example."
+
+
+def _within(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The model of a field, where it is one, perhaps or null."""
+    field = model.model_fields.get(name)
+    kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 async def read_model(request: Request, model: type[Model]) -> Model:
@@ -86,13 +96,15 @@ async def read_model(request: Request, model: type[Model]) -> Model:
     return validate(model, await parse_json(body))
 
 
-async def read_union(request: Request, models: Mapping[str, type[Model]], *, tag: str) -> Model:
-    """The JSON body as the model that its field `tag` names. Raises InvalidError."""
+async def read_union(
+    request: Request, models: Mapping[str, type[Model]], *, tag: str, hints: Mapping[str, str]
+) -> Model:
+    """The JSON body as the model that its field `tag` names. `hints`: of names without a model. Raises InvalidError."""
     value = await parse_json(await read(request, MAX_JSON_BYTES, hint="This request is a small JSON object."))
     named = value.get(tag) if isinstance(value, dict) else None
     model = models.get(named) if isinstance(named, str) else None
     if model is None:
         detail = f"{tag} must be one of: {', '.join(models)}"
-        hint = "/openapi.json has an example of each."
+        hint = hints.get(str(named), "/openapi.json has an example of each.")
         raise InvalidError("invalid_request", f"{detail}.", hint=hint, errors=wrong(f"#/{tag}", detail))
     return validate(model, value)

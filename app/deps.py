@@ -1,12 +1,16 @@
 """What routes ask for, as annotated dependencies."""
 
+import difflib
 import re
-from typing import Annotated, cast
+from enum import StrEnum
+from typing import Annotated, NoReturn, TypeVar, cast, get_args, get_origin
 
 from fastapi import Depends, Header, Path, Query, Request
+from fastapi.dependencies.models import Dependant
 
 from app.problems import BadRequestError, InvalidError, wrong
 from app.state import State
+from jobs.model import Kind, Priority
 from jobs.model import State as JobState
 
 _EVENT_ID = re.compile(r"[0-9]{1,15}(-[0-9]{1,15})?")
@@ -21,7 +25,9 @@ async def idempotency_key(key: Annotated[str | None, Header(alias="Idempotency-K
     """Raises BadRequestError for a key that is empty, long or not printable."""
     if key is not None and not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
         detail = "An Idempotency-Key is 1 to 255 printable ASCII characters"
-        raise BadRequestError("invalid_idempotency_key", f"{detail}.", errors=wrong("/header/Idempotency-Key", detail))
+        hint = "A UUID does; without the header each request counts."
+        errors = wrong("/header/Idempotency-Key", detail)
+        raise BadRequestError("invalid_idempotency_key", f"{detail}.", hint=hint, errors=errors)
     return key
 
 
@@ -34,37 +40,81 @@ async def event_cursor(
         if value:
             if not _EVENT_ID.fullmatch(value):
                 detail = "An event id reads <milliseconds>-<number>"
-                raise BadRequestError("invalid_event_id", f"{detail}.", errors=wrong(place, detail))
+                hint = "Send the `id` of the last event that was seen, or nothing for all."
+                raise BadRequestError("invalid_event_id", f"{detail}.", hint=hint, errors=wrong(place, detail))
             return value if "-" in value else f"{value}-0"
     return START
 
 
-async def job_states(
-    states: Annotated[
-        str | None,
-        Query(
-            alias="state",
-            max_length=200,
-            description="Only these, commas between.",
-            examples=["queued,running"],
-        ),
-    ] = None,
-) -> frozenset[JobState] | None:
-    """Raises InvalidError for what is no state."""
-    if states is None:
+_Choice = TypeVar("_Choice", bound=StrEnum)
+_COMMAS = "Only these; several with commas between, or the parameter repeated."
+Several = Annotated[list[str] | None, Query(max_length=20, description=_COMMAS)]
+
+
+def _several(kind: type[_Choice], name: str, given: list[str] | None) -> frozenset[_Choice] | None:
+    """Raises InvalidError for what is no `kind`."""
+    if given is None:
         return None
-    names = [name.strip() for name in states.split(",")]
-    unknown = [name for name in names if name not in set(JobState)]
+    names = [part.strip() for text in given for part in text.split(",")]
+    unknown = [part for part in names if part not in set(kind)]
     if unknown:
-        detail = f"{unknown[0][:40]!r} is no state of a job"
-        hint = f"States: {', '.join(JobState)}."
-        raise InvalidError("invalid_request", f"{detail}.", hint=hint, errors=wrong("/query/state", detail))
-    return frozenset(JobState(name) for name in names)
+        detail = f"{unknown[0][:40]!r} is no {name} of a job"
+        hint = f"There are: {', '.join(kind)}."
+        raise InvalidError("invalid_request", f"{detail}.", hint=hint, errors=wrong(f"/query/{name}", detail))
+    return frozenset(kind(part) for part in names)
+
+
+async def job_states(state: Several = None) -> frozenset[JobState] | None:
+    """Raises InvalidError for what is no state."""
+    return _several(JobState, "state", state)
+
+
+async def job_kinds(kind: Several = None) -> frozenset[Kind] | None:
+    """Raises InvalidError for what is no kind."""
+    return _several(Kind, "kind", kind)
+
+
+async def job_priorities(priority: Several = None) -> frozenset[Priority] | None:
+    """Raises InvalidError for what is no priority."""
+    return _several(Priority, "priority", priority)
+
+
+async def known_query(request: Request) -> None:
+    """Raises InvalidError for a query parameter that the route does not have, or has once and is given twice."""
+    given = request.query_params
+    if not given:
+        return
+    fields = _query_fields(request.scope["route"].dependant)
+    for name in given:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
+            known = f"Parameters here: {', '.join(fields)}." if fields else "This address has no query parameters."
+            _refuse_query(name, "unknown parameter", (f"Did you mean `{near[0]}`? " if near else "") + known)
+        if len(given.getlist(name)) > 1 and not fields[name]:
+            _refuse_query(name, "given more than once", f"Send `{name}` once.")
+
+
+def _query_fields(dependant: Dependant) -> dict[str, bool]:
+    """The query parameters of a route and of all it depends on, each with whether it may be repeated."""
+    found = {}
+    for field in dependant.query_params:
+        annotation = field.field_info.annotation
+        found[field.alias] = any(get_origin(kind) is list for kind in (annotation, *get_args(annotation)))
+    for each in dependant.dependencies:
+        found |= _query_fields(each)
+    return found
+
+
+def _refuse_query(name: str, detail: str, hint: str) -> NoReturn:
+    place = f"/query/{name[:80]}"
+    raise InvalidError("invalid_request", f"{place}: {detail}.", hint=hint, errors=wrong(place, detail))
 
 
 StateDep = Annotated[State, Depends(state)]
 IdempotencyKey = Annotated[str | None, Depends(idempotency_key)]
 JobStates = Annotated[frozenset[JobState] | None, Depends(job_states)]
+JobKinds = Annotated[frozenset[Kind] | None, Depends(job_kinds)]
+JobPriorities = Annotated[frozenset[Priority] | None, Depends(job_priorities)]
 EventCursor = Annotated[str, Depends(event_cursor)]
 Limit = Annotated[int, Query(ge=1, le=200, description="Most entries on the page.")]
 After = Annotated[str | None, Query(max_length=200, description="`next` of the page before.")]

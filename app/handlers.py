@@ -1,5 +1,6 @@
 """One shape for every error, whoever raised it: a service, FastAPI's validation or the router."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI
@@ -8,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from app.middleware import answers_head
 from app.problems import InvalidError, ProblemError, field_errors
 from app.responses import problem_response
 
@@ -27,7 +29,8 @@ async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type only
     errors = field_errors(error.errors())
     detail = "; ".join(f"{item['pointer']}: {item['detail']}" for item in errors)
-    return problem_response(request, InvalidError("invalid_request", detail, hint="See errors[].", errors=errors))
+    hint = "/openapi.json describes every parameter."
+    return problem_response(request, InvalidError("invalid_request", detail, hint=hint, errors=errors))
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -37,10 +40,18 @@ async def _http(request: Request, error: Exception) -> Response:
         phrase.lower().replace(" ", "_"),
         f"{request.method} {request.url.path}: {error.detail}",
         hint=_HINTS.get(error.status_code),
-        headers=error.headers,
+        headers=_with_head(request, error.headers),
         status=error.status_code,
     )
     return problem_response(request, problem)
+
+
+def _with_head(request: Request, headers: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """Where GET is allowed, HEAD is (`app/middleware.py`), which the router does not know."""
+    allowed = (headers or {}).get("Allow", "").split(", ")
+    if "GET" not in allowed or "HEAD" in allowed or not answers_head(request.url.path):
+        return headers
+    return {**(headers or {}), "Allow": ", ".join([*allowed, "HEAD"])}
 
 
 async def _gone(_: Request, __: Exception) -> Response:

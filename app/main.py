@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from pydantic.json_schema import models_json_schema
 
 from app import handlers
+from app.deps import known_query
 from app.inference.client import Engines
 from app.middleware import Envelope
 from app.routes import artifacts, classification, datasets, deliveries, jobs, models, system
@@ -39,8 +40,9 @@ def create_app(settings: Settings, *, engines: Engines | None = None) -> FastAPI
     app.state.edge = state
     app.add_middleware(Envelope, metrics=state.metrics)
     handlers.install(app)
-    for room in (system, classification, datasets, jobs, artifacts, deliveries, models):
-        app.include_router(room.router)
+    app.include_router(system.router)
+    for room in (classification, datasets, jobs, artifacts, deliveries, models):
+        app.include_router(room.router, dependencies=[Depends(known_query)])
     _describe_problems(app)
     return app
 

@@ -26,6 +26,11 @@ def request_id_for(headers: list[tuple[bytes, bytes]]) -> str:
     return f"req_{uuid4().hex}"
 
 
+def answers_head(path: str) -> bool:
+    """Whether HEAD is answered there as GET without the body (RFC 9110, 9.3.2); not so an endless stream."""
+    return not path.endswith("/events")
+
+
 class Envelope:
     """Pure ASGI, so that a disconnect reaches whoever awaits `receive` and bodies stream through untouched."""
 
@@ -38,6 +43,9 @@ class Envelope:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
+        method = scope["method"]
+        if method == "HEAD" and answers_head(scope["path"]):
+            scope = {**scope, "method": "GET", "headers_only": True}
         request_id = scope["request_id"] = request_id_for(scope["headers"])
         status = 0
 
@@ -50,6 +58,8 @@ class Envelope:
                     (b"x-request-id", request_id.encode()),
                     (b"x-content-type-options", b"nosniff"),
                 ]
+            elif scope.get("headers_only"):
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -60,11 +70,11 @@ class Envelope:
                 raise
             await _send_failure(scope, send_marked, request_id)
         finally:
-            self._record(scope, status, time.perf_counter() - started)
+            self._record(scope, method, status, time.perf_counter() - started)
 
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = method if method in _METHODS else "other"
         self.metrics.requests.labels(method, route, str(status)).inc()
         self.metrics.duration.labels(method, route).observe(seconds)
         fields = {

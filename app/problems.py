@@ -13,6 +13,7 @@
 Services raise these; nothing here knows a web framework.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, TypedDict
@@ -130,5 +131,17 @@ def field_errors(errors: Sequence[Mapping[str, Any]], *, place: str | None = Non
     found: list[FieldError] = []
     for error in errors[:20]:
         location = tuple(error["loc"]) if place is None else (place, *error["loc"])
-        found.append({"pointer": pointer(location), "detail": str(error["msg"])})
+        found.append({"pointer": pointer(location), "detail": _said(error)})
     return found
+
+
+def _said(error: Mapping[str, Any]) -> str:
+    """Pydantic's message without Python's names in it."""
+    match error["type"]:
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "Input should be a JSON object"
+        case "list_type" | "tuple_type":
+            return "Input should be a JSON array"
+        case _:
+            message = str(error["msg"]).removeprefix("Value error, ")
+            return re.sub(r"^(Tuple|List|Set) should have (.*?) after validation.*", r"Array should have \2", message)

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 _RECOVERY_SECONDS = 30.0
 _RECOVERY_RETRY_SECONDS = 2.0
+_DELETION_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class State:
     uploads: Uploads
     jobs: Jobs
     submissions: Submissions
+    deletion: Deletion
     verbs: Verbs
     artifacts: Artifacts
     models: Models
@@ -69,6 +71,7 @@ class State:
                 asyncio.create_task(self.bells.ring_forever(), name="doorbell"),
                 asyncio.create_task(self.bells.reconcile_forever(), name="reconciler"),
                 asyncio.create_task(self._look_at_redis(), name="look-at-redis"),
+                asyncio.create_task(self._complete_deletions(), name="complete-deletions"),
             ]
             try:
                 yield
@@ -90,6 +93,14 @@ class State:
                 log.warning("unfinished uploads are looked at again", extra={"reason": str(error)})
                 pause = _RECOVERY_RETRY_SECONDS
             await asyncio.sleep(pause)
+
+    async def _complete_deletions(self) -> None:
+        while True:
+            try:
+                await self.deletion.complete()
+            except OSError as error:
+                log.warning("deletions are looked at again", extra={"reason": str(error)})
+            await asyncio.sleep(_DELETION_SECONDS)
 
     async def _look_at_redis(self) -> None:
         """Once: whether its version is known to be unsafe."""
@@ -115,6 +126,7 @@ def build(settings: Settings, *, engines: Engines | None = None) -> State:
     datasets = Datasets(ledger, layout)
     catalog = Catalog(layout.models)
     jobs = Jobs(ledger, layout, redis_url)
+    deletion = Deletion(ledger, layout, catalog)
     targets = Targets.of(settings.webhook_hosts, loopback=is_loopback(settings.host))
     return State(
         settings=settings,
@@ -127,12 +139,13 @@ def build(settings: Settings, *, engines: Engines | None = None) -> State:
         datasets=datasets,
         uploads=Uploads(ledger, layout, ring=bells.ring),
         jobs=jobs,
-        submissions=Submissions(ledger, datasets, catalog, targets, ring=bells.ring),
-        verbs=Verbs(ledger, layout, jobs, Deletion(ledger, layout, catalog), ring=bells.ring),
+        submissions=Submissions(ledger, datasets, catalog, targets, jobs, ring=bells.ring),
+        deletion=deletion,
+        verbs=Verbs(ledger, layout, datasets, jobs, deletion, ring=bells.ring),
         artifacts=Artifacts(jobs, layout),
         models=Models(catalog),
         readiness=Readiness(engines, ledger),
         bells=bells,
         deliveries=DeliveryLogs(ledger, jobs),
-        webhooks=Webhooks(redis_url, targets, lambda job: JobBody.of(job).model_dump(mode="json")),
+        webhooks=Webhooks(redis_url, targets, lambda job: JobBody.of(job, log=False).model_dump(mode="json")),
     )

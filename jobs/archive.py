@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from redis import RedisError
+
 from jobs import event_file
 from jobs.answers import JobNotFound
 from jobs.event_file import order
@@ -40,8 +42,12 @@ def archive(ledger: Ledger, layout: Layout) -> None:
             with _locked(layout.job(job_id)) as folder:
                 if folder is not None:
                     _archive(ledger, job_id, folder)
-        except OSError as error:  # a full disk, or the folder is being removed; the other jobs may fare better
-            log.warning("an ended job is not on disk yet", extra={"job": job_id, "reason": str(error)})
+        except RedisError:
+            raise
+        except (
+            Exception
+        ) as error:  # a full disk, a folder that is being removed, a damaged file: others may fare better
+            log.warning("an ended job is not on disk yet", extra={"job": job_id, "reason": repr(error)})
 
 
 def _archive(ledger: Ledger, job_id: str, folder: Path) -> None:

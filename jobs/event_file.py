@@ -72,12 +72,18 @@ def offset_above(file: BinaryIO, after: str) -> int:
 
 
 def _mend(file: BinaryIO) -> str:
-    """Cut off a last line that was left unfinished; the id of the last whole one, `0-0` where there is none."""
-    start, last = _last_line(file, file.seek(0, os.SEEK_END))
-    if last and not last.endswith(b"\n"):
+    """Cut off last lines that are unfinished or unreadable; the id of the last whole one, `0-0` where there is none."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start, last = _last_line(file, end)
+        try:
+            if last.endswith(b"\n"):
+                return _id_of(last)
+        except (ValueError, KeyError, TypeError):  # a page that a power cut tore
+            pass
         file.truncate(start)
-        _, last = _last_line(file, start)
-    return _id_of(last) if last else "0-0"
+        end = start
+    return "0-0"
 
 
 def _last_line(file: BinaryIO, end: int) -> tuple[int, bytes]:

@@ -82,6 +82,17 @@ class Ledger(Records):
             raise IdempotencyConflict(key)
         return Submitted(found, outcome == "created")
 
+    def asked(self, idempotency: tuple[str, str]) -> str | None:
+        """The job that was asked for by this pair, None where there is none. Raises IdempotencyConflict as `submit`."""
+        key, digest = idempotency
+        known = self.redis.get(keys.idempotency(key))
+        if known is None:
+            return None
+        job_id, its_digest = str(known).split()
+        if its_digest != digest:
+            raise IdempotencyConflict(key)
+        return job_id
+
     def retry(self, job_id: str, *, new_id: str | None = None) -> Submitted:
         """A new job that tries a failed or cancelled one again; the same one however often it is asked for.
 

@@ -72,4 +72,7 @@ def _ring(ledger: Ledger, doorbell: Doorbell) -> None:
 def _spill(ledger: Ledger, layout: Layout) -> None:
     for job, _ in ledger.leases():
         if int(ledger.redis.xlen(keys.events(job.id))) > archive.SPILL_ABOVE:
-            archive.spill(ledger, layout, job.id)
+            try:
+                archive.spill(ledger, layout, job.id)
+            except (OSError, ValueError) as error:  # the other jobs' histories must go on
+                log.warning("a long history stays in Redis for now", extra={"job": job.id, "reason": repr(error)})

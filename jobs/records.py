@@ -2,14 +2,18 @@
 
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from typing import Any, cast
+from enum import StrEnum
+from typing import Any, TypeVar, cast
 
 import orjson
 from redis import Redis
 
 from jobs import keys, scripts
 from jobs.answers import JobNotFound, Window
+from jobs.cursor import milliseconds, place
 from jobs.model import TERMINAL, Event, Job, Kind, Lane, Priority, State
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
 
 
 class Records:
@@ -40,16 +44,17 @@ class Records:
         limit: int,
         after: str | None = None,
         state: State | Collection[State] | None = None,
-        kind: Kind | None = None,
-        priority: Priority | None = None,
+        kind: Kind | Collection[Kind] | None = None,
+        priority: Priority | Collection[Priority] | None = None,
         since: datetime | None = None,
     ) -> tuple[list[Job], bool]:
-        """Jobs, newest first, created before job `after` and not before `since`; and whether there are more.
+        """Jobs, newest first, created before `after` and not before `since`; and whether there are more.
 
-        Raises JobNotFound where the ledger does not know `after`.
+        `after` is a cursor (`jobs.cursor`), or the id of a job: raises JobNotFound where the ledger does not know that.
         """
-        indices = [keys.ALL] if state is None else [keys.state(each) for each in _states(state)]
-        below = "+inf" if after is None else f"({self._created(after)!r}"
+        indices = [keys.ALL] if state is None else [keys.state(each) for each in State if each in _several(state)]
+        kinds, priorities = (None if wanted is None else _several(wanted) for wanted in (kind, priority))
+        below = "+inf" if after is None else f"({self._created(after)}"
         oldest = "-inf" if since is None else repr(since.timestamp() * 1000)
         found: list[Job] = []
         while len(found) <= limit:
@@ -60,15 +65,17 @@ class Records:
             found += [
                 job
                 for job in self._many(ids)
-                if (kind is None or job.kind == kind) and (priority is None or job.priority == priority)
+                if (kinds is None or job.kind in kinds) and (priorities is None or job.priority in priorities)
             ]
         return found[:limit], len(found) > limit
 
-    def _created(self, job_id: str) -> float:
-        created = self.redis.zscore(keys.ALL, job_id)
+    def _created(self, after: str) -> str:
+        if (behind := place(after)) is not None:
+            return milliseconds(behind[0])
+        created = self.redis.zscore(keys.ALL, after)
         if created is None:
-            raise JobNotFound(job_id)
-        return float(created)
+            raise JobNotFound(after)
+        return repr(float(created))
 
     def _newest(self, indices: list[str], below: str, oldest: str, limit: int) -> tuple[list[str], float | None]:
         """The newest jobs of several indices, and when the last of them was created; no two are of the same moment."""
@@ -125,8 +132,8 @@ class Records:
         return window.events, window.more
 
 
-def _states(wanted: State | Collection[State]) -> list[State]:
-    return [wanted] if isinstance(wanted, State) else [state for state in State if state in wanted]
+def _several(wanted: _Choice | Collection[_Choice]) -> Collection[_Choice]:
+    return (wanted,) if isinstance(wanted, StrEnum) else wanted
 
 
 def event(entry_id: str, fields: dict[str, str]) -> Event:

@@ -134,6 +134,14 @@ class Catalog:
                 write_json(self.root / name / _ALIASES, {**aliases, alias: version})
                 point("catalog.aliased")
 
+    def advance_alias(self, name: str, alias: str, version: int) -> None:
+        """Point an alias to a version, unless it points to a newer one already: for a version that has just been made.
+
+        Done again, and late, it undoes nothing that has come since. Raises as `set_alias` does.
+        """
+        if self.aliases(name).get(alias, 0) < version:
+            self.set_alias(name, alias, version)
+
     def sweep(self) -> None:
         """Remove what killed publishers left half copied. Names under which somebody publishes now are left alone."""
         for home in self.root.iterdir() if self.root.is_dir() else ():

@@ -39,7 +39,10 @@ class CheckpointDamagedError(ValueError):
 
 
 def save(claim_dir: Path, checkpoint: StoredCheckpoint) -> Path:
-    """Write a checkpoint durably and drop older ones, of earlier claims too, but for the last two."""
+    """Write a checkpoint durably and drop older ones, of earlier claims too, but for the last two.
+
+    Those of later claims are left alone: this process may be one that lost its job and does not know it yet.
+    """
     target = claim_dir / f"step-{checkpoint.step}"
     if target.exists():  # asked for twice between two steps: it holds what there is to hold
         return target
@@ -50,8 +53,8 @@ def save(claim_dir: Path, checkpoint: StoredCheckpoint) -> Path:
         (folder / _STATE).write_bytes(orjson.dumps({"sha256": _sha256(state), "body": state.decode()}))
 
     _place(target, fill)
-    others = [folder for _, _, folder in found(claim_dir.parent) if folder != target]
-    for old in others[KEEP - 1 :]:
+    others = [each for each in found(claim_dir.parent) if each[2] != target and each[1] <= _number(claim_dir)]
+    for _, _, old in others[KEEP - 1 :]:
         remove_tree(old)
     point("checkpoint.pruned")
     return target
@@ -115,10 +118,16 @@ def forget(run_dir: Path) -> None:
         remove_tree(folder)
 
 
-def sweep(run_dir: Path) -> None:
-    """Remove what killed claims left half written. Only the claim that holds the job may call it."""
-    for claim_dir in run_dir.glob("claim-*"):
-        remove_temporary(claim_dir)
+def sweep(claim_dir: Path) -> None:
+    """Remove what earlier claims, which are over, left half written."""
+    for other in claim_dir.parent.glob("claim-*"):
+        if _number(other) <= _number(claim_dir):
+            remove_temporary(other)
+
+
+def _number(claim_dir: Path) -> int:
+    number = claim_dir.name.removeprefix("claim-")
+    return int(number) if number.isdigit() else 0
 
 
 def load(folder: Path) -> StoredCheckpoint:
@@ -138,17 +147,20 @@ def load(folder: Path) -> StoredCheckpoint:
 
 
 def found(run_dir: Path) -> list[tuple[int, int, Path]]:
-    """(step, claim, folder) of every checkpoint of a run, the furthest first."""
+    """(step, claim, folder) of every checkpoint of a run: the latest claim's first, and of one claim the furthest.
+
+    An earlier claim's may be further: its process may have gone on when it had lost the job, and counts no more.
+    """
     places = []
     for folder in run_dir.glob("claim-*/step-*"):
         match = _PLACE.fullmatch(folder.relative_to(run_dir).as_posix())
         if match:
             places.append((int(match[2]), int(match[1]), folder))
-    return sorted(places, reverse=True)
+    return sorted(places, key=lambda place: (place[1], place[0]), reverse=True)
 
 
 def newest(run_dir: Path) -> StoredCheckpoint | None:
-    """The furthest whole checkpoint of any claim; a damaged one is passed over with a word on standard error."""
+    """The checkpoint to go on from; a damaged one is passed over with a word on standard error."""
     for _, _, folder in found(run_dir):
         try:
             return load(folder)

@@ -216,5 +216,6 @@ def _meaning(location: tuple[int | str, ...]) -> str:
     """What the field means, for the reader of an error."""
     if location and location[0] == "network":
         return f"Networks: {', '.join(NETWORKS)}."
-    description = Recipe.model_fields[str(location[0])].description if location else None
-    return description or "Change this field, or another that it depends on."
+    if not location:  # it is about several fields
+        return "Override the other field as well; `resnetd recipes` and GET /v1/recipes show what the recipe has."
+    return Recipe.model_fields[str(location[0])].description or "GET /v1/recipes shows a value that does."

@@ -9,7 +9,7 @@
         print(client.classify([Path("cat.jpg")], model="mine"))
 
 What the server answers is returned as it came, decoded from JSON; docs/api.md shows each answer. Every method raises
-`Problem` for a refusal and `Unreachable` where nobody answers.
+`Problem` for a refusal and `Unreachable` where nobody answers, once waiting has not helped (see `Transport`).
 """
 
 import json
@@ -94,7 +94,7 @@ class Client(Transport):
         return self._get(f"/v1/datasets/{segment(dataset_id)}")
 
     def delete_dataset(self, dataset_id: str) -> None:
-        self._request("DELETE", f"/v1/datasets/{segment(dataset_id)}")
+        self._request("DELETE", f"/v1/datasets/{segment(dataset_id)}", repeat=True)
 
     # Jobs
 
@@ -146,8 +146,8 @@ class Client(Transport):
     ) -> Json:
         """Submit a job: `train`, `evaluate` or `export`, with that kind's fields.
 
-        Sent again after a broken connection, under one Idempotency-Key: never two jobs. `webhook` is
-        `{"url", "events", "secret"}`, of which the url is enough.
+        Sent again where that may help, under one Idempotency-Key: never two jobs. Who comes back after a failure sends
+        the error's `idempotency_key`. `webhook` is `{"url", "events", "secret"}`, of which the url is enough.
         """
         terms = {"priority": priority, "max_seconds": max_seconds, "webhook": webhook}
         body = {"kind": kind, **request, **given(terms)}
@@ -198,7 +198,7 @@ class Client(Transport):
 
     def delete_job(self, job_id: str) -> None:
         """An ended job with its files."""
-        self._request("DELETE", f"/v1/jobs/{segment(job_id)}")
+        self._request("DELETE", f"/v1/jobs/{segment(job_id)}", repeat=True)
 
     def deliveries(self, job_id: str) -> Json:
         """How a job's webhooks went: `data`, the attempts, newest first, and what is `pending`."""

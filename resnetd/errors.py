@@ -15,6 +15,8 @@ class Problem(Exception):
     hint: str | None = None
     request_id: str | None = None
     errors: list[dict[str, Any]] = field(default_factory=list)
+    #: What the request was sent under; sent again under the same key, it counts once.
+    idempotency_key: str | None = None
 
     def __str__(self) -> str:
         return f"{self.title} ({self.status}, {self.code}): {self.detail}"
@@ -26,6 +28,8 @@ class Unreachable(Exception):
 
     server: str
     reason: str
+    #: As of `Problem`.
+    idempotency_key: str | None = None
 
     def __str__(self) -> str:
         return f"No answer from {self.server}: {self.reason}"

@@ -1,7 +1,7 @@
 """Requests to one server, with what went wrong as `Problem` or `Unreachable`."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -12,17 +12,34 @@ import httpx
 from resnetd.errors import Problem, Unreachable
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
-_ATTEMPTS = 4  # of a request that may be sent twice unharmed
+_ATTEMPTS = 4  # over connections that break, of a request that may be sent twice unharmed
+PATIENCE_SECONDS = 30.0  # with a server that is being started again, or says when to come again
+_PAUSE_SECONDS = 0.25
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 Json = dict[str, Any]
 
 
 class Transport:
-    """Keeps its connections; not for several threads at once."""
+    """Keeps its connections; not for several threads at once.
 
-    def __init__(self, server: str = DEFAULT_SERVER, key: str | None = None, *, timeout: float = 60.0) -> None:
+    What may be sent twice unharmed (reading, deleting, and whatever bears an Idempotency-Key) is sent again, for
+    `patience` seconds, while nobody listens or the server answers 503 with the time to come back. `on_wait` hears
+    why, once for each request.
+    """
+
+    def __init__(
+        self,
+        server: str = DEFAULT_SERVER,
+        key: str | None = None,
+        *,
+        timeout: float = 60.0,
+        patience: float = PATIENCE_SECONDS,
+        on_wait: Callable[[Problem | Unreachable], None] = lambda _: None,
+    ) -> None:
         self.server = server.rstrip("/")
+        self._patience = patience
+        self._on_wait = on_wait
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
             self._http = httpx.Client(
@@ -63,20 +80,32 @@ class Transport:
         return value
 
     def _request(self, method: str, path: str, *, repeat: bool = False, **options: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own options
-        """Raises Problem and Unreachable. `repeat`: send it again when the connection broke in the middle."""
-        attempts = _ATTEMPTS if repeat else 1
+        """Raises Problem and Unreachable. `repeat`: send it again where that may help."""
+        until = time.monotonic() + self._patience
+        broken, waited = 0, False
         while True:
-            attempts -= 1
+            failure: Problem | Unreachable
             try:
                 response = self._send(method, path, **options)
-                break
             except Unreachable as error:
-                if not attempts or isinstance(error.__cause__, httpx.ConnectError):
-                    raise
-                time.sleep(0.25)
-        if not response.is_success:
-            raise problem_of(response)
-        return response
+                failure = error
+                refused = _is_refusal(error)
+                broken += not refused
+                again = refused or (broken < _ATTEMPTS and not isinstance(error.__cause__, httpx.ConnectError))
+                pause = _PAUSE_SECONDS if again else None
+            else:
+                gone = response.status_code == httpx.codes.NOT_FOUND and method == "DELETE"
+                if response.is_success or (gone and (broken or waited)):  # an earlier attempt has deleted it
+                    return response
+                failure = problem_of(response)
+                pause, refused = _retry_after(response), True
+            failure.idempotency_key = dict(options.get("headers") or {}).get("Idempotency-Key")
+            if not repeat or pause is None or time.monotonic() + pause > until:
+                raise failure
+            if refused and not waited:
+                self._on_wait(failure)
+                waited = True
+            time.sleep(pause)
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own options
         try:
@@ -88,6 +117,19 @@ class Transport:
 def given(values: Mapping[str, Any]) -> Json:
     """Without what was left open."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Whether nobody listened at the address, so that nothing was sent."""
+    while error is not None and not isinstance(error, ConnectionRefusedError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """The pause that a 503 asks for, in seconds; None where the answer is final."""
+    asked = response.headers.get("Retry-After", "")
+    return float(asked) if response.status_code == httpx.codes.SERVICE_UNAVAILABLE and asked.isdecimal() else None
 
 
 def segment(text: str) -> str:

@@ -20,9 +20,16 @@ _WHOLE_FILE = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 
 def path(layout: Layout, lane: Lane, device: str) -> Path:
-    """The lane's lock file on this machine."""
-    name = f"{lane}-{device.replace(':', '-')}" if lane is Lane.DEVICE else str(lane)
+    """The lane's lock file on this machine: the same for every way to name a device."""
+    name = f"{lane}-{_meant(device)}" if lane is Lane.DEVICE else str(lane)
     return layout.locks / f"{name}.lock"
+
+
+def _meant(device: str) -> str:
+    """`auto` is the first GPU where the machine has one, else the CPU; `cuda` is the first GPU."""
+    if device == "auto":
+        device = "cuda" if Path("/dev/nvidiactl").exists() else "cpu"
+    return "cuda-0" if device == "cuda" else device.replace(":", "-")
 
 
 @contextmanager

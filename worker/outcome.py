@@ -14,7 +14,7 @@ _FULL = JobError(code="disk_full", message="No space is left in the data directo
 _TOO_LONG = JobError(
     code="max_seconds",
     message="The job ran for as long as its max_seconds allow.",
-    hint="Retry it with more: it goes on from its last checkpoint.",
+    hint="Retry it: it goes on from its last checkpoint, with as many seconds again.",
 )
 UNPUBLISHABLE = JobError(
     code="publishing_failed",

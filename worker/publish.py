@@ -5,8 +5,10 @@ from typing import Any
 
 from jobs.ledger import Claim
 from jobs.model import Kind
+from models import checkpoint_files
 from models.catalog import Catalog
 from store import artifacts, datasets
+from store.files import remove_tree
 from store.layout import Layout
 
 
@@ -25,8 +27,10 @@ def publish(claim: Claim, layout: Layout, result: dict[str, Any]) -> dict[str, A
         catalog = Catalog(layout.models)
         version = catalog.publish(name, artifact, claim.job_id)
         if alias is not None:
-            catalog.set_alias(name, alias, version)
+            catalog.advance_alias(name, alias, version)
         outcome |= {"model": name, "version": version, "weights_sha256": catalog.manifest(name, version).weights_sha256}
+        remove_tree(artifact)  # the catalog has it
+    checkpoint_files.forget(layout.job(claim.job_id))  # nobody goes on from them: the job can only succeed now
     return outcome
 
 
@@ -39,10 +43,11 @@ def is_public(claim: Claim, layout: Layout) -> bool:
 
 
 def _files(claim: Claim, claim_dir: Path, result: dict[str, Any]) -> dict[str, Any]:
-    """What an evaluation or an export says of itself. Its files stay where the claim, which is the last, has them."""
+    """What an evaluation or an export says of itself. Its files stay where the claim that made them has them."""
     name, _, version = claim.spec["model"].partition("@")
     on: dict[str, Any] = {key: claim.spec[key] for key in ("dataset", "split") if key in claim.spec}
     files = [each.model_dump() for each in artifacts.listed(claim_dir)]
     for kept in claim_dir.parent.glob("claim-*/logits-*"):  # an evaluation's, which nobody resumes any more
         kept.unlink(missing_ok=True)
-    return {"model": name, "version": int(version), **on, "metrics": result["metrics"], "artifacts": files}
+    made = {"claim": int(claim_dir.name.removeprefix("claim-")), "artifacts": files}
+    return {"model": name, "version": int(version), **on, "metrics": result["metrics"], **made}

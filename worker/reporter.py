@@ -31,6 +31,7 @@ class Reporter:
         self._sequence = 0
         self._events: list[tuple[str, dict[str, Any]]] = []
         self._dropped = 0
+        self._checkpoint: dict[str, Any] | None = None  # the newest that was dropped: without it crashes would add up
         self._patch: dict[str, dict[str, Any]] = {}
         self._batch: _Batch | None = None
         self._progress: dict[str, Any] | None = None
@@ -48,13 +49,14 @@ class Reporter:
             self._events.append((kind, data))
         else:  # an outage of days must not fill the memory
             self._dropped += 1
+            self._checkpoint = data if kind == "checkpoint" else self._checkpoint
 
     def flush(self, *, final: bool = False) -> bool:
         """Deliver what is due; False when Redis is away. Raises LeaseLost."""
         self._add_progress(now=final)
-        self._tell_of_dropped()
-        while self._batch or self._events or self._patch:
+        while self._batch or self._events or self._patch or self._dropped:
             if self._batch is None:
+                self._tell_of_dropped()
                 self._sequence += 1
                 self._batch = _Batch(self._sequence, self._events[:BATCH], self._patch)
                 self._events, self._patch = self._events[BATCH:], {}
@@ -71,7 +73,9 @@ class Reporter:
         if self._dropped and len(self._events) < MAX_HELD:
             message = f"{self._dropped} events were not kept while Redis was away"
             self._events.append(("warning", {"code": "events_dropped", "message": message}))
-            self._dropped = 0
+            if self._checkpoint is not None:
+                self._events.append(("checkpoint", self._checkpoint))
+            self._dropped, self._checkpoint = 0, None
 
     def _add_progress(self, *, now: bool) -> None:
         due = time.monotonic() - self._progress_sent >= PROGRESS_SECONDS

@@ -7,6 +7,7 @@ from fastapi.responses import FileResponse
 
 from app.auth import needs
 from app.deps import JobId, StateDep
+from app.file_responses import FileDownload
 from app.schemas.artifacts import ArtifactBody
 from app.schemas.common import Page, problem_responses
 from store.artifacts import MEDIA_TYPES
@@ -24,7 +25,7 @@ _FILE: dict[int | str, dict[str, Any]] = {
         "content": {media_type: {"example": name} for name, media_type in sorted(MEDIA_TYPES.items())},
     },
     304: {"description": "It is the file that If-None-Match names."},
-    **problem_responses(401, 403, 404, 409, 503),
+    **problem_responses(401, 403, 404, 409, 416, 503),
 }
 
 
@@ -43,4 +44,4 @@ async def artifact(state: StateDep, job_id: JobId, name: Name, if_none_match: If
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Content-Security-Policy": _CONTENT_POLICY}
     if etag in (each.strip().removeprefix("W/") for each in if_none_match.split(",")):
         return Response(status_code=304, headers=headers)
-    return FileResponse(found.path, media_type=found.artifact.media_type, filename=found.filename, headers=headers)
+    return FileDownload(found.path, media_type=found.artifact.media_type, filename=found.filename, headers=headers)

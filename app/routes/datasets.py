@@ -9,6 +9,7 @@ from app.dataset_requests import receive
 from app.deps import After, DatasetId, IdempotencyKey, Limit, StateDep
 from app.schemas.common import Page, problem_responses
 from app.schemas.datasets import DatasetAccepted, DatasetBody, JobRef
+from jobs.cursor import cursor
 from store.keys import Scope
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], dependencies=needs(Scope.TRAIN))
@@ -51,7 +52,8 @@ async def upload(
 async def datasets(state: StateDep, limit: Limit = 50, after: After = None) -> Page[DatasetBody]:
     """Newest first."""
     views, more = await state.datasets.page(limit=limit, after=after)
-    return Page(data=[DatasetBody.of(view) for view in views], has_more=more, next=views[-1].id if more else None)
+    last = cursor(views[-1].created_at, views[-1].id) if more else None
+    return Page(data=[DatasetBody.of(view) for view in views], has_more=more, next=last)
 
 
 @router.get("/{dataset_id}", responses=problem_responses(401, 403, 404), summary="Look at a dataset")

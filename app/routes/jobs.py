@@ -8,13 +8,14 @@ from fastapi.responses import StreamingResponse
 from app import event_responses
 from app.auth import needs
 from app.bodies import read_model, read_union
-from app.deps import After, EventCursor, IdempotencyKey, JobId, JobStates, Limit, StateDep
+from app.deps import After, EventCursor, IdempotencyKey, JobId, JobKinds, JobPriorities, JobStates, Limit, StateDep
 from app.problems import ProblemError
 from app.schemas.common import Page, problem_responses
 from app.schemas.job_views import EVENT_EXAMPLE, EventBody, JobAccepted, JobBody
-from app.schemas.jobs import CHANGES_BODY, REQUESTS, SUBMIT_BODY, ChangesRequest
+from app.schemas.jobs import CHANGES_BODY, ELSEWHERE, REQUESTS, SUBMIT_BODY, ChangesRequest
 from app.services.jobs import Placed
-from jobs.model import Kind, Priority
+from jobs.cursor import cursor
+from jobs.model import Kind
 from store.keys import Scope
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=needs(Scope.TRAIN))
@@ -53,7 +54,7 @@ def _shown(found: Placed) -> JobBody:
 )
 async def submit(request: Request, response: Response, state: StateDep, key: IdempotencyKey) -> JobAccepted:
     """The job is on disk when the answer comes; the same Idempotency-Key never asks twice."""
-    asked = await read_union(request, REQUESTS, tag="kind")
+    asked = await read_union(request, REQUESTS, tag="kind", hints=ELSEWHERE)
     found = await state.submissions.submit(Kind(asked.kind), asked.spec(), terms=asked.terms(), idempotency_key=key)
     response.headers["Location"] = f"/v1/jobs/{found.job.id}"
     return JobAccepted.of(found.job, position=found.position)
@@ -64,15 +65,15 @@ async def jobs(
     *,
     state: StateDep,
     states: JobStates,
+    kinds: JobKinds,
+    priorities: JobPriorities,
     limit: Limit = 50,
     after: After = None,
-    kind: Kind | None = None,
-    priority: Priority | None = None,
 ) -> Page[JobBody]:
-    """Newest first."""
-    found, more = await state.jobs.page(limit=limit, after=after, states=states, kind=kind, priority=priority)
+    """Newest first, as far back as Redis keeps ended jobs. Filters may be repeated."""
+    found, more = await state.jobs.page(limit=limit, after=after, states=states, kinds=kinds, priorities=priorities)
     data = [JobBody.of(each.job, position=each.position, log=False) for each in found]
-    return Page(data=data, has_more=more, next=data[-1].id if more else None)
+    return Page(data=data, has_more=more, next=cursor(data[-1].created_at, data[-1].id) if more else None)
 
 
 @router.get("/{job_id}", responses=problem_responses(401, 403, 404, 503), summary="Look at a job")
@@ -83,7 +84,10 @@ async def job(state: StateDep, job_id: JobId, wait: Wait = 0.0) -> JobBody:
 
 @router.patch("/{job_id}", status_code=202, responses=_VERB, openapi_extra=CHANGES_BODY, summary="Change a job")
 async def change(request: Request, state: StateDep, job_id: JobId, key: IdempotencyKey) -> JobBody:
-    """Another `lr`, `epochs` or `patience` for a training under way, another `priority` for any job under way."""
+    """Another `lr`, `epochs` or `patience` for a training under way, another `priority` for any job under way.
+
+    What is left out stays as it is.
+    """
     asked = await read_model(request, ChangesRequest)
     return _shown(await state.verbs.change(job_id, asked.settings(), asked.priority, key=key))
 
@@ -102,7 +106,7 @@ async def events(
     *,
     state: StateDep,
     job_id: JobId,
-    cursor: EventCursor,
+    after: EventCursor,
     accept: Annotated[str, Header()] = "*/*",
     limit: Limit = 100,
     follow: Follow = True,
@@ -113,7 +117,7 @@ async def events(
         hint = "application/json, text/event-stream or application/x-ndjson"
         raise ProblemError("not_acceptable", "Events come in three media types.", hint=hint, status=406)
     if rendering == "page":
-        found, more = await state.jobs.events(job_id, after=cursor, limit=limit)
+        found, more = await state.jobs.events(job_id, after=after, limit=limit)
         page = Page[EventBody](
             data=[EventBody(**vars(each)) for each in found], has_more=more, next=found[-1].id if more else None
         )
@@ -121,7 +125,7 @@ async def events(
         return Response(page.model_dump_json(), media_type="application/json", headers=headers)
     await state.jobs.get(job_id)  # a job that is not there is a 404 and no stream
     state.jobs.feeds.check_room()
-    told = state.jobs.follow(job_id, after=cursor) if follow else state.jobs.stored(job_id, after=cursor)
+    told = state.jobs.follow(job_id, after=after) if follow else state.jobs.stored(job_id, after=after)
     headers = event_responses.STREAM_HEADERS
     if rendering == "sse":
         body = event_responses.sse(told, state=(lambda: state.jobs.state(job_id)) if follow else None)
@@ -161,7 +165,9 @@ async def checkpoint(state: StateDep, job_id: JobId, key: IdempotencyKey) -> Job
 
 @router.post("/{job_id}/retry", status_code=202, responses=_VERB, summary="Try a job again")
 async def retry(response: Response, state: StateDep, job_id: JobId) -> JobBody:
-    """A new job with the same request, for one that failed or was cancelled; it begins at its newest checkpoint."""
+    """A new job with the same request, changes included, for one that failed or was cancelled; it begins at that one's
+    newest checkpoint.
+    """
     found = await state.verbs.retry(job_id)
     response.headers["Location"] = f"/v1/jobs/{found.job.id}"
     return _shown(found)

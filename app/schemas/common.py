@@ -54,6 +54,7 @@ _MEANING = {
     406: "It has no such media type.",
     409: "It is not in a state for this.",
     413: "The body or an image is too large.",
+    416: "The file has no such part.",
     422: "The request is wrong; `errors` points at the fields.",
     503: "Not now; `Retry-After` says when to ask again.",
     504: "The answer took too long.",

@@ -23,6 +23,7 @@ EXAMPLE: dict[str, Any] = {
     "priority": "normal",
     "queue": None,
     "settings": {"lr": 0.05},
+    "finish_requested": False,
     "created_at": "2026-01-31T12:00:00Z",
     "started_at": "2026-01-31T12:00:01Z",
     "finished_at": None,
@@ -103,6 +104,7 @@ class JobBody(BaseModel):
     priority: Priority
     queue: Queue | None = Field(description="Its place, while it is queued.")
     settings: dict[str, Any] = Field(description="What PATCH has changed: `lr`, `epochs`, `patience`.")
+    finish_requested: bool = Field(description="Whether it was asked to stop early and keep the best so far.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -158,6 +160,7 @@ def _fields(job: Job, position: int | None, *, log: bool) -> dict[str, Any]:
         "error": job.error if log or job.error is None else job.error.model_copy(update={"log": None}),
         "queue": None if position is None else Queue(position=position),
         "settings": job.orders.settings,
+        "finish_requested": job.orders.finish,
         "seconds": round(_seconds(job, datetime.now(UTC)), 3),
         "attempts": job.claim,
         "metrics": Metrics(latest=job.latest, best=job.best),

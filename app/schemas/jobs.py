@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from app.services.submissions import Terms
 from app.services.webhook_targets import MAX_URL, check_url
@@ -35,7 +35,7 @@ _YEAR_SECONDS = 366 * 24 * 3600.0
 _SECRET_BYTES = (24, 64)  # Standard Webhooks' bounds
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - no secret, but what each begins with
 
-WebhookState = Literal[State.QUEUED, State.RUNNING, State.PAUSED, State.SUCCEEDED, State.FAILED, State.CANCELLED]
+WebhookState = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
 
 
 class WebhookRequest(BaseModel):
@@ -45,7 +45,7 @@ class WebhookRequest(BaseModel):
 
     url: str = Field(max_length=MAX_URL, description="An http or https address.")
     events: tuple[WebhookState, ...] = Field(
-        (State.SUCCEEDED, State.FAILED, State.CANCELLED), min_length=1, max_length=12, description="States that count."
+        ("succeeded", "failed", "cancelled"), min_length=1, max_length=12, description="States that count."
     )
     secret: str | None = Field(
         None, max_length=100, description="`whsec_` and 24 to 64 bytes in base64; absent: the answer tells a new one."
@@ -116,13 +116,14 @@ class TrainRequest(_JobRequest):
     register_as: Name | None = Field(None, description="The model that the result becomes a version of.")
     alias: Name | None = Field(None, description="An alias that then points to the new version.")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "TrainRequest":
-        if self.alias is not None and self.register_as is None:
+    @field_validator("alias")
+    @classmethod
+    def _consistent(cls, alias: str | None, info: ValidationInfo) -> str | None:
+        if alias is not None and info.data.get("register_as", "") is None:
             raise ValueError("alias needs register_as: the alias is one of that model")
-        if self.alias is not None and self.alias.isdigit():
+        if alias is not None and alias.isdigit():
             raise ValueError("alias must not be a number")
-        return self
+        return alias
 
 
 class EvaluateRequest(_JobRequest):
@@ -149,12 +150,14 @@ class ExportRequest(_JobRequest):
 
 
 JobRequest = TrainRequest | EvaluateRequest | ExportRequest
-#: The kinds that a client may ask for; an import is asked by POST /v1/datasets.
+#: The kinds that a client may ask for.
 REQUESTS: Mapping[str, type[JobRequest]] = {
     Kind.TRAIN: TrainRequest,
     Kind.EVALUATE: EvaluateRequest,
     Kind.EXPORT: ExportRequest,
 }
+#: How the others are asked for.
+ELSEWHERE: Mapping[str, str] = {Kind.IMPORT: "POST /v1/datasets, an upload, asks for an import."}
 
 
 class ChangesRequest(BaseModel):
@@ -162,10 +165,17 @@ class ChangesRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [CHANGES_EXAMPLE]})
 
-    lr: float | None = Field(None, description="The recipe's `lr`, from the next step on.")
-    epochs: int | None = Field(None, description="The recipe's `epochs`.")
-    patience: int | None = Field(None, description="The recipe's `patience`; null = none.")
-    priority: Priority | None = Field(None, description="high, normal or low")
+    lr: float | None = Field(None, strict=True, description="The recipe's `lr`, from the next step on.")
+    epochs: int | None = Field(None, strict=True, description="The recipe's `epochs`.")
+    patience: int | None = Field(None, strict=True, description="The recipe's `patience`; null = none.")
+    priority: Priority | None = Field(None, description="high, normal or low; absent: as it is.")
+
+    @field_validator("priority")
+    @classmethod
+    def _named(cls, priority: Priority | None) -> Priority:
+        if priority is None:
+            raise ValueError("null is no priority; leave the field out where it is to stay")
+        return priority
 
     @model_validator(mode="after")
     def _something(self) -> "ChangesRequest":

@@ -37,13 +37,12 @@ class Artifacts:
         found = next((each for each in _of(job) if each.name == name), None)
         if found is None:
             raise _absent(job, name)
-        # The claim that succeeded is the last.
-        path = artifacts.place(self._layout.job(job.id) / f"claim-{job.claim}") / found.name
+        made = job.result or {}
+        path = artifacts.place(self._layout.job(job.id) / f"claim-{int(made['claim'])}") / found.name
         if not await anyio.to_thread.run_sync(path.is_file):
             raise NotFoundError(
                 "artifact_gone", f"{name} of job {job.id} is no longer here.", hint="Ask for the job again."
             )
-        made = job.result or {}
         return Download(path, found, f"{made.get('model', job.id)}-{made.get('version', 0)}-{found.name}")
 
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from app.problems import ConflictError, InvalidError, NotFoundError, UnavailableError, wrong
 from app.services.ledger import AsyncLedger
 from jobs.archive import archived_job
+from jobs.cursor import cursor, place
 from jobs.ledger import JobNotFound, Ledger
 from jobs.model import TERMINAL, Job, JobError, State
 from store.datasets import UPLOAD, Dataset
@@ -90,12 +91,14 @@ class Datasets:
         return await self._with_job(view)
 
     async def page(self, *, limit: int, after: str | None) -> tuple[list[DatasetView], bool]:
-        """Datasets, newest first, from behind dataset `after`; and whether there are more."""
+        """Datasets, newest first, from behind the cursor or dataset `after`; and whether there are more."""
         views = await anyio.to_thread.run_sync(self._load_all)
         start = 0
         if after is not None:
             start = next((index + 1 for index, view in enumerate(views) if view.id == after), -1)
-            if start < 0:
+            if behind := place(after):
+                start = next((at for at, view in enumerate(views) if (view.created_at, view.id) < behind), len(views))
+            elif start < 0:
                 detail = f"There is no dataset {after[:80]!r}"
                 raise InvalidError(
                     "invalid_cursor",
@@ -260,5 +263,5 @@ def _user_of(ledger: Ledger, dataset_id: str) -> Job | None:
         for job in jobs:
             if job.spec.get("dataset") == dataset_id:
                 return job
-        after = jobs[-1].id if jobs else None
+        after = cursor(jobs[-1].created_at, jobs[-1].id) if jobs else None
     return None

@@ -1,10 +1,11 @@
 """Deleting an ended job: its record, its history, and its folder with all that it wrote.
 
 A mark in the folder comes first and the folder goes last. So a deletion that was cut off is seen, whatever was there
-when it was cut off, and asking for it again completes it; the job is gone for readers as soon as the ledger has let go.
+when it was cut off: the job is gone for readers, and asking for it again completes it, as does every server by itself.
 """
 
 import fcntl
+import logging
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import anyio.to_thread
 
-from app.problems import ConflictError
+from app.problems import ConflictError, ProblemError
 from app.services.ledger import AsyncLedger
 from jobs.answers import JobNotFound
 from jobs.model import Job, Kind
@@ -22,6 +23,8 @@ from models.catalog import Catalog, ModelNotFound
 from store.faults import point
 from store.files import write_atomic
 from store.layout import Layout
+
+log = logging.getLogger(__name__)
 
 _MARK = "deleted"
 _ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
@@ -70,6 +73,20 @@ class Deletion:
         with suppress(JobNotFound):  # Redis had forgotten it, or an earlier attempt came this far
             await self._ledger.write(lambda ledger: ledger.delete(job_id))
         await anyio.to_thread.run_sync(self._remove, job_id)
+
+    async def complete(self) -> None:
+        """Complete every deletion that was cut off: its job is gone for readers, and its files are to go too.
+
+        What cannot be completed now is logged and left to the next call.
+        """
+        for job_id in await anyio.to_thread.run_sync(self._marked):
+            try:
+                await self.run(job_id)
+            except (ProblemError, OSError) as error:
+                log.warning("a deletion waits to be completed", extra={"job": job_id, "reason": str(error)})
+
+    def _marked(self) -> list[str]:
+        return [mark.parent.name for mark in self._layout.jobs.glob(f"*/{_MARK}") if _ID.fullmatch(mark.parent.name)]
 
     def _mark(self, job_id: str) -> None:
         folder = self._layout.job(job_id)

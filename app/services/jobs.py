@@ -44,8 +44,14 @@ class Jobs:
 
     async def get(self, job_id: str) -> Placed:
         """A job, one that has ended also without Redis. Raises NotFoundError, UnavailableError."""
+
+        def read(ledger: Ledger) -> Placed:
+            if deletion.is_marked(self._layout, job_id):
+                raise JobNotFound(job_id)
+            return placed(ledger, job_id)
+
         try:
-            return await self._ledger.read(lambda ledger: placed(ledger, job_id))
+            return await self._ledger.read(read)
         except JobNotFound as error:
             try:
                 return await self._archived(job_id)
@@ -81,13 +87,13 @@ class Jobs:
         limit: int,
         after: str | None,
         states: Collection[State] | None,
-        kind: Kind | None,
-        priority: Priority | None,
+        kinds: Collection[Kind] | None,
+        priorities: Collection[Priority] | None,
     ) -> tuple[list[Placed], bool]:
         """Jobs, newest first, and whether there are more. Raises InvalidError, UnavailableError."""
 
         def read(ledger: Ledger) -> tuple[list[Placed], bool]:
-            found, more = ledger.page(limit=limit, after=after, state=states, kind=kind, priority=priority)
+            found, more = ledger.page(limit=limit, after=after, state=states, kind=kinds, priority=priorities)
             places = ledger.positions([job.id for job in found])
             return [Placed(job, places.get(job.id)) for job in found], more
 

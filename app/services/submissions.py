@@ -10,7 +10,7 @@ import orjson
 
 from app.problems import ConflictError, InvalidError, wrong
 from app.services.datasets import Datasets, DatasetView, Status
-from app.services.jobs import Placed, placed
+from app.services.jobs import Jobs, Placed
 from app.services.ledger import AsyncLedger
 from app.services.webhook_targets import Targets
 from jobs.ledger import IdempotencyConflict, Ledger
@@ -38,6 +38,7 @@ class Submissions:
         datasets: Datasets,
         catalog: Catalog,
         targets: Targets,
+        jobs: Jobs,
         *,
         ring: Callable[[Lane], None],
     ) -> None:
@@ -45,13 +46,17 @@ class Submissions:
         self._datasets = datasets
         self._catalog = catalog
         self._targets = targets
+        self._jobs = jobs
         self._ring = ring
 
     async def submit(self, kind: Kind, spec: dict[str, Any], *, terms: Terms, idempotency_key: str | None) -> Placed:
         """A job of any kind that a client may ask for, on disk when this returns.
 
+        A request that was made before is answered with its job, whatever became of dataset or settings since.
         Raises InvalidError, ConflictError, UnavailableError.
         """
+        if (known := await self._known(_idempotency(idempotency_key, terms.asked))) is not None:
+            return known
         if terms.webhook is not None and (refusal := self._targets.refusal(terms.webhook.url)) is not None:
             hint = "RESNETD_WEBHOOK_HOSTS names hosts that webhooks may reach besides public ones."
             raise InvalidError("webhook_refused", f"{refusal}.", hint=hint, errors=wrong("#/webhook/url", refusal))
@@ -95,6 +100,15 @@ class Submissions:
         model = await self._version(spec["model"])
         return await self._write(Kind.EXPORT, {**spec, "model": model}, terms=terms, idempotency_key=idempotency_key)
 
+    async def _known(self, idempotency: tuple[str, str] | None) -> Placed | None:
+        if idempotency is None:
+            return None
+        try:
+            job_id = await self._ledger.read(lambda ledger: ledger.asked(idempotency))
+        except IdempotencyConflict as error:
+            raise idempotency_conflict() from error
+        return None if job_id is None else await self._jobs.get(job_id)
+
     async def _version(self, ref: str) -> str:
         """`name@version` of what `ref` means. Raises InvalidError."""
         try:
@@ -121,26 +135,27 @@ class Submissions:
     async def _write(self, kind: Kind, spec: dict[str, Any], *, terms: Terms, idempotency_key: str | None) -> Placed:
         idempotency = _idempotency(idempotency_key, terms.asked)
 
-        def write(ledger: Ledger) -> Placed:
-            submitted = ledger.submit(
+        def write(ledger: Ledger) -> str:
+            return ledger.submit(
                 kind,
                 spec,
                 idempotency=idempotency,
                 priority=terms.priority,
                 max_seconds=terms.max_seconds,
                 webhook=terms.webhook,
-            )
-            return placed(ledger, submitted.job_id)
+            ).job_id
 
         point("submit.before")
         try:
-            found = await self._ledger.write(write)
+            job_id = await self._ledger.write(write)
         except IdempotencyConflict as error:
             raise idempotency_conflict() from error
         point("submit.written")
         self._ring(LANES[kind])
         point("submit.rung")
-        return found
+        return await self._jobs.get(
+            job_id
+        )  # a repetition's job may have ended so long ago that the disk alone knows it
 
 
 def _idempotency(key: str | None, asked: dict[str, Any]) -> tuple[str, str] | None:

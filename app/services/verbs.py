@@ -1,16 +1,18 @@
 """What may be asked of a job that is there: each verb is one transition of the ledger, and repeating it is harmless."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import orjson
 from pydantic import ValidationError
 
 from app.problems import ConflictError, FieldError, InvalidError, ProblemError, field_errors
+from app.services.datasets import Datasets
 from app.services.deletion import Deletion, is_marked
 from app.services.jobs import Jobs, Placed, placed
 from app.services.ledger import AsyncLedger
+from app.services.submissions import check_ready
 from jobs.answers import Answer, JobNotFound, RetryRefused
 from jobs.ledger import Ledger
 from jobs.model import LANES, Job, Kind, Lane, Priority, State
@@ -42,9 +44,17 @@ _HINTS: dict[str, str] = {
 
 class Verbs:
     def __init__(
-        self, ledger: AsyncLedger, layout: Layout, jobs: Jobs, deletion: Deletion, *, ring: Callable[[Lane], None]
+        self,
+        ledger: AsyncLedger,
+        layout: Layout,
+        datasets: Datasets,
+        jobs: Jobs,
+        deletion: Deletion,
+        *,
+        ring: Callable[[Lane], None],
     ) -> None:
         self._ledger = ledger
+        self._datasets = datasets
         self._layout = layout
         self._jobs = jobs
         self._deletion = deletion
@@ -83,8 +93,29 @@ class Verbs:
         )
 
     async def retry(self, job_id: str) -> Placed:
-        """The new job that tries an ended one again; the same one however often it is asked for."""
+        """The new job that tries an ended one again; the same one however often it is asked for.
 
+        Raises ConflictError also where the dataset that it needs is no longer there.
+        """
+        job = (await self._jobs.get(job_id)).job
+        needed = job.spec.get("dataset")
+        if needed is None or job.retried_as is not None or job.state not in (State.FAILED, State.CANCELLED):
+            return await self._retry(job_id)
+        try:
+            kept = await self._datasets.kept(str(needed))
+        except InvalidError as error:
+            raise ConflictError(
+                "dataset_not_found",
+                f"The job cannot be tried again: its dataset {needed} is no longer there.",
+                hint="Upload the images again and ask for a new job: POST /v1/jobs.",
+                members={"state": job.state},
+            ) from error
+        with kept as dataset:
+            if job.kind is not Kind.IMPORT:
+                check_ready(dataset)
+            return await self._retry(job_id)
+
+    async def _retry(self, job_id: str) -> Placed:
         def write(ledger: Ledger) -> Placed:
             return placed(ledger, ledger.retry(job_id).job_id)
 
@@ -175,7 +206,7 @@ def _wrong_state(verb: Verb, state: State) -> ConflictError:
 
 def _not_for_kind(detail: str, names: Mapping[str, Any] | None = None) -> InvalidError:
     errors: list[FieldError] = [{"pointer": f"#/{name}", "detail": detail} for name in names or {}]
-    hint = "`priority` can be changed for every kind." if names else None
+    hint = "`priority` can be changed for every kind." if names else "GET /v1/jobs/{id} says of which kind a job is."
     return InvalidError("not_for_kind", f"{detail}.", hint=hint, errors=errors)
 
 
@@ -192,10 +223,9 @@ def _checked(job: Job, settings: Mapping[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
         errors = field_errors(details, place="body")
-        for each in errors:
-            each["detail"] = each["detail"].removeprefix("Value error, ")
         text = "; ".join(f"{each['pointer']}: {each['detail']}" for each in errors)
-        raise InvalidError("invalid_settings", f"{text}.", hint=_meaning(settings), errors=errors) from error
+        hint = _meaning(settings, errors)
+        raise InvalidError("invalid_settings", f"{text}.", hint=hint, errors=errors) from error
     begun = (job.progress or {}).get("epoch")
     if "epochs" in settings and isinstance(begun, int) and changed.epochs < begun:
         detail = f"epoch {begun} has begun"
@@ -208,8 +238,10 @@ def _checked(job: Job, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: getattr(changed, name) for name in settings}
 
 
-def _meaning(settings: Mapping[str, Any]) -> str:
+def _meaning(settings: Mapping[str, Any], errors: Sequence[FieldError]) -> str:
     """What the fields mean, for the reader of an error."""
+    if any(each["pointer"] == "#" for each in errors):
+        return "GET /v1/recipes shows every field; `epochs` must not be less than the recipe's warmup_epochs."
     said = ((name, Recipe.model_fields[name].description) for name in settings)
     told = " ".join(f"{name}: {description}" for name, description in said if description)
-    return told or "GET /v1/recipes shows every field; `epochs` must not be less than the recipe's warmup_epochs."
+    return told or "GET /v1/recipes shows every field with a value that does."

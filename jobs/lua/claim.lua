@@ -16,6 +16,7 @@ local id, claim = string.match(redis.call('GET', token_key) or '', '^(%S+) (%d+)
 if not id or not holds(id, claim) then
   id = next_due()
   if not id then return {} end
+  set(id, 'place', redis.call('ZSCORE', queue_of(id), id))
   claim = redis.call('HINCRBY', job_key(id), 'claim', 1)
   redis.call('SET', token_key, id .. ' ' .. claim, 'PX', TOKEN_MS)
   redis.call('HSETNX', job_key(id), 'started_at', now())

@@ -10,6 +10,10 @@ entry.at, entry.attempt = now(), attempts + 1
 if pause == '' then
   redis.call('ZREM', all, member)
   unset(id, 'delivery:' .. event_id)
+  if entry.outcome == 'gone' then -- the receiver wants no more of this job: neither what waits nor what comes
+    set(id, 'hook_gone', 1)
+    for other in string.gmatch(get(id, 'announced') or '', '%S+') do redis.call('ZREM', all, id .. ' ' .. other) end
+  end
 else
   entry.next_at = now() + pause
   redis.call('ZADD', all, entry.next_at, member)

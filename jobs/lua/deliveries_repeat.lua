@@ -7,6 +7,7 @@ if due then
   local _, _, lease = delivery(id, event_id)
   if lease == tonumber(due) then return 'sending' end
   redis.call('ZADD', all, now(), member)
+  unset(id, 'hook_gone')
   return 'again'
 end
 for _, text in ipairs(redis.call('LRANGE', deliveries_key(id), 0, -1)) do
@@ -14,6 +15,7 @@ for _, text in ipairs(redis.call('LRANGE', deliveries_key(id), 0, -1)) do
   if entry.delivery == event_id then
     set(id, 'delivery:' .. event_id, entry.state .. ' 0 0')
     redis.call('ZADD', all, now(), member)
+    unset(id, 'hook_gone') -- the receiver is to be tried again
     return 'again'
   end
 end

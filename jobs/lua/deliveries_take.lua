@@ -5,7 +5,7 @@ local all, taken = PREFIX .. 'deliveries', {}
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', all, '-inf', now(), 'LIMIT', 0, limit)) do
   local id, event_id = string.match(member, '^(%S+) (%S+)$')
   local state, attempts = delivery(id, event_id)
-  if state and get(id, 'webhook') then
+  if state and get(id, 'webhook') and not get(id, 'hook_gone') then
     local lease = now() + visible
     redis.call('ZADD', all, lease, member)
     set(id, 'delivery:' .. event_id, state .. ' ' .. attempts .. ' ' .. lease)

@@ -12,5 +12,5 @@ if why == 'late' then
   redis.call('HSETNX', job_key(id), 'late_since', now())
   if now() - get(id, 'late_since') < tonumber(grace) then return 0 end
 end
-crashed(id, error)
+crashed(id, error, true)
 return 1

@@ -55,10 +55,14 @@ local function hold(id, lease)
   unset(id, 'late_since')
 end
 
--- The claim is over: its time is counted, and its token gets nobody a job any more.
+-- The claim is over: its time is counted, but not beyond its lease, when nobody can say that anything ran; and its token
+-- gets nobody a job any more.
 local function let_go(id)
   local since = get(id, 'claimed_at')
-  if since then redis.call('HINCRBY', job_key(id), 'ran_ms', string.format('%.0f', math.max(0, now() - since))) end
+  if since then
+    local until_then = math.min(now(), tonumber(redis.call('ZSCORE', PREFIX .. 'leases', id)) or now())
+    redis.call('HINCRBY', job_key(id), 'ran_ms', string.format('%.0f', math.max(0, until_then - since)))
+  end
   local token = get(id, 'claim_token')
   if token then redis.call('DEL', PREFIX .. 'claim:' .. token) end
   redis.call('ZREM', PREFIX .. 'leases', id)
@@ -115,8 +119,9 @@ local function shown(error)
 end
 
 -- What a claim's death leads to: cancelled if that was asked for, given up after three in a row without a new checkpoint,
--- paused if that was asked for, else queued again, later each time; always that where the result is being published.
-local function crashed(id, error)
+-- paused if that was asked for, else queued again; always that where the result is being published. It waits a while, and
+-- longer the second time, but for a worker that was `lost` once: that says nothing against the job, which keeps its place.
+local function crashed(id, error, lost)
   local crashes = redis.call('HINCRBY', job_key(id), 'crashes', 1)
   local since = redis.call('HINCRBY', job_key(id), 'crashes_since_checkpoint', 1)
   local state = get(id, 'state')
@@ -131,7 +136,10 @@ local function crashed(id, error)
   end
   local why = cjson.encode({ reason = 'crashed', crashes = crashes, error = shown(error) })
   if state == 'pausing' and not publishing(id) then return move(id, 'paused', why) end
-  queue(id, string.format('%.3f', moment() + math.min(2000 * 2 ^ (since - 1), 60000)), why)
+  if lost and publishing(id) and since <= 3 then return queue(id, '-inf', why) end
+  if lost and since == 1 then return queue(id, get(id, 'place') or moment(), why) end
+  -- By the clock alone: after it was set back, a moment may be far in the future, and so would the end of the wait be.
+  queue(id, string.format('%.3f', now() + math.min(2000 * 2 ^ (since - 1), 60000)), why)
 end
 
 -- A paused job is queued; one that is just being paused runs on, or is queued when its process has stopped.

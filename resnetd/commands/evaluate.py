@@ -9,7 +9,17 @@ from resnetd.commands import output
 from resnetd.commands.connection import connect
 from resnetd.commands.files import download_all
 from resnetd.commands.follow import ended_well, follow, print_events
-from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, Server
+from resnetd.commands.options import (
+    DEFAULT_SERVER,
+    AsJson,
+    IdempotencyKey,
+    Key,
+    MaxSeconds,
+    Priority,
+    Server,
+    Webhook,
+    terms,
+)
 
 _CALIBRATED = ("log_loss", "brier", "ece")
 
@@ -23,14 +33,20 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FOLDER", show_default=False, help="Save the report and its drawings here."),
     ] = None,
+    priority: Priority = None,
+    max_seconds: MaxSeconds = None,
+    webhook: Webhook = None,
+    idempotency_key: IdempotencyKey = None,
     watch: Annotated[bool, typer.Option("--follow/--no-follow", help="Watch the job until it ends.")] = True,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on a dataset whose classes have the same names. Ends with status 1 when the job fails."""
+    asked = terms(priority=priority, max_seconds=max_seconds, webhook=webhook, idempotency_key=idempotency_key)
     with connect(server, key) as client:
-        job = client.evaluate(model, dataset, split=split)
+        job = client.evaluate(model, dataset, split=split, **asked)
+        output.webhook_secret(job)
         if watch:
             output.note(f"Evaluating {job['spec']['model']}: {job['id']}")
             if as_json:

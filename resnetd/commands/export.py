@@ -9,7 +9,17 @@ from resnetd.commands import output
 from resnetd.commands.connection import connect
 from resnetd.commands.files import download_all
 from resnetd.commands.follow import ended_well, follow, print_events
-from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, Server
+from resnetd.commands.options import (
+    DEFAULT_SERVER,
+    AsJson,
+    IdempotencyKey,
+    Key,
+    MaxSeconds,
+    Priority,
+    Server,
+    Webhook,
+    terms,
+)
 
 
 def export(
@@ -23,14 +33,20 @@ def export(
         ),
     ] = "bundle",
     folder: Annotated[Path, typer.Option("--output", help="The folder that the files are saved in.")] = Path(),
+    priority: Priority = None,
+    max_seconds: MaxSeconds = None,
+    webhook: Webhook = None,
+    idempotency_key: IdempotencyKey = None,
     watch: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait for the job and download.")] = True,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a model as files that need no resnetd, and download them; prints their paths."""
+    asked = terms(priority=priority, max_seconds=max_seconds, webhook=webhook, idempotency_key=idempotency_key)
     with connect(server, key) as client:
-        job = client.export(model, format=to)
+        job = client.export(model, format=to, **asked)
+        output.webhook_secret(job)
         if watch:
             output.note(f"Exporting {job['spec']['model']}: {job['id']}")
             if as_json:

@@ -70,6 +70,7 @@ def ended_well(job: dict[str, Any]) -> dict[str, Any]:
         return job
     error = job.get("error") or {}
     reason = f": {error['message']} ({error['code']})" if error else ""
+    output.process_output(error)
     raise Refused(f"{job['id']} {job['state']}{reason}", error.get("hint") or None)
 
 

@@ -81,6 +81,7 @@ def show(job: JobId, *, server: Server = DEFAULT_SERVER, key: Key = None, as_jso
             "hint": error.get("hint"),
         }
     )
+    output.process_output(error)
 
 
 @app.command()
@@ -100,7 +101,10 @@ def _verb(name: str, text: str) -> None:
 
     def command(job: JobId, *, server: Server = DEFAULT_SERVER, key: Key = None, as_json: AsJson = False) -> None:
         with connect(server, key) as client:
-            _told(getattr(client, name)(job), as_json=as_json)
+            found = getattr(client, name)(job)
+        _told(found, as_json=as_json)
+        if name == "retry" and not as_json:
+            print(found["id"])
 
     app.command(name, help=text)(command)
 

@@ -21,6 +21,21 @@ Key = Annotated[
     typer.Option("--key", envvar="RESNETD_KEY", show_default=False, help="API key; not needed on this machine."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what the server answered, as JSON.")]
+Priority = Annotated[str | None, typer.Option("--priority", show_default=False, help="high, normal or low.")]
+MaxSeconds = Annotated[
+    float | None,
+    typer.Option("--max-seconds", show_default=False, help="The job fails when it has run for so long."),
+]
+Webhook = Annotated[
+    str | None,
+    typer.Option("--webhook", metavar="URL", show_default=False, help="Tell this address how the job ends."),
+]
+IdempotencyKey = Annotated[
+    str | None,
+    typer.Option(
+        "--idempotency-key", show_default="a new one", help="The same request under the same key is the same job."
+    ),
+]
 Data = Annotated[Path, typer.Option("--data", envvar="RESNETD_DATA", help="The data directory.")]
 
 
@@ -33,6 +48,18 @@ def parse_setting(text: str, *, option: str = "") -> tuple[str, Any]:
         return name.strip(), json.loads(value)
     except ValueError:
         return name.strip(), value
+
+
+def terms(
+    *, priority: str | None, max_seconds: float | None, webhook: str | None, idempotency_key: str | None
+) -> dict[str, Any]:
+    """What every kind of job may be asked with, for `Client.submit`."""
+    return {
+        "priority": priority,
+        "max_seconds": max_seconds,
+        "webhook": {"url": webhook} if webhook else None,
+        "idempotency_key": idempotency_key,
+    }
 
 
 def flag(name: str) -> str:

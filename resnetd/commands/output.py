@@ -52,6 +52,22 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def webhook_secret(job: dict[str, Any]) -> None:
+    """Of the answer to a submission, which alone has it."""
+    secret = (job.get("webhook") or {}).get("secret")
+    if secret:
+        note(f"Deliveries are signed with {secret}, which is told this once.")
+
+
+def process_output(error: dict[str, Any] | None, *, lines: int = 20) -> None:
+    """The last that the process of a crashed job wrote, on standard error."""
+    log = ((error or {}).get("log") or "").rstrip()
+    if log:
+        note("The last of what its process wrote:")
+        for text in log.splitlines()[-lines:]:
+            note(f"  {text}")
+
+
 def failure(error: Problem | Unreachable | Refused) -> None:
     """An error as title, detail and hint, on standard error."""
     match error:
@@ -65,13 +81,21 @@ def failure(error: Problem | Unreachable | Refused) -> None:
                 note(f"  Hint: {error.hint}")
             if error.status >= 500 and error.request_id:
                 note(f"  Request id: {error.request_id}")
+            if error.status >= 500:
+                _key(error)
         case Unreachable():
             note(str(error))
             note("  Hint: start one with `resnetd up`, or name another with --server or RESNETD_SERVER.")
+            _key(error)
         case Refused():
             note(error.message)
             if error.hint:
                 note(f"  Hint: {error.hint}")
+
+
+def _key(error: Problem | Unreachable) -> None:
+    if error.idempotency_key:
+        note(f"  Idempotency-Key: {error.idempotency_key}; the same request again under this key counts once.")
 
 
 def metrics(values: dict[str, Any] | None) -> str:

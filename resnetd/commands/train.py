@@ -8,7 +8,18 @@ from resnetd.commands import output
 from resnetd.commands.connection import connect
 from resnetd.commands.follow import ended_well, follow, print_events
 from resnetd.commands.jobs import result
-from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, Server, parse_setting
+from resnetd.commands.options import (
+    DEFAULT_SERVER,
+    AsJson,
+    IdempotencyKey,
+    Key,
+    MaxSeconds,
+    Priority,
+    Server,
+    Webhook,
+    parse_setting,
+    terms,
+)
 
 
 def train(
@@ -24,13 +35,10 @@ def train(
     alias: Annotated[
         str | None, typer.Option(show_default=False, help="Point this alias to the new version, such as production.")
     ] = None,
-    priority: Annotated[str | None, typer.Option(show_default=False, help="high, normal or low.")] = None,
-    max_seconds: Annotated[
-        float | None, typer.Option(show_default=False, help="The job fails when it has run for so long.")
-    ] = None,
-    webhook: Annotated[
-        str | None, typer.Option(metavar="URL", show_default=False, help="Tell this address how the job ends.")
-    ] = None,
+    priority: Priority = None,
+    max_seconds: MaxSeconds = None,
+    webhook: Webhook = None,
+    idempotency_key: IdempotencyKey = None,
     watch: Annotated[bool, typer.Option("--follow/--no-follow", help="Watch the job until it ends.")] = True,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
@@ -38,6 +46,7 @@ def train(
 ) -> None:
     """Train a network on a dataset. Ends with status 1 when the job does not succeed."""
     overrides = dict(parse_setting(text, option="--set ") for text in override or [])
+    asked = terms(priority=priority, max_seconds=max_seconds, webhook=webhook, idempotency_key=idempotency_key)
     with connect(server, key) as client:
         job = client.train(
             dataset,
@@ -45,12 +54,9 @@ def train(
             overrides=overrides,
             register_as=register_as,
             alias=alias,
-            priority=priority,
-            max_seconds=max_seconds,
-            webhook={"url": webhook} if webhook else None,
+            **asked,
         )
-        if webhook:
-            output.note(f"Deliveries are signed with {job['webhook']['secret']}, which is told this once.")
+        output.webhook_secret(job)
         if watch:
             output.note(f"Training: {job['id']}")
             if as_json:

@@ -32,17 +32,27 @@ def main() -> int:
     out = arguments.out or Path(tempfile.mkdtemp(prefix="resnetd-chaos-"))
     out.mkdir(parents=True, exist_ok=True)
     say(f"scale {arguments.scale}, seed {seed}, traces in {out}")
-    whole = {"chaos": arguments.scale, "seed": seed, "commit": commit(), "machine": machine(), "scenarios": {}}
-    violations = 0
+    figures: dict[str, dict[str, Any]] = {}
     for name in arguments.scenario or [name for name in SCENARIOS if getattr(SCENARIOS[name], arguments.scale)]:
-        line = whole | {"scenarios": {name: run(name, arguments.scale, seed, out)}}
-        whole["scenarios"] |= line["scenarios"]
-        violations += len(line["scenarios"][name]["violations"])
+        figures[name] = run(name, arguments.scale, seed, out)
         record = (arguments.records or out) / f"{datetime.now(UTC).date()}-chaos-{name}.json"
         with record.open("ab") as file:
-            file.write(orjson.dumps(line) + b"\n")
-    print(orjson.dumps(whole | {"violations": violations}).decode(), flush=True)
-    return 1 if violations else 0
+            file.write(orjson.dumps(summary(arguments.scale, seed, {name: figures[name]})) + b"\n")
+    whole = summary(arguments.scale, seed, figures)
+    print(orjson.dumps(whole).decode(), flush=True)
+    return 1 if whole["violations"] else 0
+
+
+def summary(scale: Scale, seed: int, figures: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What the last line says: the figures of each scenario, and how many violations there were in all."""
+    return {
+        "chaos": scale,
+        "seed": seed,
+        "commit": commit(),
+        "machine": machine(),
+        "scenarios": figures,
+        "violations": sum(len(each["violations"]) for each in figures.values()),
+    }
 
 
 def run(name: str, scale: Scale, seed: int, out: Path) -> dict[str, Any]:

@@ -99,8 +99,14 @@ def _supervisors(it: Scene) -> dict[int, tuple[str, int]]:
         if part.name.startswith("worker")
         for pool in it.stack.pool(part.name)
         for pid in children(pool)
-        if pid in trainers
+        if pid in trainers and _holds(it, pool, trainers[pid])
     }
+
+
+def _holds(it: Scene, pool: int, job: str) -> bool:
+    """Whether the job is still this process's: one that was overtaken and woke up a moment ago may not know it yet."""
+    owner = str(it.stack.redis.hget(f"rn:job:{job}", "owner"))  # …:pid:start time
+    return owner.split(":")[-2:-1] == [str(pool)]
 
 
 def _write_stale(report: Report, ledger: Ledger, claim: Claim) -> None:

@@ -14,6 +14,7 @@ from scenario_redis import ack_then_kill, half_open, lost_replies, outage, redis
 from scene import Report
 
 Scale = Literal["long", "short"]
+TEST_SEED = 20261122
 
 
 @dataclass(frozen=True)

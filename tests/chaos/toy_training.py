@@ -20,7 +20,7 @@ from models.manifest import GOLDEN, WEIGHTS, Lineage, Manifest, NetworkSpec, Pre
 from store.faults import point
 from store.files import publish_dir, remove_tree
 from worker.job_arguments import JobArguments, read_arguments
-from worker.job_process import JobRefused, JobStopped, Stop, emit
+from worker.job_process import JobStopped, Stop, emit
 from worker.orders import Orders, OrdersFile
 
 PROGRESS_SECONDS = 0.05
@@ -43,7 +43,7 @@ class Toy:
         append(self.ran, {"t": now(), "job": self.run_dir.name, "claim": self.claim, "pid": os.getpid(), **what})
 
     def resume(self) -> None:
-        checkpoints.sweep(self.run_dir)
+        checkpoints.sweep(self.run_dir / f"claim-{self.claim}")
         found = checkpoints.newest(self.run_dir)
         if found is not None:
             self.step, self.sha, self.checkpoints_asked = found.step, found.state["sha"], found.state["asked"]
@@ -66,9 +66,7 @@ class Toy:
         said = 0.0
         while True:
             self.orders = self.orders_file.look() or self.orders
-            if self.orders.finish and self.step == 0:
-                raise JobRefused("nothing_to_keep", "it was to finish before its first step", "Start it again.")
-            if self.orders.finish or self.step >= self.steps:
+            if (self.orders.finish and self.step > 0) or self.step >= self.steps:
                 return
             time.sleep(self.asked["weight_decay"])
             self.step += 1

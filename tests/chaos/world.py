@@ -2,11 +2,8 @@
 
 import asyncio
 import contextlib
-import fcntl
-import os
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 from clients import Client
@@ -16,6 +13,7 @@ from stack import Stack, processes
 
 from models.manifest import Manifest
 from store.layout import Layout
+from worker.lane import last_taken
 
 #: What may be left in Redis: everything else is a leak.
 PERMANENT = ("rn:jobs", "rn:last_created", "rn:ended", "rn:state:", "rn:job:")
@@ -95,18 +93,11 @@ def _files(layout: Layout) -> list[str]:
 
 def _locks(layout: Layout) -> list[str]:
     """Slots that somebody holds although nothing is to be done."""
-    return [f"lock {place.name}" for place in layout.locks.glob("*.lock") if place.name != "up.lock" and _held(place)]
-
-
-def _held(place: Path) -> bool:
-    fd = os.open(place, os.O_RDWR)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
+    return [
+        f"lock {place.name}"
+        for place in layout.locks.glob("*.lock")
+        if place.name != "up.lock" and last_taken(place) is None
+    ]
 
 
 def _keys(redis: "Redis") -> list[str]:

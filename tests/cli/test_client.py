@@ -1,6 +1,7 @@
 """The Python client: what it makes of answers, of broken connections and of streams that break off."""
 
 import json
+import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
@@ -132,6 +133,68 @@ def test_a_server_that_keeps_breaking_is_given_up():
     with server(*[broken] * 4) as (client, told), pytest.raises(Unreachable):
         client.job("job_1")
     assert len(told.requests) == 4
+
+
+def away(handler: Handler) -> None:
+    """As the server answers while Redis is away."""
+    body = json.dumps({"title": "Service Unavailable", "code": "ledger_unavailable", "detail": "later"}).encode()
+    handler.send_response(503)
+    handler.send_header("Retry-After", "0")
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def test_a_503_is_outwaited_under_the_same_key_and_said_once():
+    said: list[object] = []
+    with server(away, away, json_answer({"id": "job_1"}, 202)) as (client, told):
+        client._on_wait = said.append
+        assert client.train("ds_1", recipe="mnist")["id"] == "job_1"
+    assert len({headers["idempotency-key"] for _, _, headers, _ in told.requests}) == 1
+    assert [str(each) for each in said] == ["Service Unavailable (503, ledger_unavailable): later"]
+
+
+def test_who_gives_up_waiting_is_told_the_key():
+    with server(away) as (client, _):
+        client._patience = -1.0
+        with pytest.raises(Problem) as refused:
+            client.train("ds_1", recipe="mnist", idempotency_key="mine")
+    assert refused.value.idempotency_key == "mine"
+
+
+def test_a_503_without_a_time_and_a_request_that_may_not_be_repeated_are_told_at_once():
+    with server(json_answer({}, 503), away) as (client, told):
+        with pytest.raises(Problem):
+            client.jobs()
+        with pytest.raises(Problem):
+            client.classify([b"picture"])
+    assert len(told.requests) == 2
+
+
+def test_a_server_that_is_being_started_again_is_waited_for():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = taken.getsockname()
+    waiting = threading.Event()
+    handler = type("Scripted", (Handler,), {"answers": iter([json_answer({"id": "job_1"})]), "told": Told()})
+
+    def start() -> None:
+        waiting.wait(10)
+        with socketserver.TCPServer(address, handler) as listening:
+            listening.handle_request()
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    with Client(f"http://127.0.0.1:{address[1]}", on_wait=lambda _: waiting.set()) as client:
+        assert client.job("job_1") == {"id": "job_1"}
+    thread.join()
+
+
+def test_a_deletion_that_was_done_unheard_is_done():
+    with server(broken, json_answer({"code": "job_not_found"}, 404), json_answer({}, 404)) as (client, _):
+        client.delete_job("job_1")
+        with pytest.raises(Problem):
+            client.delete_job("job_1")
 
 
 def test_no_proxy_stands_before_this_machine_itself(monkeypatch):

@@ -38,7 +38,8 @@ def resnetd(*arguments: str, answers: list[Answer]) -> tuple[str, str, Told]:
 @pytest.mark.parametrize("verb", ["cancel", "pause", "resume", "finish", "checkpoint", "retry"])
 def test_a_verb_is_posted_once_under_a_key_and_the_state_is_told(verb):
     queued = {**JOB, "state": "queued", "queue": {"position": 3}}
-    _, said, told = resnetd("jobs", verb, "job_1", answers=[json_answer(queued, 202)])
+    printed, said, told = resnetd("jobs", verb, "job_1", answers=[json_answer(queued, 202)])
+    assert printed == ("job_1\n" if verb == "retry" else "")
     ((method, path, headers, _),) = told.requests
     assert (method, path) == ("POST", f"/v1/jobs/job_1/{verb}")
     assert headers["idempotency-key"]
@@ -97,6 +98,36 @@ def test_a_training_is_asked_with_its_terms_and_its_secret_is_told_once():
     assert (body["priority"], body["max_seconds"], body["webhook"]) == ("high", 60, {"url": "https://example.org/h"})
     assert "whsec_x" in said
     assert printed == "job_1\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("train", "ds_1", "--recipe", "mnist"), ("evaluate", "m", "ds_1"), ("export", "m")],
+    ids=lambda each: each[0],
+)
+def test_every_kind_takes_the_same_terms(command):
+    terms = (
+        "--priority",
+        "low",
+        "--max-seconds",
+        "9",
+        "--webhook",
+        "https://example.org/h",
+        "--idempotency-key",
+        "mine",
+    )
+    hook = {"url": "https://example.org/h", "events": [], "secret": "whsec_x"}
+    _, said, told = resnetd(*command, *terms, "--no-follow", answers=[json_answer({**JOB, "webhook": hook}, 202)])
+    body = json.loads(told.requests[0][3])
+    assert (body["kind"], body["priority"], body["max_seconds"]) == (command[0], "low", 9)
+    assert (body["webhook"], told.requests[0][2]["idempotency-key"]) == ({"url": "https://example.org/h"}, "mine")
+    assert "whsec_x" in said
+
+
+def test_what_a_crashed_process_wrote_is_shown_by_its_last_lines():
+    error = {"code": "crash_loop", "message": "it died", "hint": "", "log": "\n".join(f"line {n}" for n in range(50))}
+    _, said, _ = resnetd("jobs", "show", "job_1", answers=[json_answer({**JOB, "state": "failed", "error": error})])
+    assert [line.strip() for line in said.splitlines()[1:]] == [f"line {n}" for n in range(30, 50)]
 
 
 def test_watching_tells_each_change_of_state():

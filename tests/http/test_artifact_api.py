@@ -1,6 +1,7 @@
 """Evaluations and exports are asked for, and what they made is downloaded; the worker is the test."""
 
 import hashlib
+import shutil
 from uuid import uuid4
 
 import pytest
@@ -51,6 +52,19 @@ def made(server, idle, model, digits) -> str:
 
 def evaluate(http, **body):
     return http.post("/v1/jobs", json={"kind": "evaluate", **body})
+
+
+def test_files_of_a_claim_whose_publishing_another_one_ended_are_there(http, server, idle, made):
+    old = server.layout.job(made)
+    job_id = idle.submit(Kind.EVALUATE, idle.get(made).spec).job_id
+    first = claimed(idle, job_id)
+    shutil.copytree(old / "claim-1", server.layout.job(job_id) / "claim-1", dirs_exist_ok=True)
+    idle.begin_publishing(first, {"artifact": "claim-1/artifacts", "metrics": {}})
+    idle.release(first, crash=None)
+    second = claimed(idle, job_id)
+    idle.succeed(second, publish(second, server.layout, second.publishing))
+    assert second.number == 2
+    assert http.get(f"/v1/jobs/{job_id}/artifacts/report.json").content == FILES["report.json"]
 
 
 def test_an_evaluation_is_pinned_to_the_version_that_is_meant_now(http, model, digits, idle):
@@ -115,6 +129,13 @@ def test_a_download_is_an_attachment_of_its_type_that_runs_nothing(http, made, m
 def test_a_download_goes_on_where_it_broke_and_is_not_repeated(http, made):
     url = f"/v1/jobs/{made}/artifacts/report.json"
     etag = http.get(url).headers["etag"]
+    head = http.head(url)
+    assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", etag)
+    assert head.headers["content-length"] == str(len(http.get(url).content))
+    beyond = http.get(url, headers={"Range": "bytes=9999999-"})
+    problem(beyond, 416, "range_not_satisfiable")
+    assert beyond.headers["content-range"] == f"bytes */{head.headers['content-length']}"
+    problem(http.get(url, headers={"Range": "lines=1-2"}), 400, "invalid_range")
     part = http.get(url, headers={"Range": "bytes=5-", "If-Range": etag})
     assert (part.status_code, part.content) == (206, FILES["report.json"][5:])
     other = http.get(url, headers={"Range": "bytes=5-", "If-Range": '"another"'})

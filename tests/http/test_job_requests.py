@@ -56,6 +56,30 @@ def test_wrong_terms_are_pointed_at(http, dataset, change, pointer):
     assert body["errors"][0]["pointer"] == pointer
 
 
+def test_a_wrong_field_is_told_in_plain_words_and_by_the_fields_beside_it(http, dataset):
+    body = problem(train(http, dataset, webhook={**HOOK, "events": ["cancelling"]}), 422, "invalid_request")
+    assert "State." not in str(body)
+    body = problem(train(http, dataset, webhook={**HOOK, "events": []}), 422, "invalid_request")
+    assert "Tuple" not in str(body)
+    body = problem(train(http, dataset, webhook={**HOOK, "secrets": "x"}), 422, "invalid_request")
+    assert str(body["hint"]).startswith("Did you mean `secret`? Fields: url, events, secret")
+    body = problem(train(http, dataset, webhook={**HOOK, "secret": "x"}), 422, "invalid_request")
+    assert str(body["detail"]).startswith("#/webhook/secret: a secret is")
+    body = problem(http.patch("/v1/jobs/job_x", json=[]), 422, "invalid_request")
+    assert "JSON object" in str(body["detail"])
+
+
+def test_a_repeated_request_is_its_job_also_when_the_dataset_is_gone(server, http, dataset):
+    key = uuid4().hex
+    job_id = train(http, dataset, key=key).json()["id"]
+    http.post(f"/v1/jobs/{job_id}/cancel")
+    assert http.delete(f"/v1/datasets/{dataset}").status_code == 204
+    again = train(http, dataset, key=key)
+    assert (again.status_code, again.json()["id"]) == (202, job_id)
+    problem(train(http, dataset, key=key, priority="low"), 422, "idempotency_conflict")
+    problem(train(http, dataset), 422, "dataset_not_found")
+
+
 def test_a_webhook_to_a_private_address_is_refused_at_once(http, dataset):
     body = problem(train(http, dataset, webhook={"url": "http://10.0.0.1/x"}), 422, "webhook_refused")
     assert body["errors"][0]["pointer"] == "#/webhook/url"

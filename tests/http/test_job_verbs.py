@@ -1,14 +1,18 @@
 """What may be asked of a job that is there: each verb in each state, repeated, and refused in words."""
 
+import asyncio
 import threading
 from uuid import uuid4
 
 import pytest
 from edge_kit import claimed, model_on_disk, problem, train
 
+from app.services.deletion import Deletion
+from app.services.ledger import AsyncLedger
 from jobs.archive import archive
-from jobs.ledger import Ledger
+from jobs.ledger import JobNotFound, Ledger
 from jobs.model import JobError, Kind, Lane, State
+from models.catalog import Catalog
 
 DIED = JobError(code="crashed", message="it died")
 
@@ -83,6 +87,32 @@ def test_a_retry_is_one_new_job_that_both_records_name(http, queued, idle):
     problem(post(http, new["id"], "retry"), 409, "wrong_state", state="queued")
 
 
+def test_a_retry_goes_on_with_what_was_changed_and_without_what_was_asked_once(http, queued, idle):
+    claim = claimed(idle, queued)
+    http.patch(f"/v1/jobs/{queued}", json={"lr": 0.01, "patience": None, "priority": "low"})
+    for verb in ("checkpoint", "finish"):
+        post(http, queued, verb)
+    idle.fail(claim, DIED)
+    new = post(http, queued, "retry").json()
+    assert (new["settings"], new["priority"], new["finish_requested"]) == ({"lr": 0.01, "patience": None}, "low", False)
+    orders = claimed(idle, new["id"])
+    assert idle.orders(orders).settings == {"lr": 0.01, "patience": None}
+    assert (idle.orders(orders).version, idle.orders(orders).checkpoint) == (1, 0)
+
+
+def test_a_retry_without_its_dataset_is_refused_at_once_but_one_that_was_made_is_told(http, dataset, idle):
+    first, second = (str(train(http, dataset).json()["id"]) for _ in range(2))
+    for job_id in (first, second):
+        idle.cancel(job_id)
+    made = post(http, first, "retry").json()["id"]
+    idle.cancel(made)
+    assert http.delete(f"/v1/datasets/{dataset}").status_code == 204
+    body = problem(post(http, second, "retry"), 409, "dataset_not_found", state="cancelled")
+    assert dataset in str(body["detail"])
+    assert idle.get(second).retried_as is None
+    assert post(http, first, "retry").json()["id"] == made
+
+
 @pytest.mark.parametrize("verb", ["finish", "checkpoint"])
 def test_only_a_training_is_finished(http, ledger, verb):
     job_id = ledger.submit(Kind.IMPORT, {"dataset": "ds_x"}).job_id
@@ -121,6 +151,10 @@ def test_settings_of_a_training_are_changed_and_unchanged_values_are_no_event(ht
         ({"epochs": 2}, "invalid_settings", "#/epochs"),  # epoch 3 has begun
         ({"patience": 0}, "invalid_settings", "#/patience"),
         ({"lr": "fast"}, "invalid_request", "#/lr"),
+        ({"lr": True}, "invalid_request", "#/lr"),
+        ({"lr": "0.1"}, "invalid_request", "#/lr"),
+        ({"epochs": 4.0}, "invalid_request", "#/epochs"),
+        ({"priority": None}, "invalid_request", "#/priority"),
         ({"priority": "top"}, "invalid_request", "#/priority"),
         ({"momentum": 0.5}, "invalid_request", "#/momentum"),
         ({}, "invalid_request", "#"),
@@ -210,6 +244,19 @@ class TestDeletion:
         assert http.delete(f"/v1/jobs/{queued}").status_code == 204
         assert not folder.exists()
         problem(http.delete(f"/v1/jobs/{queued}"), 404, "job_not_found")
+
+    def test_a_deletion_that_was_cut_off_is_seen_by_readers_and_completed_by_a_server(self, server, http, queued, idle):
+        idle.fail(claimed(idle, queued), DIED)
+        folder = server.layout.job(queued)
+        folder.mkdir(exist_ok=True)
+        (folder / "deleted").touch()
+        problem(http.get(f"/v1/jobs/{queued}"), 404, "job_not_found")
+        ledger = AsyncLedger(str(server.state.settings.redis_url))
+        asyncio.run(Deletion(ledger, server.layout, Catalog(server.layout.models)).complete())
+        ledger.close()
+        assert not folder.exists()
+        with pytest.raises(JobNotFound):
+            idle.get(queued)
 
     def test_a_training_stays_as_long_as_its_model(self, server, http, dataset, idle):
         name = f"m{uuid4().hex[:8]}"

@@ -49,6 +49,20 @@ def test_every_answer_carries_a_request_id_and_nosniff(http):
         assert headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/jobs", "/v1/models"])
+def test_head_is_get_without_its_body(http, path):
+    got, head = http.get(path), http.head(path)
+    assert (head.status_code, head.content) == (got.status_code, b"")
+    assert head.headers["content-type"] == got.headers["content-type"]
+    assert int(head.headers["content-length"]) > 0
+    assert http.get(path).status_code == got.status_code  # the connection is good for the next request
+
+
+def test_a_stream_has_no_head_and_allow_says_where_there_is_one(http):
+    assert http.head("/v1/jobs/job_x/events").status_code == 405
+    assert http.post("/livez").headers["allow"] == "GET, HEAD"
+
+
 def test_discovery_names_addresses_that_answer(http):
     links = http.get("/").json()["links"]
     assert {"classify", "datasets", "jobs", "models", "readyz", "metrics", "openapi"} <= set(links)

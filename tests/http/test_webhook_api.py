@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 
-from edge_kit import problem, train
+from edge_kit import claimed, problem, train
 from hook_receiver import SECRET, Receiver, verified
 from running import RESNETD
 from test_http_process import environment
@@ -13,7 +13,7 @@ from test_http_process import environment
 from jobs import keys
 from jobs.deliveries import Deliveries
 from jobs.ledger import Ledger
-from jobs.model import Kind, State, Webhook
+from jobs.model import JobError, Kind, State, Webhook
 
 
 def settled(http, job_id):
@@ -56,6 +56,17 @@ def test_a_job_that_was_asked_for_with_a_webhook_tells_its_end_and_tells_it_agai
     assert [line.split("\t")[1:3] + line.split("\t")[4:6] for line in shown.stdout.splitlines()] == [
         ["job.cancelled", "1", "delivered", "204"]
     ] * 3
+
+
+def test_what_a_crashed_process_wrote_is_shown_to_who_asks_and_sent_to_nobody(http, dataset, idle):
+    with Receiver() as receiver:
+        job_id = train(http, dataset, webhook={"url": receiver.url, "secret": SECRET}).json()["id"]
+        idle.fail(claimed(idle, job_id), JobError(code="crash_loop", message="it died", log="/home/me/secret.py"))
+        _, headers, body = receiver.next()
+        assert verified(headers, body)["data"]["error"]["message"] == "it died"
+        assert b"secret.py" not in body
+        settled(http, job_id)
+    assert http.get(f"/v1/jobs/{job_id}").json()["error"]["log"] == "/home/me/secret.py"
 
 
 def test_what_is_not_there_has_no_deliveries(http, ledger):

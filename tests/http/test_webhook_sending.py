@@ -115,6 +115,19 @@ def test_the_pauses_are_5_s_30_s_2_min_10_min_1_h_and_6_h(cancelled, log_of, led
     assert (attempt.next_at - attempt.at).total_seconds() == 5
 
 
+def test_after_gone_nothing_of_the_job_is_sent_until_somebody_asks_for_it(ledger, log_of):
+    events = (State.QUEUED, State.CANCELLED)
+    with Receiver(410, 410) as receiver:
+        hook = Webhook(url=receiver.url, secret=SECRET, events=events)
+        job_id = ledger.submit(Kind.TRAIN, {}, webhook=hook).job_id
+        first = log_of(job_id)
+        ledger.cancel(job_id)
+        assert log_of(job_id) == first
+        assert receiver.got.qsize() == 1
+        assert Deliveries(ledger.redis).repeat(job_id, first[0].delivery) == "again"
+        assert [each.outcome for each in log_of(job_id)] == ["gone", "gone"]
+
+
 def test_a_receiver_that_says_gone_hears_no_more(cancelled, log_of):
     with Receiver(410) as receiver:
         log = log_of(cancelled(receiver.url))

@@ -14,6 +14,7 @@ ERROR = JobError(code="crashed", message="it died", hint="look", log="a long sto
 SHOWN = {"code": "crashed", "message": "it died", "hint": "look"}
 LOST = {"code": "worker_lost", "message": "The worker that ran the job went away.", "hint": ""}
 CRASH_LOOP = "The job crashed three times without a new checkpoint; the last time: "
+BEFORE_ALL = -1_000_000  # the due time of a job that has only to be published
 STARTED_LATER = 1_000_000  # the due time of a job that waits after a crash is above this
 
 
@@ -28,6 +29,7 @@ class Record:
     priority: Priority
     created: int
     due: int | None = None
+    place: int | None = None
     claim: int = 0
     token: str | None = None
     publishing: bool = False
@@ -87,9 +89,9 @@ class Model:
         job.events.append((to, data))
         job.to_tell += to in job.wanted
 
-    def _queue(self, job: Record, after: int = 0, **data: Any) -> None:
+    def _queue(self, job: Record, after: int = 0, at: int | None = None, **data: Any) -> None:
         self._move(job, State.QUEUED, **data)
-        job.due = after + self.tick()
+        job.due = after + self.tick() if at is None else at
 
     def _create(self, job_id: str, kind: Kind, priority: Priority, wanted: frozenset[State], **data: Any) -> Record:
         job = Record(kind, State.QUEUED, priority, self.tick(), wanted=wanted)
@@ -123,6 +125,8 @@ class Model:
             return job.state, "refused"
         again = self._create(new_id, job.kind, job.priority, job.wanted, reason="retried", retry_of=job_id)
         again.retry_of = job_id
+        again.settings = dict(job.settings)
+        again.version = 1 if job.settings else 0
         job.retried_as = new_id
         job.archived = False
         return new_id, "created"
@@ -256,6 +260,7 @@ class Model:
             return None
         job = self.jobs[due[0]]
         job.claim += 1
+        job.place = job.due
         job.token = token
         self._move(job, State.RUNNING, claim=job.claim, owner=owner)
         return due[0], job.claim
@@ -314,14 +319,14 @@ class Model:
         elif job.state is State.PAUSING and not job.published:
             self._move(job, State.PAUSED, reason="stopped")
         else:
-            self._queue(job, reason="stopped")
+            self._queue(job, at=BEFORE_ALL if job.published else job.place, reason="stopped")
         return job.state
 
     def _given_back(self, job_id: str, number: int, how: str) -> State | None:
         job = self.jobs.get(job_id)
         return job.state if job and job.claim == number and job.given_back == (number, how) else None
 
-    def _crash(self, job: Record, error: dict[str, Any]) -> None:
+    def _crash(self, job: Record, error: dict[str, Any], *, lost: bool = False) -> None:
         job.crashes += 1
         job.since += 1
         if job.state is State.CANCELLING:
@@ -330,6 +335,10 @@ class Model:
             self._move(job, State.FAILED, **{**error, "code": "crash_loop", "message": CRASH_LOOP + error["message"]})
         elif job.state is State.PAUSING and not job.published:
             self._move(job, State.PAUSED, reason="crashed", crashes=job.crashes, error=error)
+        elif lost and job.published and job.since <= 3:
+            self._queue(job, at=BEFORE_ALL, reason="crashed", crashes=job.crashes, error=error)
+        elif lost and job.since == 1:
+            self._queue(job, at=job.place, reason="crashed", crashes=job.crashes, error=error)
         else:
             self._queue(job, after=STARTED_LATER, reason="crashed", crashes=job.crashes, error=error)
 
@@ -342,7 +351,7 @@ class Model:
             return False
         if not (dead or job.late):
             return False
-        self._crash(job, LOST)
+        self._crash(job, LOST, lost=True)
         return True
 
     def archived(self, job_id: str, retried_as: str | None) -> bool:

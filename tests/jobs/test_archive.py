@@ -162,6 +162,30 @@ def test_a_job_whose_folder_cannot_be_written_keeps_no_other_from_the_disk(ledge
     assert archived_job(layout, other).id == other
 
 
+def test_a_history_that_was_damaged_on_disk_is_mended_from_the_stream_and_keeps_no_other_from_the_disk(ledger, layout):
+    damaged, other = submit(ledger), submit(ledger)
+    layout.job(damaged).mkdir(parents=True)
+    (layout.job(damaged) / "events.jsonl").write_bytes(b"\x00\x00\n{torn\n")
+    for job_id in (damaged, other):
+        ledger.cancel(job_id)
+    archive(ledger, layout)
+    assert ledger.unarchived() == []
+    for job_id in (damaged, other):
+        assert [event.type for event in archived_events(layout, job_id, after="0-0", limit=9)[0]] == [
+            "queued",
+            "cancelled",
+        ]
+
+
+def test_a_record_that_nobody_can_read_keeps_no_other_job_from_the_disk(ledger, layout):
+    unreadable, other = submit(ledger), submit(ledger)
+    for job_id in (unreadable, other):
+        ledger.cancel(job_id)
+    ledger.redis.hset(keys.job(unreadable), "spec", "no JSON")
+    archive(ledger, layout)
+    assert ledger.unarchived() == [unreadable]
+
+
 def test_only_what_can_be_an_id_becomes_a_path(layout):
     for wrong in ("../keys", "", "a/b", "x" * 81):
         with pytest.raises(JobNotFound):

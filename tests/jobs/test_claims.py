@@ -7,7 +7,7 @@ from ledger_kit import ERROR, claim, due_now, lease_is_past, submit, types
 
 from jobs import keys
 from jobs.ledger import LeaseLost
-from jobs.model import JobError, State
+from jobs.model import JobError, Lane, State
 
 
 def test_a_claim_retried_blindly_gets_the_same_job_once(ledger):
@@ -145,17 +145,34 @@ def test_a_claim_whose_answer_was_lost_is_not_given_again_once_it_was_taken_away
 
 def test_the_time_of_every_claim_is_counted_and_told_to_the_next(ledger):
     job_id = submit(ledger)
-    claim(ledger)
+    ledger_claim = claim(ledger)
     ledger.redis.hincrby(keys.job(job_id), "claimed_at", -60_000)  # it began a minute earlier
     assert ledger.get(job_id).claimed_at is not None
-    ledger.expire(lease_is_past(ledger, job_id), owner_is_dead=False)
-    due_now(ledger, job_id)
+    ledger.release(ledger_claim, crash=None)
     held = claim(ledger)
     assert 60_000 <= held.ran_ms < 90_000
     ledger.release(held, crash=None)
     job = ledger.get(job_id)
     assert held.ran_ms <= job.ran_ms < 90_000
     assert job.claimed_at is None
+
+
+def test_a_night_in_which_the_machine_was_off_is_not_time_that_a_job_ran(ledger):
+    job_id = submit(ledger)
+    claim(ledger)
+    began = int(ledger.redis.hincrby(keys.job(job_id), "claimed_at", -8 * 3_600_000))
+    ledger.redis.zadd(keys.LEASES, {job_id: began + 300_000})  # last renewed some five minutes after that
+    (held,) = [job for job, _ in ledger.leases()]
+    assert ledger.expire(held, owner_is_dead=False)
+    assert claim(ledger).ran_ms == 300_000
+
+
+def test_a_clock_that_was_set_back_does_not_lengthen_the_wait_after_a_crash(ledger):
+    job_id = submit(ledger)
+    held = claim(ledger)
+    ledger.redis.set(keys.LAST_CREATED, ledger.clock() + 3_600_000)  # an hour ahead, before
+    ledger.release(held, crash=ERROR)
+    assert ledger.redis.zscore(keys.due(Lane.DEVICE), job_id) < ledger.clock() + 10_000
 
 
 def test_a_crash_keeps_its_log_in_the_record_and_out_of_the_events(ledger):

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from ledger_kit import ERROR, claim, submit
+from ledger_kit import ERROR, claim, lease_is_past, submit
 
 from jobs import keys
 from jobs.ledger import JobNotFound
@@ -43,13 +43,24 @@ def test_a_running_job_keeps_its_new_priority_for_when_it_is_queued_again(ledger
     assert ledger.redis.zcard(keys.due(Lane.DEVICE)) == 0
 
 
-def test_what_was_stopped_goes_behind_what_was_queued_meanwhile_even_within_one_millisecond(ledger):
-    ids = [submit(ledger) for _ in range(20)]
-    stopped = [claim(ledger) for _ in range(10)]
-    for held in stopped:
-        ledger.release(held, crash=None)
-    expected = ids[10:] + ids[:10]
-    assert [claim(ledger).job_id for _ in range(20)] == expected
+def test_what_was_stopped_or_lost_its_worker_keeps_its_place_and_what_crashed_waits(ledger):
+    stopped, lost, crashed, *others = [submit(ledger) for _ in range(6)]
+    held = {each.job_id: each for each in (claim(ledger) for _ in range(3))}
+    ledger.release(held[crashed], crash=ERROR)
+    ledger.expire(lease_is_past(ledger, lost), owner_is_dead=True)
+    ledger.release(held[stopped], crash=None)
+    assert [claim(ledger).job_id for _ in range(5)] == [stopped, lost, *others]
+    assert claim(ledger) is None
+
+
+def test_a_job_that_has_only_to_be_published_comes_before_all_others_of_its_class(ledger):
+    earlier, publishing = submit(ledger), submit(ledger)
+    waits = claim(ledger)
+    held = claim(ledger)
+    ledger.release(waits, crash=None)
+    assert ledger.begin_publishing(held, {"artifact": "a"})
+    ledger.expire(lease_is_past(ledger, publishing), owner_is_dead=True)
+    assert [claim(ledger).job_id for _ in range(2)] == [publishing, earlier]
 
 
 def test_only_queued_jobs_have_a_place(ledger):

@@ -136,6 +136,16 @@ def test_an_alias_points_to_what_exists_and_is_no_number(catalog: Catalog, tmp_p
     assert catalog.aliases("toy") == {}
 
 
+def test_an_alias_of_a_version_that_was_published_late_does_not_undo_what_came_since(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    for job in ("job_a", "job_b"):
+        catalog.publish("toy", artifact(tmp_path, job), job)
+    catalog.advance_alias("toy", "production", 2)
+    catalog.advance_alias("toy", "production", 1)
+    assert catalog.aliases("toy") == {"production": 2}
+
+
 def test_starters_are_seeded_once_and_what_people_did_since_is_left_alone(catalog: Catalog, tmp_path: Path) -> None:
     starters = tmp_path / "starters"
     make_artifact(starters / "toy", job="job_starter", network=False)

@@ -26,13 +26,29 @@ def test_the_last_two_are_kept_over_all_claims(tmp_path: Path):
     assert sorted(place.name for place in tmp_path.glob("claim-1/*")) == ["step-10"]
 
 
-def test_the_newest_of_all_claims_is_found(tmp_path: Path):
-    assert checkpoint.newest(tmp_path) is None
-    checkpoint.save(tmp_path / "claim-2", at(20))
-    checkpoint.save(tmp_path / "claim-10", at(9))
-    found = checkpoint.newest(tmp_path)
+def newest_step(run_dir: Path) -> int:
+    found = checkpoint.newest(run_dir)
     assert found is not None
-    assert found.step == 20
+    return found.step
+
+
+def test_the_furthest_of_the_latest_claim_is_found(tmp_path: Path):
+    assert checkpoint.newest(tmp_path) is None
+    for claim, step in ((2, 20), (10, 30), (10, 100)):
+        checkpoint.save(tmp_path / f"claim-{claim}", at(step))
+    assert newest_step(tmp_path) == 100
+
+
+def test_a_process_that_lost_its_job_and_goes_on_touches_no_later_claims_checkpoints_and_is_not_gone_on_from(
+    tmp_path: Path,
+):
+    for claim, step in ((1, 10), (2, 20), (2, 30), (1, 40), (1, 50), (1, 60)):
+        checkpoint.save(tmp_path / f"claim-{claim}", at(step))
+    assert newest_step(tmp_path) == 30
+    assert sorted(place.name for place in tmp_path.glob("claim-2/*")) == ["step-20", "step-30"]
+    (tmp_path / "claim-2" / ".half.tmp").mkdir()
+    checkpoint_files.sweep(tmp_path / "claim-1")
+    assert (tmp_path / "claim-2" / ".half.tmp").exists()
 
 
 @pytest.mark.parametrize("file", ["tensors.safetensors", "state.json"])
@@ -59,7 +75,7 @@ def test_one_that_was_never_finished_is_not_seen_and_is_swept_away(tmp_path: Pat
     whole = checkpoint.save(tmp_path / "claim-1", at(3))
     whole.rename(whole.with_name(".step-3.0123.tmp"))
     assert checkpoint.newest(tmp_path) is None
-    checkpoint_files.sweep(tmp_path)
+    checkpoint_files.sweep(tmp_path / "claim-2")
     assert list(tmp_path.glob("claim-1/*")) == []
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from models.recipes import RECIPES
 from store.files import write_atomic
 from store.layout import Layout
-from worker.job_process import DONE, JobRefused
+from worker.job_process import DONE
 from worker.orders import Orders
 from worker.trainer.orders import ordered_end, take_settings, warn_of_late_orders
 from worker.trainer.state import RunState
@@ -104,10 +104,15 @@ def state() -> RunState:
     return RunState(network=network, optimizer=torch.optim.SGD(network.parameters()), average=None)
 
 
-def test_finish_before_the_first_step_is_refused(state: RunState):
-    with pytest.raises(JobRefused) as caught:
-        ordered_end(RECIPE, state, Orders(finish=True))
-    assert caught.value.code == "nothing_to_keep"
+def test_finish_before_the_first_step_is_followed_after_it(layout: Layout, new_job):
+    write_dataset(layout, SPLITS)
+    job = new_job("at-once", epochs=500)
+    order(job / "claim-1", version=1, finish=True)
+    code, said = finish(job, "--claim", "1")
+    assert code == DONE
+    metrics = of(said, "result")[0]["metrics"]
+    assert (metrics["ended"], metrics["epochs"]) == ("finish", 1)
+    assert of(said, "checkpoint")[-1]["step"] == 1
 
 
 def test_no_more_epochs_than_are_done_end_the_training(state: RunState):

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from squares import CLASSES, squares, write_dataset
 
-from models import golden, runtime
+from models import checkpoint_files, golden, runtime
 from models.manifest import Manifest
 from store.layout import Layout
 from worker.job_arguments import JobArguments
-from worker.job_process import DONE, REFUSED, STOPPED, JobRefused, Stop
+from worker.job_process import DONE, REFUSED, STOPPED, JobRefused, JobStopped, Stop
+from worker.trainer import evaluate
 from worker.trainer.train import train
 
 SPLITS = {"train": squares(210, seed=0), "test": squares(60, seed=1)}
@@ -192,3 +193,28 @@ def test_a_job_that_cannot_run_is_refused_with_a_code(layout: Layout, spec: dict
         train(JobArguments(run_dir=run_dir, claim=1, data_dir=layout.root, device="cpu"), Stop())
     assert caught.value.code == code
     assert caught.value.hint
+
+
+def test_a_stop_during_a_validation_is_obeyed_and_whoever_goes_on_validates_again(
+    layout: Layout, new_job, monkeypatch: pytest.MonkeyPatch
+):
+    write_dataset(layout, SPLITS)
+
+    def run(job: Path, claim: int, stop: Stop) -> bytes:
+        train(JobArguments(run_dir=job, claim=claim, data_dir=layout.root, device="cpu"), stop)
+        return (job / f"claim-{claim}" / "model" / "weights.safetensors").read_bytes()
+
+    whole, stopped = new_job("whole"), new_job("stopped")
+    stop, validate = Stop(), evaluate.logits
+
+    def interrupted(*arguments: Any, between: Any) -> Any:
+        stop._event.set()
+        between()
+        return validate(*arguments, between=between)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "logits", interrupted)
+        with pytest.raises(JobStopped):
+            run(stopped, 1, stop)
+    assert checkpoint_files.newest(stopped) is not None
+    assert run(stopped, 2, Stop()) == run(whole, 1, Stop())

@@ -94,7 +94,8 @@ def test_a_retry_goes_on_from_the_newest_checkpoint_of_the_job_that_it_retries(r
     assert job.state is State.SUCCEEDED
     (files,) = said(ledger, job.id)
     assert "claim-0/step-7/state.json" in files["files"]
-    assert checkpoint_files.newest(layout.job(job.id)) == stored
+    assert checkpoint_files.newest(layout.job(old.id)) == stored
+    assert checkpoint_files.newest(layout.job(job.id)) is None  # it has succeeded: nobody goes on from it
 
 
 def test_a_retry_of_a_job_without_a_checkpoint_starts_anew(run, ledger):

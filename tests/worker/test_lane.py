@@ -23,6 +23,13 @@ def test_a_slot_is_one_for_each_lane(layout):
     assert free(layout)
 
 
+def test_a_device_has_one_slot_however_it_is_named(layout):
+    for_device = {name: path(layout, Lane.DEVICE, name) for name in ("auto", "cpu", "cuda", "cuda:0", "cuda:1")}
+    assert for_device["cuda"] == for_device["cuda:0"]
+    assert for_device["auto"] in (for_device["cpu"], for_device["cuda"])
+    assert len(set(for_device.values())) == 3
+
+
 def test_a_slot_is_free_only_when_the_last_process_that_has_it_is_gone(layout):
     with slot(layout, Lane.DEVICE, "cpu") as held:
         user = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[held])

@@ -59,6 +59,19 @@ def test_what_is_too_much_to_hold_is_counted_and_told_of(book, say, monkeypatch)
     assert book.got[-1][1]["message"].startswith("5 events")
 
 
+def test_the_last_flush_of_a_job_tells_of_what_was_dropped_too_and_of_the_newest_checkpoint(book, say, monkeypatch):
+    monkeypatch.setattr(reporter, "MAX_HELD", 10)
+    book.away = True
+    for n in range(12):
+        say.take("log", {"n": n})
+    for step in (1, 2):
+        say.take("checkpoint", {"step": step})
+    book.away = False
+    assert say.flush(final=True)
+    assert [kind for kind, _ in book.got] == ["log"] * 10 + ["warning", "checkpoint"]
+    assert book.got[-1][1] == {"step": 2}
+
+
 def test_an_outage_leaves_the_newest_progress_only(book, say):
     book.away = True
     for n in range(5):

@@ -218,7 +218,16 @@ class Loop:
             computed: metrics.Logits = network(self.normalise(torch.from_numpy(images).to(self.device))).cpu().numpy()
             return computed
 
-        logits = evaluate.logits(compute, self.data.val, between=self.sign_of_life("validate"))
+        speak = self.sign_of_life("validate")
+
+        def between() -> None:
+            if self.stop.requested:  # the epoch is not closed: whoever goes on validates it again
+                self.state.ended = None
+                self._checkpoint()
+                raise JobStopped
+            speak()
+
+        logits = evaluate.logits(compute, self.data.val, between=between)
         loss = metrics.log_loss(logits, self.data.val.labels)
         if not math.isfinite(loss):
             raise _not_finite()

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from models.recipes import Recipe
-from worker.job_process import JobRefused, emit
+from worker.job_process import emit
 from worker.orders import Orders
 from worker.trainer.state import RunState
 
@@ -39,11 +39,9 @@ def take_settings(submitted: Recipe, state: RunState, orders: Orders) -> Recipe 
 def ordered_end(recipe: Recipe, state: RunState, orders: Orders) -> str | None:
     """Why training ends between two steps because somebody wants it to, or None.
 
-    Raises JobRefused where it is to keep what it has and has nothing.
+    Who is to keep what it has takes a first step before, so that there is something.
     """
-    if orders.finish:
-        if state.step == 0:
-            raise JobRefused("nothing_to_keep", "the training was to finish before its first step", "Start it again.")
+    if orders.finish and state.step > 0:
         return "finish"
     return "epochs" if recipe.epochs <= state.epoch else None
 

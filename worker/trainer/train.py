@@ -51,7 +51,7 @@ def train(at: JobArguments, stop: Stop) -> None:
     dataset = _dataset(folder, spec.dataset)
     device = _prepared_device(at.device, recipe)
 
-    checkpoint_files.sweep(at.run_dir)
+    checkpoint_files.sweep(at.claim_dir)
     training_data = data.read_training_data(folder, dataset, recipe, _loading(recipe, stop))
     network_spec = NetworkSpec(name=recipe.network, num_classes=len(dataset.classes), in_channels=recipe.channels)
 
