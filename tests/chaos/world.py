@@ -68,8 +68,11 @@ def versions(layout: Layout) -> list[tuple[str, int, str]]:
     ]
 
 
-def leftovers(stack: Stack, *, seconds: float = 15.0) -> list[str]:
-    """What a stack without work should not have; looked at until nothing is found or the time is over."""
+def leftovers(stack: Stack, *, seconds: float = 90.0) -> list[str]:
+    """What a stack without work should not have; looked at until nothing is found or the time is over.
+
+    A webhook's message that a killed process had taken, or that failed, is tried again after half a minute.
+    """
     until = time.monotonic() + seconds
     while True:
         found = [*_processes(stack), *_files(stack.layout), *_locks(stack.layout), *_keys(stack.redis)]
