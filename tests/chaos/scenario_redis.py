@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import httpx
+from checker import Limits
 from clients import training
 from history import read
 from proxy import Proxy
@@ -156,14 +157,14 @@ async def outage(folder: Path, *, seed: int, seconds: float, slack: float = 1.0)
         await _fails_fast(it, until=time.monotonic() + seconds, slack=slack)
         back = time.time() * 1000
         redis.held = False
+        await it.settle([job], seconds=seconds + 120.0)  # it has the device: a canary could only wait behind it
         await it.canary("outage")
-        await it.settle([job], seconds=seconds + 120.0)
         record = await it.client.get(job)
         meanwhile = [line for line in read(it.stack.ran) if line["job"] == job and away < line["t"] < back]
         it.report.counts.update({"outage_s": round((back - away) / 1000), "steps_run_in_outage": len(meanwhile)})
         if record["state"] != "succeeded" or record["claim"] != 1 or not meanwhile:
             it.report.violate(f"outage: the job is {record['state']} under claim {record['claim']}")
-        await it.conclude()
+        await it.conclude(Limits(stuck_ms=(seconds + 90.0) * 1000))
     return it.report
 
 
