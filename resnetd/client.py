@@ -12,11 +12,9 @@ What the server answers is returned as it came, decoded from JSON; docs/api.md s
 `Problem` for a refusal and `Unreachable` where nobody answers, once waiting has not helped (see `Transport`).
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,22 +23,12 @@ import httpx
 
 from resnetd.download import save
 from resnetd.errors import Problem, Unreachable
-from resnetd.sse import messages
+from resnetd.event_stream import Event, tail
 from resnetd.transport import Json, Transport, given, problem_of, segment
 
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 PIECE = 1 << 20  # bytes of an upload sent at once
 _PASSING = frozenset({502, 503, 504})  # refusals that a stream outwaits: a part is being started again
-_SILENCE_SECONDS = 60.0  # without a byte on an event stream; the server sends a comment far more often
-
-
-@dataclass(frozen=True)
-class Event:
-    """One entry of a job's history. `id` is `<milliseconds since 1970>-<n>`."""
-
-    id: str
-    type: str
-    data: Json
 
 
 def _ignore(_: int) -> None:
@@ -223,7 +211,7 @@ class Client(Transport):
         while True:
             before = last
             try:
-                for event in self._tail(job_id, last):
+                for event in tail(self._http, job_id, last):
                     broken_since = None
                     if event is None:
                         continue
@@ -286,22 +274,3 @@ class Client(Transport):
     def ready(self) -> bool:
         """Whether every part is ready, an engine's real answer included."""
         return self._send("GET", "/readyz").status_code == httpx.codes.OK
-
-    # HTTP
-
-    def _tail(self, job_id: str, last: str) -> Iterator[Event | None]:
-        """None once the stream stands, then its events until it ends or breaks."""
-        headers = {"Accept": "text/event-stream"}
-        if last:
-            headers["Last-Event-ID"] = last
-        timeout = httpx.Timeout(_SILENCE_SECONDS, connect=5.0)
-        path = f"/v1/jobs/{segment(job_id)}/events"
-        with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
-            if not response.is_success:
-                response.read()
-                raise problem_of(response)
-            yield None
-            for message in messages(response.iter_lines(), last_id=last):
-                if message.event == "end":
-                    return
-                yield Event(id=message.id, type=message.event, data=json.loads(message.data))

@@ -10,7 +10,8 @@ from resnetd.commands import output
 from resnetd.errors import Refused
 
 if TYPE_CHECKING:
-    from resnetd.client import Client, Event
+    from resnetd.client import Client
+    from resnetd.event_stream import Event
 
 
 class _Display(Protocol):

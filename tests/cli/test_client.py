@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resnetd.client import Client, Event
+from resnetd.client import Client
 from resnetd.errors import Problem, Unreachable
+from resnetd.event_stream import Event
 from resnetd.sse import Message, messages
 
 Answer = Callable[["Handler"], None]
