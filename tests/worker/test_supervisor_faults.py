@@ -10,7 +10,7 @@ from store import faults
 from worker import lease
 
 CRASHING = [["exit", 1]]
-LONG = [["ticking", 40], *DONE]
+LONG = [["ticking", 3000], *DONE]  # nothing is being written when the exception ends it
 LEFT = [["leftover"], *DONE]
 
 #: Point → what the first claim does, and the job's state after a claim that was interrupted there.
