@@ -6,7 +6,7 @@ PY := .venv/bin/python
 	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: install up test check format bench chaos
+.PHONY: install up test check format bench bench-train bench-serve soak chaos
 install: .venv/installed        ## the virtual environment with hash-locked dependencies
 up: install                     ## start everything on this machine
 	.venv/bin/resnetd up
@@ -21,5 +21,11 @@ format: install                 ## fix what a tool can fix
 	.venv/bin/ruff format .
 bench: install                  ## measure a new user's first hour; the last line is one JSON object
 	$(PY) -m benchmarks.first_hour
+bench-train: install            ## measure this trainer against the book's way; the last line is one JSON object
+	$(PY) -m benchmarks.train
+bench-serve: install            ## measure serving against this machine's limit; the last line is one JSON object
+	$(PY) -m benchmarks.serve
+soak: install                   ## load, swaps, kills, aborts and overload for hours; the last line is one JSON object
+	$(PY) -m benchmarks.soak $(SCENARIOS)
 chaos: install                  ## hurt everything for hours, then check; the last line is one JSON object
 	$(PY) tests/chaos/run.py --scale long --records benchmarks/records

@@ -2,8 +2,10 @@
 
 import argparse
 import logging
+import math
 import signal
 import sys
+import time
 from types import FrameType
 
 import uvicorn
@@ -20,20 +22,39 @@ from store.settings import Settings
 
 log = logging.getLogger("resnetd.http")
 
-GRACE_SECONDS = 8  # requests under way when the process is told to stop
 BACKLOG = 2048
 
 
 class Server(uvicorn.Server):
-    """Ends event streams as soon as it is told to stop: their clients come back with their last id."""
+    """Leaves in good order when it is told to stop.
 
-    def __init__(self, config: uvicorn.Config, state: State) -> None:
+    Event streams end at once: their clients come back with their last id. /readyz says 503, and while somebody may not
+    know it yet requests are still answered, each with `Connection: close`. Then requests under way have their time. A
+    second signal, or SIGINT, which is a person's, leaves the waiting out.
+    """
+
+    def __init__(self, config: uvicorn.Config, state: State, *, delay: float) -> None:
         super().__init__(config)
         self._state = state
+        self._delay = delay
+        self._leave_at = math.inf
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        super().handle_exit(sig, frame)
+        drain = self._state.drain
+        waits = sig == signal.SIGTERM and not drain.leaving and drain.lately(self._delay)
+        drain.leaving = True
         self._state.jobs.feeds.close()
+        if waits:
+            self._leave_at = time.monotonic() + self._delay
+            for connection in self.server_state.connections:
+                if isinstance(connection, HttpProtocol):
+                    connection.close_with_answer()
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        self.should_exit = self.should_exit or time.monotonic() >= self._leave_at
+        return await super().on_tick(counter)
 
 
 def main() -> int:
@@ -68,9 +89,9 @@ def main() -> int:
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
     )
-    server = Server(config, app.state.edge)
+    server = Server(config, app.state.edge, delay=settings.drain_delay)
 
     def leave(*_: object) -> None:
         # uvicorn raises the signal again once it has shut down in good order: that is no reason to die of it.

@@ -44,6 +44,12 @@ class Gate:
         self._keys = keys
         self._keyless = keyless
 
+    def holder(self, authorization: str | None) -> str | None:
+        """The id of the key that a request came with; None without one that is known."""
+        kind, _, secret = (authorization or "").partition(" ")
+        key = self._keys.find(secret.strip()) if kind.lower() == "bearer" else None
+        return key.id if key else None
+
     def check(self, scope: Scope, *, authorization: str | None, host: str | None, origin: str | None) -> None:
         """Raises UnauthorizedError (no or unknown key), ForbiddenError (scope too small, foreign host or origin)."""
         if authorization is None:

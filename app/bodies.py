@@ -1,6 +1,8 @@
 """Request bodies: counted while they arrive, read by strict JSON, checked against a model that forbids the unknown."""
 
+import asyncio
 import difflib
+import math
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeVar, get_args
 
@@ -10,9 +12,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import Request
 
-from app.problems import BadRequestError, InvalidError, TooLargeError, field_errors, wrong
+from app.problems import BadRequestError, InvalidError, TooLargeError, TooSlowError, field_errors, wrong
+from app.services.admission import Ticket
 
 MAX_JSON_BYTES = 1_000_000  # requests of JSON alone: jobs, aliases
+MIN_RATE = 16 * 1024  # bytes a second that a body must come with, on average from its second GRACE_SECONDS on
+GRACE_SECONDS = 10.0
+IDLE_SECONDS = 30.0  # without a byte, however fast the body was before
+WHOLE_SECONDS = 120.0  # for a whole body; uploads of datasets and models take as long as their rate allows
 _PARSE_IN_THREAD = 256 * 1024  # bytes from which parsing would be felt by other requests
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -29,16 +36,51 @@ def too_large(limit: int, *, hint: str) -> TooLargeError:
     return TooLargeError("body_too_large", f"The body is larger than {limit:,} bytes.", hint=hint)
 
 
-async def stream(request: Request, limit: int, *, hint: str) -> AsyncIterator[bytes]:
-    """The body's pieces as they arrive. Raises TooLargeError as soon as there are more than `limit` bytes."""
+async def stream(request: Request, limit: int, *, hint: str, seconds: float = WHOLE_SECONDS) -> AsyncIterator[bytes]:
+    """The body's pieces as they arrive.
+
+    Raises TooLargeError as soon as there are more than `limit` bytes, TooSlowError as soon as it has come too slowly or
+    for more than `seconds`, UnavailableError where it is too much beside all others; ClientDisconnect.
+    """
     check_length(request, limit, hint=hint)
-    total = 0
-    async for piece in request.stream():
+    ticket: Ticket | None = request.scope.get("ticket")
+    clock = asyncio.get_running_loop().time
+    pieces = request.stream()
+    total, waited = 0, 0.0
+    while True:
+        began = clock()
+        try:
+            async with asyncio.timeout(max(patience(total, waited, seconds=seconds), 0.0)):
+                piece = await anext(pieces, None)
+        except TimeoutError as error:
+            raise _too_slow(total, seconds) from error
+        if piece is None:
+            return
+        waited += clock() - began
         total += len(piece)
         if total > limit:
             raise too_large(limit, hint=hint)
+        if ticket is not None:
+            ticket.hold(total)
         if piece:
             yield piece
+
+
+def patience(total: int, waited: float, *, seconds: float) -> float:
+    """For how many seconds a body's next bytes are waited for, after `total` bytes for which we `waited` seconds.
+
+    The time in which we did not read, because a disk was slow say, is not the client's.
+    """
+    return min(min(GRACE_SECONDS + total / MIN_RATE, seconds) - waited, IDLE_SECONDS)
+
+
+def _too_slow(total: int, seconds: float) -> TooSlowError:
+    within = "" if math.isinf(seconds) else f", and in {seconds:g} s"
+    return TooSlowError(
+        "upload_too_slow",
+        f"The body came too slowly: {total:,} bytes, then nothing more in time.",
+        hint=f"Bodies come with {MIN_RATE:,} bytes a second at least{within}.",
+    )
 
 
 async def read(request: Request, limit: int, *, hint: str) -> bytes:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import orjson
 
+from app.accept import prefer
 from app.problems import UnavailableError
 from app.services.feeds import Closing
 from jobs.model import Event, State
@@ -27,22 +28,8 @@ STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **PAGE
 
 
 def choose(accept: str) -> Rendering | None:
-    """What an Accept header asks for (RFC 9110, 12.5.1: the greatest q, the first of equals); None: nothing of ours."""
-    best: tuple[float, Rendering] | None = None
-    for item in (accept or "*/*").split(","):
-        kind, *parameters = (part.strip().lower() for part in item.split(";"))
-        quality = next((_quality(each[2:]) for each in parameters if each.startswith("q=")), 1.0)
-        rendering = _MEDIA_TYPES.get(kind)
-        if rendering is not None and quality > 0 and (best is None or quality > best[0]):
-            best = (quality, rendering)
-    return best[1] if best else None
-
-
-def _quality(text: str) -> float:
-    try:
-        return min(max(float(text), 0.0), 1.0)
-    except ValueError:
-        return 0.0
+    """What an Accept header asks for; None: nothing of ours."""
+    return prefer(accept, _MEDIA_TYPES)
 
 
 def as_json(event: Event) -> bytes:

@@ -1,6 +1,9 @@
 """Files as answers: ranges that cannot be given are problems like any other, and HEAD reads no file."""
 
 import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -30,6 +33,20 @@ class FileDownload(FileResponse):
         if refused is not None:
             problem = _problem(refused["status"], Headers(raw=refused["headers"]).get("content-range"))
             await problem_response(Request(scope), problem)(scope, receive, send)
+
+
+class MadeFileDownload(FileDownload):
+    """A file that was made for this answer; `discard` is called when it has been sent, or nobody takes it any more."""
+
+    def __init__(self, path: Path, *, discard: Callable[[], None], **options: Any) -> None:  # noqa: ANN401 - Starlette's
+        super().__init__(path, **options)
+        self._discard = discard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._discard()
 
 
 def _problem(status: int, content_range: str | None) -> ProblemError:

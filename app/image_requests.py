@@ -5,21 +5,24 @@ error of its own, so that one bad image does not sink the others.
 """
 
 import binascii
+import difflib
 from base64 import b64decode
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from app import bodies
+from app.inference.protocol import Output
 from app.multipart import Event, MultipartReader, PartBegin, PartData, plain_filename
 from app.problems import InvalidError, wrong
 from app.services.classification import ImageIn
 from store.settings import Settings
 
 _MAX_FIELD_BYTES = 1024
-_FIELDS = ("top_k", "model")
+_FIELDS = ("top_k", "model", "outputs")
 _ANYTHING = ("", "application/x-www-form-urlencoded")  # what curl sends when nobody said what it is
 
 
@@ -42,6 +45,9 @@ class JsonImages(BaseModel):
     images: list[JsonImage] = Field(min_length=1)
     top_k: int | None = Field(None, ge=1)
     model: str | None = Field(None, max_length=200)
+    outputs: list[Annotated[str, Field(max_length=200)]] | None = Field(
+        None, max_length=20, description="What else of the forward pass: embedding, logits, probabilities."
+    )
 
 
 @dataclass
@@ -49,6 +55,21 @@ class ImagesIn:
     images: list[ImageIn] = field(default_factory=list)
     top_k: int | None = None
     model: str | None = None
+    outputs: tuple[Output, ...] | None = None
+
+
+def outputs_named(names: list[str], place: str) -> tuple[Output, ...]:
+    """`["embedding,logits"]` or `["embedding", "logits"]`, each once. Raises InvalidError, with the nearest name."""
+    found: dict[Output, None] = {}
+    for name in (part.strip() for text in names for part in text.split(",")):
+        if name not in set(Output):
+            near = difflib.get_close_matches(name, list(Output), n=1, cutoff=0.5)
+            known = f"There are: {', '.join(sorted(Output))}."
+            hint = (f"Did you mean `{near[0]}`? " if near else "") + known
+            detail = f"{name[:40]!r} is no output"
+            raise InvalidError("invalid_request", f"{place}: {detail}.", hint=hint, errors=wrong(place, detail))
+        found[Output(name)] = None
+    return tuple(found)
 
 
 async def read_images(request: Request, settings: Settings) -> ImagesIn:
@@ -114,7 +135,8 @@ async def _from_json(body: bytes, settings: Settings) -> ImagesIn:
         return [_from_base64(image, settings) for image in asked.images]
 
     decoded = await anyio.to_thread.run_sync(decode_all) if len(body) > 256 * 1024 else decode_all()
-    return ImagesIn(decoded, asked.top_k, asked.model)
+    outputs = None if asked.outputs is None else outputs_named(asked.outputs, "#/outputs")
+    return ImagesIn(decoded, asked.top_k, asked.model, outputs)
 
 
 def _from_base64(image: JsonImage, settings: Settings) -> ImageIn:
@@ -143,7 +165,7 @@ async def _from_form(request: Request, content_type: str, settings: Settings, hi
 
 
 class _Form:
-    """Collects a form's parts: every file is an image whatever its field is called; top_k and model are fields."""
+    """Collects a form's parts: every file is an image whatever its field is called; `_FIELDS` are fields."""
 
     def __init__(self, settings: Settings) -> None:
         self.found = ImagesIn()
@@ -173,6 +195,9 @@ class _Form:
     def _set(self, name: str, text: str) -> None:
         if name == "model":
             self.found.model = text[:200] or None
+            return
+        if name == "outputs":
+            self.found.outputs = outputs_named([text], "#/outputs")
             return
         try:
             self.found.top_k = int(text[:20])

@@ -1,20 +1,39 @@
 """The HTTP application: settings in, ASGI application out. Never imports torch."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio.to_thread
 from fastapi import Depends, FastAPI
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app import handlers
+from app.admission import admitted
 from app.deps import known_query
 from app.inference.client import Engines
 from app.middleware import Envelope
-from app.routes import artifacts, classification, datasets, deliveries, jobs, models, system
+from app.protocol import DRAIN
+from app.routes import (
+    aliases,
+    artifacts,
+    classification,
+    datasets,
+    deliveries,
+    explanation,
+    inference_v2,
+    jobs,
+    models,
+    plans,
+    system,
+)
+from app.schemas import inference_v2 as schemas_v2
+from app.schemas import jobs as schemas_of_jobs
 from app.schemas.common import Problem
-from app.schemas.jobs import DESCRIBED
 from app.state import build
+from app.tracing import telemetry
 from store.settings import Settings
 
 _DESCRIPTION = "Trains residual networks and serves them. Errors are RFC 9457 problems with `code` and `hint`."
@@ -23,11 +42,14 @@ _DESCRIPTION = "Trains residual networks and serves them. Errors are RFC 9457 pr
 def create_app(settings: Settings, *, engines: Engines | None = None) -> FastAPI:
     """One HTTP process's application. `engines`: another way to reach engines than through this machine's fleet."""
     state = build(settings, engines=engines)
+    exported = telemetry(os.environ)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with state.running():
-            yield
+            yield {DRAIN: state.drain}
+        if exported is not None:
+            await anyio.to_thread.run_sync(exported.close)
 
     app = FastAPI(
         title="resnetd",
@@ -38,10 +60,12 @@ def create_app(settings: Settings, *, engines: Engines | None = None) -> FastAPI
         redirect_slashes=False,
     )
     app.state.edge = state
-    app.add_middleware(Envelope, metrics=state.metrics)
+    app.add_middleware(Envelope, metrics=state.metrics, telemetry=exported)
     handlers.install(app)
     app.include_router(system.router)
-    for room in (classification, datasets, jobs, artifacts, deliveries, models):
+    for computing in (classification, explanation, inference_v2):
+        app.include_router(computing.router, dependencies=[Depends(known_query), Depends(admitted)])
+    for room in (datasets, jobs, plans, artifacts, deliveries, models, aliases):
         app.include_router(room.router, dependencies=[Depends(known_query)])
     _describe_problems(app)
     return app
@@ -57,7 +81,8 @@ def _describe_problems(app: FastAPI) -> None:
         template = "#/components/schemas/{model}"
         _, defined = models_json_schema([(Problem, "serialization")], ref_template=template)
         schemas.update(defined["$defs"])
-        _, defined = models_json_schema([(model, "validation") for model in DESCRIBED], ref_template=template)
+        by_hand: tuple[type[BaseModel], ...] = (*schemas_of_jobs.DESCRIBED, *schemas_v2.DESCRIBED)
+        _, defined = models_json_schema([(model, "validation") for model in by_hand], ref_template=template)
         schemas.update(defined["$defs"])
         return document
 

@@ -1,15 +1,23 @@
-"""The outermost layer of every request: its id, its log line, its metrics, and an answer when code failed."""
+"""The outermost layer of a request: its id, its trace, its log line, its metrics, and an answer when code failed."""
 
 import logging
 import re
 import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import orjson
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import tracing
 from app.metrics import Metrics
 from app.problems import ProblemError, document
+from app.responses import document_v2, speaks_v2
+
+if TYPE_CHECKING:
+    from app.telemetry import Telemetry
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
@@ -34,9 +42,10 @@ def answers_head(path: str) -> bool:
 class Envelope:
     """Pure ASGI, so that a disconnect reaches whoever awaits `receive` and bodies stream through untouched."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, telemetry: "Telemetry | None") -> None:
         self.app = app
         self.metrics = metrics
+        self.telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,6 +56,8 @@ class Envelope:
         if method == "HEAD" and answers_head(scope["path"]):
             scope = {**scope, "method": "GET", "headers_only": True}
         request_id = scope["request_id"] = request_id_for(scope["headers"])
+        trace = self._trace(scope, method)
+        tracing.enter(trace)
         status = 0
 
         async def send_marked(message: Message) -> None:
@@ -57,6 +68,7 @@ class Envelope:
                     *message.get("headers", ()),
                     (b"x-request-id", request_id.encode()),
                     (b"x-content-type-options", b"nosniff"),
+                    *_server_timing(message, trace.milliseconds),
                 ]
             elif scope.get("headers_only"):
                 message = {**message, "body": b""}
@@ -70,9 +82,15 @@ class Envelope:
                 raise
             await _send_failure(scope, send_marked, request_id)
         finally:
-            self._record(scope, method, status, time.perf_counter() - started)
+            self._record(scope, method, status, time.perf_counter() - started, trace)
 
-    def _record(self, scope: Scope, method: str, status: int, seconds: float) -> None:
+    def _trace(self, scope: Scope, method: str) -> tracing.Trace:
+        came = tracing.read(Headers(scope=scope).get("traceparent"))
+        if self.telemetry is None:
+            return tracing.Trace(came)
+        return self.telemetry.begin(came, method=method, path=scope["path"], request_id=scope["request_id"])
+
+    def _record(self, scope: Scope, method: str, status: int, seconds: float, trace: tracing.Trace) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
         method = method if method in _METHODS else "other"
         self.metrics.requests.labels(method, route, str(status)).inc()
@@ -86,8 +104,19 @@ class Envelope:
             "milliseconds": round(seconds * 1000, 2),
             "client": scope["client"][0] if scope.get("client") else None,
         }
+        if trace.traceparent:
+            fields["traceparent"] = trace.traceparent
+        if trace.span is not None:
+            trace.span.end(route=route, status=status)
         level = logging.DEBUG if route in _QUIET else logging.INFO
         _access.log(level, "request", extra=fields)
+
+
+def _server_timing(message: Message, milliseconds: Mapping[str, float]) -> list[tuple[bytes, bytes]]:
+    """What an engine said it took, where the answer does not tell it already."""
+    if not milliseconds or any(name == b"server-timing" for name, _ in message.get("headers", ())):
+        return []
+    return [(b"server-timing", ", ".join(f"{stage};dur={value}" for stage, value in milliseconds.items()).encode())]
 
 
 async def _send_failure(scope: Scope, send: Send, request_id: str) -> None:
@@ -96,7 +125,9 @@ async def _send_failure(scope: Scope, send: Send, request_id: str) -> None:
         "The server failed to answer this request; the log has the reason under the request id.",
         hint="Report the request_id. Repeating the request is safe where it carries an Idempotency-Key.",
     )
-    body = orjson.dumps(document(problem, instance=scope["path"], request_id=request_id))
-    headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
+    v2 = speaks_v2(scope["path"])
+    content = document_v2(problem) if v2 else document(problem, instance=scope["path"], request_id=request_id)
+    body, media_type = orjson.dumps(content), b"application/json" if v2 else b"application/problem+json"
+    headers = [(b"content-type", media_type), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 500, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -6,7 +6,9 @@
     ├── UnauthorizedError 401  ForbiddenError 403
     ├── NotFoundError     404  MethodError 405
     ├── ConflictError     409  the right request in the wrong state
-    ├── TooLargeError     413
+    ├── PreconditionError 412  what the caller knows (If-Match) is no longer so
+    ├── TooSlowError      408  TooLargeError 413
+    ├── TooManyError      429  this caller asks too much at once (Retry-After)
     ├── UnavailableError  503  come back later (Retry-After)
     └── DeadlineError     504
 
@@ -84,12 +86,32 @@ class ConflictError(ProblemError):
     status = 409
 
 
+class PreconditionError(ProblemError):
+    status = 412
+
+
 class TooLargeError(ProblemError):
     status = 413
 
 
 class InvalidError(ProblemError):
     status = 422
+
+
+class TooSlowError(ProblemError):
+    """The connection is closed: the rest of the request is not waited for."""
+
+    status = 408
+
+    def __init__(self, code: str, detail: str, *, hint: str) -> None:
+        super().__init__(code, detail, hint=hint, headers={"Connection": "close"})
+
+
+class TooManyError(ProblemError):
+    status = 429
+
+    def __init__(self, code: str, detail: str, *, hint: str, retry_after: int = 1) -> None:
+        super().__init__(code, detail, hint=hint, headers={"Retry-After": str(retry_after)})
 
 
 class UnavailableError(ProblemError):

@@ -1,13 +1,20 @@
-"""uvicorn's HTTP protocol with the bounds that it lacks: on the time and on the bytes of a request's head, and on how
-long a client may read nothing of its answer.
+"""uvicorn's HTTP protocol with the bounds that it lacks: on the time and on the bytes of a request's head, on how long
+a client may read nothing of its answer, and may send a body that was answered already; and with a polite end.
+
+The bounds on the time of a body that is read are in `app/bodies.py`.
 """
 
 import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.drain import Drain
+
+DRAIN = "drain"  # where the application's lifespan puts its Drain
+
 HEAD_SECONDS = 10.0  # from a connection's first byte, or its opening, to the end of a request's head
 HEAD_BYTES = 64 * 1024
+LINGER_SECONDS = 10.0  # a refused request's body is still coming, and is thrown away
 STALLED_SECONDS = 30.0  # an answer waits for its client, who has not taken a byte for so long
 
 
@@ -22,6 +29,7 @@ class HttpProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _in_head = True
     _stall_timer: asyncio.TimerHandle | None = None
+    _linger_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -30,6 +38,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         self._stop_stall_timer()
+        self._stop_linger_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -46,8 +55,25 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_head = False
         self._stop_timer()
         super().on_headers_complete()
+        drain: Drain | None = self.app_state.get(DRAIN)
+        if drain is not None:
+            drain.asked()
+            if drain.leaving:
+                self.close_with_answer()
+
+    def close_with_answer(self) -> None:
+        """The answer to come, if any, carries `Connection: close`; an idle connection stays as it is."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        unread = not self._in_head and self.cycle.response_complete  # of this request, not of a pipelined one
+        if unread and not self.transport.is_closing():
+            self._linger_timer = self.loop.call_later(LINGER_SECONDS, self._too_slow)
 
     def on_message_complete(self) -> None:
+        self._stop_linger_timer()
         self._in_head = True  # of the connection's next request
         self._head_bytes = 0
         super().on_message_complete()
@@ -59,6 +85,11 @@ class HttpProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self._stop_stall_timer()
         super().resume_writing()
+
+    def _stop_linger_timer(self) -> None:
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
+            self._linger_timer = None
 
     def _stop_stall_timer(self) -> None:
         if self._stall_timer is not None:

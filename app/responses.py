@@ -25,5 +25,19 @@ def request_id_of(scope: Any) -> str:  # noqa: ANN401 - an ASGI scope
 
 
 def problem_response(request: Request, problem: ProblemError) -> Response:
-    body = document(problem, instance=request.scope["path"], request_id=request_id_of(request.scope))
+    path = request.scope["path"]
+    if speaks_v2(path):
+        status = 400 if problem.status == 422 else problem.status  # the protocol's one code for what is wrong
+        return JsonResponse(document_v2(problem), status_code=status, headers=problem.headers)
+    body = document(problem, instance=path, request_id=request_id_of(request.scope))
     return ProblemResponse(body, status_code=problem.status, headers=problem.headers)
+
+
+def speaks_v2(path: str) -> bool:
+    """Whether errors there have the shape of the Open Inference Protocol."""
+    return path == "/v2" or path.startswith("/v2/")
+
+
+def document_v2(problem: ProblemError) -> dict[str, str]:
+    """A refusal as the Open Inference Protocol has it: one text, so the hint goes in."""
+    return {"error": f"{problem.detail} {problem.hint}" if problem.hint else problem.detail}

@@ -7,19 +7,29 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from app.auth import Gate, is_loopback
+from app.drain import Drain
 from app.inference.client import Engines
+from app.inference.fleet import FleetClient
 from app.metrics import Metrics
 from app.problems import ProblemError, UnavailableError
 from app.schemas.job_views import JobBody
+from app.services.admission import Admission, Limits
+from app.services.adoptions import Adoptions
+from app.services.aliases import Aliases
 from app.services.artifacts import Artifacts
 from app.services.bells import Bells
 from app.services.classification import Classification
 from app.services.datasets import Datasets
 from app.services.deletion import Deletion
 from app.services.deliveries import DeliveryLogs
+from app.services.explanation import Explanation
+from app.services.figures import Figures
+from app.services.inference_v2 import InferenceV2
 from app.services.jobs import Jobs
 from app.services.ledger import AsyncLedger
+from app.services.model_versions import ModelVersions
 from app.services.models import Models
+from app.services.plans import Planning
 from app.services.readiness import Readiness
 from app.services.submissions import Submissions
 from app.services.uploads import Uploads
@@ -38,6 +48,7 @@ log = logging.getLogger(__name__)
 _RECOVERY_SECONDS = 30.0
 _RECOVERY_RETRY_SECONDS = 2.0
 _DELETION_SECONDS = 60.0
+_TELL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -45,10 +56,15 @@ class State:
     settings: Settings
     layout: Layout
     metrics: Metrics
+    figures: Figures
+    drain: Drain
     gate: Gate
+    admission: Admission
     engines: Engines
     ledger: AsyncLedger
     classification: Classification
+    explanation: Explanation
+    inference_v2: InferenceV2
     datasets: Datasets
     uploads: Uploads
     jobs: Jobs
@@ -57,8 +73,12 @@ class State:
     verbs: Verbs
     artifacts: Artifacts
     models: Models
+    versions: ModelVersions
+    aliases: Aliases
+    adoptions: Adoptions
     readiness: Readiness
     bells: Bells
+    planning: Planning
     deliveries: DeliveryLogs
     webhooks: Webhooks
 
@@ -72,6 +92,7 @@ class State:
                 asyncio.create_task(self.bells.reconcile_forever(), name="reconciler"),
                 asyncio.create_task(self._look_at_redis(), name="look-at-redis"),
                 asyncio.create_task(self._complete_deletions(), name="complete-deletions"),
+                asyncio.create_task(self._tell_streams(), name="tell-streams"),
             ]
             try:
                 yield
@@ -89,10 +110,17 @@ class State:
             pause = _RECOVERY_SECONDS
             try:
                 await self.uploads.recover(self.datasets)
+                await self.adoptions.recover()
             except (ProblemError, OSError) as error:
                 log.warning("unfinished uploads are looked at again", extra={"reason": str(error)})
                 pause = _RECOVERY_RETRY_SECONDS
             await asyncio.sleep(pause)
+
+    async def _tell_streams(self) -> None:
+        """How many there are, for whichever process is asked for all metrics."""
+        while True:
+            self.metrics.streams.set(self.jobs.feeds.followers)
+            await asyncio.sleep(_TELL_SECONDS)
 
     async def _complete_deletions(self) -> None:
         while True:
@@ -115,16 +143,26 @@ class State:
             return
 
 
+def _limits(settings: Settings) -> Limits:
+    whole = Limits(settings.max_requests, settings.max_requests_per_key, settings.max_held_bytes)
+    return whole.share(settings.http_workers)
+
+
 def build(settings: Settings, *, engines: Engines | None = None) -> State:
     """Everything from the settings. `engines`: another way to reach engines than through this machine's fleet."""
     layout = Layout(settings.data).create()
     redis_url = url(settings, layout)
     metrics = Metrics()
+    drain = Drain()
     engines = engines or Engines(layout, settings)
+    engines.watch = metrics.count
+    engines.shadows.watch = metrics.count_shadowed
     ledger = AsyncLedger(redis_url)
     bells = Bells(redis_url, layout, retention_seconds=settings.job_retention)
     datasets = Datasets(ledger, layout)
     catalog = Catalog(layout.models)
+    fleet = FleetClient(layout)
+    models = Models(catalog, fleet)
     jobs = Jobs(ledger, layout, redis_url)
     deletion = Deletion(ledger, layout, catalog)
     targets = Targets.of(settings.webhook_hosts, loopback=is_loopback(settings.host))
@@ -132,10 +170,15 @@ def build(settings: Settings, *, engines: Engines | None = None) -> State:
         settings=settings,
         layout=layout,
         metrics=metrics,
+        figures=Figures(metrics, engines, jobs),
+        drain=drain,
         gate=Gate(KeyRing(layout), keyless=is_loopback(settings.host)),
+        admission=Admission(_limits(settings), tell=lambda reason: metrics.refused.labels(reason).inc()),
         engines=engines,
         ledger=ledger,
-        classification=Classification(engines, metrics, timeout=settings.request_timeout),
+        classification=Classification(engines, timeout=settings.request_timeout),
+        explanation=Explanation(engines, timeout=settings.request_timeout),
+        inference_v2=InferenceV2(engines, fleet, models, catalog, settings),
         datasets=datasets,
         uploads=Uploads(ledger, layout, ring=bells.ring),
         jobs=jobs,
@@ -143,9 +186,13 @@ def build(settings: Settings, *, engines: Engines | None = None) -> State:
         deletion=deletion,
         verbs=Verbs(ledger, layout, datasets, jobs, deletion, ring=bells.ring),
         artifacts=Artifacts(jobs, layout),
-        models=Models(catalog),
-        readiness=Readiness(engines, ledger),
+        models=models,
+        versions=ModelVersions(catalog, models, fleet, ledger, layout),
+        aliases=Aliases(catalog),
+        adoptions=Adoptions(ledger, layout, jobs, ring=bells.ring),
+        readiness=Readiness(engines, ledger, drain),
         bells=bells,
+        planning=Planning(ledger, datasets, catalog, tell=bells.ask_for_plan),
         deliveries=DeliveryLogs(ledger, jobs),
         webhooks=Webhooks(redis_url, targets, lambda job: JobBody.of(job, log=False).model_dump(mode="json")),
     )

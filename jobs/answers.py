@@ -51,6 +51,8 @@ class Claim:
     publishing: dict[str, Any] | None = None
     #: Deaths of the claims before, since the last checkpoint.
     crashes_in_a_row: int = 0
+    #: The trace of the request that asked for the job (W3C Trace Context).
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 
 from jobs.model import Lane
+from jobs.plans import TASK as PLAN_TASK
 from jobs.redis import broker_url
 
 log = logging.getLogger(__name__)
@@ -91,8 +92,18 @@ class Doorbell:
 
     def ring(self, lane: Lane) -> bool:
         """Send one bell. False when the broker cannot be reached: the reconciler will ring again."""
+        return self._send(TASK, lane.value, lane)
+
+    def ask_for_plan(self, plan_id: str) -> bool:
+        """Tell a worker of a question that is written down. False when the broker cannot be reached.
+
+        In the CPU lane's queue: a training that goes on does not keep it waiting.
+        """
+        return self._send(PLAN_TASK, plan_id, Lane.CPU)
+
+    def _send(self, task: str, argument: str, lane: Lane) -> bool:
         try:
-            self.celery.send_task(TASK, args=[lane.value], queue=queue(lane), retry=False)
+            self.celery.send_task(task, args=[argument], queue=queue(lane), retry=False)
         except (OperationalError, RedisError, OSError) as error:
             log.warning("the doorbell did not ring", extra={"lane": lane.value, "reason": str(error)})
             return False

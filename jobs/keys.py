@@ -48,3 +48,8 @@ def claim_token(token: str) -> str:
 def verb_token(verb: str, job_id: str, token: str) -> str:
     """STRING with a time to live: what this verb was answered, so that a blind retry is answered the same."""
     return f"{PREFIX}verb:{verb}:{job_id}:{token}"
+
+
+def plan(name: str) -> str:
+    """STRING with a time to live: a plan that was asked for, or what is known for others like it."""
+    return f"{PREFIX}plan:{name}"

@@ -63,8 +63,9 @@ class Ledger(Records):
         priority: Priority = Priority.NORMAL,
         max_seconds: float | None = None,
         webhook: Webhook | None = None,
+        traceparent: str | None = None,
     ) -> Submitted:
-        """Write a job down as queued: on disk when this returns.
+        """Write a job down as queued: on disk when this returns. `traceparent`: of the request, W3C Trace Context.
 
         `idempotency` is (key, digest of the request): the same pair answers with the first job, the same key with
         another digest raises IdempotencyConflict.
@@ -76,6 +77,8 @@ class Ledger(Records):
             fields += ["max_seconds", max_seconds]
         if webhook is not None:
             fields += ["webhook", webhook.model_dump_json()]
+        if traceparent is not None:
+            fields += ["traceparent", traceparent]
         head = (wanted, kind, LANES[kind], _dumps(spec), key, digest, IDEMPOTENCY_MS)
         found, outcome = self._run("submit", *head, *fields)
         if outcome == "conflict":
@@ -150,7 +153,7 @@ class Ledger(Records):
         answer = self._run("claim", lane, owner, token, LEASE_MS)
         if not answer:
             return None
-        job_id, number, spec, kind, orders, ran_ms, max_seconds, retry_of, publishing, crashes = answer
+        job_id, number, spec, kind, orders, ran_ms, max_seconds, retry_of, publishing, crashes, traceparent = answer
         return Claim(
             job_id=job_id,
             number=int(number),
@@ -162,6 +165,7 @@ class Ledger(Records):
             retry_of=retry_of or None,
             publishing=orjson.loads(publishing) if publishing else None,
             crashes_in_a_row=int(crashes),
+            traceparent=traceparent or None,
         )
 
     def renew(self, claim: Claim) -> Held:

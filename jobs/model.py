@@ -18,6 +18,8 @@ class Kind(StrEnum):
     EVALUATE = "evaluate"
     #: Write a model version in another format.
     EXPORT = "export"
+    #: Turn an uploaded state dict or bundle into a model version.
+    ADOPT = "adopt"
 
 
 class Lane(StrEnum):
@@ -29,7 +31,13 @@ class Lane(StrEnum):
     CPU = "cpu"
 
 
-LANES = {Kind.IMPORT: Lane.CPU, Kind.TRAIN: Lane.DEVICE, Kind.EVALUATE: Lane.DEVICE, Kind.EXPORT: Lane.CPU}
+LANES = {
+    Kind.IMPORT: Lane.CPU,
+    Kind.TRAIN: Lane.DEVICE,
+    Kind.EVALUATE: Lane.DEVICE,
+    Kind.EXPORT: Lane.CPU,
+    Kind.ADOPT: Lane.CPU,
+}
 
 
 class Priority(StrEnum):
@@ -142,6 +150,8 @@ class Job(BaseModel):
     #: The job that this one tries again, and the one that tried this again.
     retry_of: str | None = None
     retried_as: str | None = None
+    #: The trace of the request that asked for it (W3C Trace Context).
+    traceparent: str | None = None
     created_at: Moment
     started_at: Moment | None = None
     finished_at: Moment | None = None

@@ -7,20 +7,21 @@ that several processes may publish at once; readers need no lock.
 import fcntl
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
 from pydantic import TypeAdapter, ValidationError
 
+from models.aliases import Alias, Aliases, Canary, Shadow, etag
 from models.manifest import GOLDEN, MANIFEST, WEIGHTS, Manifest, Name
 from store.faults import point
-from store.files import publish_dir, read_json, remove_temporary, write_json
+from store.files import publish_dir, remove_temporary
 
 PRODUCTION = "production"
 STARTERS = Path(__file__).parent / "starters"  # the models that come with this project
-_ALIASES = "aliases.json"
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
@@ -32,6 +33,22 @@ class ModelNotFound(LookupError):
         super().__init__(f"there is no model {ref!r}")
         self.ref = ref
         self.hint = hint
+
+
+class AliasesChanged(Exception):
+    """The aliases are not those that the caller knows."""
+
+
+class NothingToRollBack(LookupError):
+    """The alias has pointed to nothing else that is still there."""
+
+
+class VersionInUse(Exception):
+    """A version that is needed cannot be deleted. `by` says who needs it."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__(by)
+        self.by = by
 
 
 class Catalog:
@@ -57,16 +74,25 @@ class Catalog:
 
     def aliases(self, name: str) -> dict[str, int]:
         """What each alias of a model points to; empty where it has none."""
-        if not _valid(name):
-            return {}
-        with suppress(FileNotFoundError, NotADirectoryError):
-            return {str(alias): int(version) for alias, version in read_json(self.root / name / _ALIASES).items()}
-        return {}
+        return {alias: each.version for alias, each in self._document(name).aliases.items()}
 
     def targets(self, name: str) -> dict[str, int]:
         """The aliases of a model as they serve: `production`, where nobody set it, is the newest version."""
+        return {alias: each.version for alias, each in self.served(name).items()}
+
+    def served(self, name: str) -> dict[str, Alias]:
+        """As `targets`, with canaries, shadows and histories."""
         versions = self.versions(name)
-        return {PRODUCTION: versions[-1], **self.aliases(name)} if versions else {}
+        if not versions:
+            return {}
+        return {PRODUCTION: Alias(version=versions[-1]), **self._document(name).aliases}
+
+    def etag(self, name: str) -> str:
+        """A digest of the model's aliases, by which a change of another one is seen."""
+        return etag(self.served(name))
+
+    def _document(self, name: str) -> Aliases:
+        return Aliases.read(self.root / name) if _valid(name) else Aliases()
 
     def folder(self, name: str, version: int) -> Path:
         """Where a version lies. Raises ModelNotFound."""
@@ -78,7 +104,10 @@ class Catalog:
         """A version's model.json. Read once: versions never change. Raises ModelNotFound."""
         found = self._manifests.get((name, version))
         if found is None:
-            found = self._manifests[name, version] = Manifest.read(self.folder(name, version))
+            try:
+                found = self._manifests[name, version] = Manifest.read(self.folder(name, version))
+            except FileNotFoundError as error:  # it has just been deleted
+                raise ModelNotFound(f"{name}@{version}", self._hint(name)) from error
         return found
 
     def resolve(self, ref: str) -> tuple[str, int]:
@@ -113,7 +142,7 @@ class Catalog:
             made_by = Manifest.read(source).lineage.job
             if made_by != job_id:
                 raise ValueError(f"the artifact was made by job {made_by}, not by {job_id}")
-            version = max(self.versions(name), default=0) + 1
+            version = max(*self.versions(name), self._document(name).highest, 0) + 1
             home = self.root / name
             remove_temporary(home)  # of a publisher that was killed; the lock is ours, so nobody writes there
             staged = home / f".{uuid4().hex}.tmp"
@@ -124,23 +153,107 @@ class Catalog:
             return version
 
     def set_alias(self, name: str, alias: str, version: int) -> None:
-        """Point an alias to a version. Raises ModelNotFound, and ValueError for an alias that is no name."""
-        if not _valid(alias) or alias.isdigit():
-            raise ValueError(f"an alias is lower-case letters, digits, . _ - and not a number, not {alias!r}")
-        self.folder(name, version)
-        with self._lock(name):
-            aliases = self.aliases(name)
-            if aliases.get(alias) != version:
-                write_json(self.root / name / _ALIASES, {**aliases, alias: version})
-                point("catalog.aliased")
+        """Point an alias to a version, without canary or shadow. Raises ModelNotFound and ValueError as `put_alias`."""
+        self.put_alias(name, alias, version=version)
+
+    def put_alias(
+        self,
+        name: str,
+        alias: str,
+        *,
+        version: int,
+        canary: Canary | None = None,
+        shadow: Shadow | None = None,
+        expected: Collection[str] | None = None,
+    ) -> Alias:
+        """Make an alias exactly this. Raises ModelNotFound for a version that is not there, AliasesChanged where their
+        etag is none of `expected`, and ValueError for an alias that is no name.
+        """
+        _check_alias(alias)
+        with self._changing(name, expected) as document:
+            before = document.aliases.get(alias)
+            wanted = _moved(before, version=version, canary=canary, shadow=shadow)
+            for each in sorted(wanted.versions()):
+                self.folder(name, each)
+            if wanted != before:
+                self._write(name, document.put(alias, wanted))
+            return wanted
+
+    def roll_back(self, name: str, alias: str, *, expected: Collection[str] | None = None) -> Alias:
+        """Point an alias to what it pointed to before, without canary or shadow.
+
+        Raises ModelNotFound, NothingToRollBack, and AliasesChanged as `put_alias`.
+        """
+        with self._changing(name, expected) as document:
+            found = self._known(name, alias)
+            target = found.previous(set(self.versions(name)))
+            if target is None:
+                raise NothingToRollBack
+            wanted = found.moved(version=target, canary=None, shadow=None, at=datetime.now(UTC), by="rollback")
+            self._write(name, document.put(alias, wanted))
+            return wanted
+
+    def delete_alias(self, name: str, alias: str, *, expected: Collection[str] | None = None) -> None:
+        """Raises ModelNotFound, also for a `production` that nobody set, and AliasesChanged as `put_alias`."""
+        with self._changing(name, expected) as document:
+            if alias not in document.aliases:
+                raise ModelNotFound(f"{name}@{alias}", self._hint(name))
+            self._write(name, document.without(alias))
 
     def advance_alias(self, name: str, alias: str, version: int) -> None:
         """Point an alias to a version, unless it points to a newer one already: for a version that has just been made.
 
         Done again, and late, it undoes nothing that has come since. Raises as `set_alias` does.
         """
-        if self.aliases(name).get(alias, 0) < version:
+        found = self._document(name).aliases.get(alias)
+        if found is None or max(found.version, *(past.version for past in found.history), 0) < version:
             self.set_alias(name, alias, version)
+
+    def delete(self, name: str, version: int, *, used: Callable[[], str | None] = lambda: None) -> None:
+        """Remove a version for good; its number is never given again. Raises ModelNotFound and VersionInUse.
+
+        Refused while an alias needs it (a `production` that nobody set needs the newest, unless that is the last), or
+        while `used()` says who uses it: asked before, and again when nobody can find the version any more.
+        """
+        self.folder(name, version)
+        with self._lock(name):
+            home, there = self.root / name, self.folder(name, version)
+            document, versions = self._document(name), self.versions(name)
+            needed = document.aliases if len(versions) == 1 else self.served(name)
+            users = sorted(alias for alias, each in needed.items() if version in each.versions())
+            if users:
+                raise VersionInUse(f"alias {users[0]} needs it")
+            if document.highest < versions[-1]:
+                self._write(name, document.model_copy(update={"highest": versions[-1]}))
+            if (user := used()) is not None:
+                raise VersionInUse(user)
+            hidden = home / f".{version}.{uuid4().hex}.tmp"  # killed from here on, the next publisher removes it
+            there.rename(hidden)
+            if (user := used()) is not None:  # who found it a moment ago
+                hidden.rename(there)
+                raise VersionInUse(user)
+            shutil.rmtree(hidden)
+            self._manifests.pop((name, version), None)
+
+    def _known(self, name: str, alias: str) -> Alias:
+        found = self.served(name).get(alias)
+        if found is None:
+            raise ModelNotFound(f"{name}@{alias}", self._hint(name))
+        return found
+
+    def _write(self, name: str, document: Aliases) -> None:
+        document.write(self.root / name)
+        point("catalog.aliased")
+
+    @contextmanager
+    def _changing(self, name: str, expected: Collection[str] | None) -> Iterator[Aliases]:
+        """The aliases of a model, which nobody else changes meanwhile. Raises ModelNotFound and AliasesChanged."""
+        if not self.versions(name):
+            raise ModelNotFound(name, self._hint(name))
+        with self._lock(name):
+            if expected is not None and self.etag(name) not in expected:
+                raise AliasesChanged
+            yield self._document(name)
 
     def sweep(self) -> None:
         """Remove what killed publishers left half copied. Names under which somebody publishes now are left alone."""
@@ -193,6 +306,18 @@ def _valid(name: str) -> bool:
     except ValidationError:
         return False
     return True
+
+
+def _moved(before: Alias | None, *, version: int, canary: Canary | None, shadow: Shadow | None) -> Alias:
+    now = datetime.now(UTC)
+    if before is None:
+        return Alias(version=version, canary=canary, shadow=shadow, since=now)
+    return before.moved(version=version, canary=canary, shadow=shadow, at=now, by="set")
+
+
+def _check_alias(alias: str) -> None:
+    if not _valid(alias) or alias.isdigit():
+        raise ValueError(f"an alias is lower-case letters, digits, . _ - and not a number, not {alias!r}")
 
 
 def _check_name(name: str) -> None:

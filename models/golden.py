@@ -8,7 +8,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from models.manifest import GOLDEN
+from models.manifest import GOLDEN, Manifest
 from models.runtime import ModelDamagedError, Runtime
 from store.files import write_atomic
 
@@ -22,16 +22,21 @@ def write(folder: Path, images: npt.NDArray[np.uint8], logits: npt.NDArray[np.fl
     return hashlib.sha256(data).hexdigest()
 
 
-def check(runtime: Runtime, folder: Path) -> float:
-    """The largest deviation of a logit. Raises ModelDamagedError above 1e-3, or where the file is not the model's."""
+def read(folder: Path, manifest: Manifest) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """The images uint8 (G, H, W, C) and their logits float32 (G, K). Raises ModelDamagedError: not the model's file."""
     data = (folder / GOLDEN).read_bytes()
-    if hashlib.sha256(data).hexdigest() != runtime.manifest.golden_sha256:
+    if hashlib.sha256(data).hexdigest() != manifest.golden_sha256:
         raise ModelDamagedError(f"{folder / GOLDEN} is not the file that model.json names")
     try:
         golden = load(data)
-        images, expected = golden["images"], golden["logits"]
+        return golden["images"], golden["logits"]
     except (SafetensorError, KeyError) as error:
         raise ModelDamagedError(f"{folder / GOLDEN} cannot be read: {error}") from error
+
+
+def check(runtime: Runtime, folder: Path) -> float:
+    """The largest deviation of a logit. Raises ModelDamagedError above 1e-3, or where the file is not the model's."""
+    images, expected = read(folder, runtime.manifest)
     deviation = float(np.abs(runtime.logits(images) - expected).max())
     if not deviation <= TOLERANCE:  # also refuses NaN
         raise ModelDamagedError(

@@ -38,6 +38,7 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_LONGEST = 8  # times the shorter side
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 # Pillow's remarks on odd files are for developers; what matters to a client is in `Decoded.warnings`. Set once, at
@@ -63,6 +64,9 @@ class ImageWarning:
     message: str
 
 
+TURNED = ImageWarning("exif_rotated", "the image was turned upright as its EXIF orientation says")
+
+
 @dataclass(frozen=True)
 class Decoded:
     """An upright 8-bit image of mode `L` or `RGB`; `format` and `mode` are the file's own, in Pillow's names."""
@@ -71,6 +75,28 @@ class Decoded:
     warnings: tuple[ImageWarning, ...] = ()
     format: str | None = None
     mode: str | None = None
+
+
+@dataclass(frozen=True)
+class JpegHeader:
+    """A JPEG before any pixel is decoded: `mode` is `L` or `RGB`; `orientation` is 1 to 8, as in EXIF."""
+
+    width: int
+    height: int
+    mode: str
+    orientation: int
+
+
+def jpeg_header(data: bytes) -> JpegHeader | None:
+    """The header of a JPEG whose pixels every decoder gives alike; None for all else, for which there is `decode`."""
+    if not data.startswith(b"\xff\xd8\xff"):
+        return None
+    try:
+        with Image.open(BytesIO(data), formats=("JPEG",)) as image:
+            plain = image.mode in {"L", "RGB"} and image.info.get("adobe_transform", 1) == 1
+            return JpegHeader(*image.size, image.mode, _orientation(image)) if plain else None
+    except Exception:  # `decode` meets the same error and knows its name
+        return None
 
 
 def decode(data: bytes, *, max_pixels: int) -> Decoded:
@@ -101,18 +127,28 @@ def prepare(decoded: Decoded, preprocessing: Preprocessing) -> tuple[npt.NDArray
     The shorter side is resized to `resize` (antialiased), the other in proportion, rounded down, and the centre is cut
     out, as torchvision's Resize and CenterCrop do. An image that has this size already is passed on to the bit.
     """
-    image, notes = decoded.image, []
-    if preprocessing.channels == 1 and image.mode != "L":
-        image = image.convert("L")  # ITU-R BT.601 luma; exact where red, green and blue are equal
-        notes.append(ImageWarning("converted_to_grayscale", "the model takes grey images; colour was removed"))
-    elif preprocessing.channels == 3 and image.mode != "RGB":
-        image = image.convert("RGB")
-        notes.append(
-            ImageWarning("converted_to_rgb", "the model takes RGB images; grey was repeated in three channels")
-        )
+    image, wanted = decoded.image, "L" if preprocessing.channels == 1 else "RGB"
+    if image.mode != wanted:
+        image = image.convert(wanted)  # ITU-R BT.601 luma; exact where red, green and blue are equal
     if image.size != (preprocessing.width, preprocessing.height):
         image = _resize_and_crop(image, preprocessing)
-    return pixels(image), tuple(notes)
+    return pixels(image), channel_notes(decoded.image.mode, preprocessing)
+
+
+def channel_notes(mode: str, to: Preprocessing) -> tuple[ImageWarning, ...]:
+    """What a client is told when an image of mode `L` or `RGB` gets the network's channels."""
+    if to.channels == 1 and mode != "L":
+        return (ImageWarning("converted_to_grayscale", "the model takes grey images; colour was removed"),)
+    if to.channels == 3 and mode != "RGB":
+        return (ImageWarning("converted_to_rgb", "the model takes RGB images; grey was repeated in three channels"),)
+    return ()
+
+
+def scaled(width: int, height: int, to: Preprocessing) -> tuple[int, int, int, int]:
+    """The size (width, height) that an image is resized to, and the left and top of the crop in it."""
+    shorter = min(width, height)
+    new_width, new_height = (to.resize if side == shorter else to.resize * side // shorter for side in (width, height))
+    return new_width, new_height, round((new_width - to.width) / 2), round((new_height - to.height) / 2)
 
 
 def pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
@@ -122,11 +158,15 @@ def pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _resize_and_crop(image: Image.Image, to: Preprocessing) -> Image.Image:
-    """Resize and centre crop in one step, so that a very long image never exists at full length."""
-    shorter = min(image.size)
-    scaled_width, scaled_height = (to.resize if side == shorter else to.resize * side // shorter for side in image.size)
-    left, top = round((scaled_width - to.width) / 2), round((scaled_height - to.height) / 2)
-    x, y = image.width / scaled_width, image.height / scaled_height
+    """Resize, then cut out: bit for bit what torchvision's preset does, whose roundings depend on the size resized to.
+
+    A very long image is resized and cut in one step, so that it never exists at full length.
+    """
+    new_width, new_height, left, top = scaled(*image.size, to)
+    if max(new_width, new_height) <= _LONGEST * to.resize:
+        resized = image.resize((new_width, new_height), _RESAMPLING[to.interpolation])
+        return resized.crop((left, top, left + to.width, top + to.height))
+    x, y = image.width / new_width, image.height / new_height
     # The corners are clamped because Pillow refuses a box that float rounding put outside by 1e-13.
     box = (left * x, top * y, min((left + to.width) * x, image.width), min((top + to.height) * y, image.height))
     return image.resize((to.width, to.height), _RESAMPLING[to.interpolation], box=box)
@@ -152,7 +192,7 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
         if left_to_turn in _TRANSPOSE:
             upright = image.transpose(_TRANSPOSE[left_to_turn])
         if told in _TRANSPOSE or left_to_turn in _TRANSPOSE:
-            notes.append(ImageWarning("exif_rotated", "the image was turned upright as its EXIF orientation says"))
+            notes.append(TURNED)
         converted, more = _to_8_bit(upright, raw_mode)
         if converted is image:
             converted = image.copy()

@@ -10,6 +10,7 @@ from store.files import write_atomic
 
 MANIFEST = "model.json"
 WEIGHTS = "weights.safetensors"
+CALIBRATION = "calibration.safetensors"  # see models/probes.py; a model may lack it
 GOLDEN = "golden.safetensors"  # tensors `images` uint8 (G, H, W, C) and `logits` float32 (G, K)
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="Lower-case letters, digits, . _ -")]
@@ -57,8 +58,16 @@ class Calibration(_Frozen):
     temperature: float = Field(gt=0)
 
 
+class Origin(_Frozen):
+    """The uploaded file that a model was adopted from; `sha256` in hex."""
+
+    filename: str | None
+    sha256: str
+    format: Literal["safetensors", "torch", "bundle"]
+
+
 class Lineage(_Frozen):
-    """Where a model came from."""
+    """Where a model came from. One that was made elsewhere has an `origin`, and empty names where nothing is known."""
 
     job: str
     dataset: str
@@ -68,6 +77,7 @@ class Lineage(_Frozen):
     seed: int
     code_version: str
     created_at: datetime
+    origin: Origin | None = None
 
 
 class Manifest(_Frozen):
@@ -83,6 +93,7 @@ class Manifest(_Frozen):
     lineage: Lineage
     weights_sha256: str
     golden_sha256: str
+    calibration_sha256: str | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":

@@ -1,5 +1,6 @@
 """A model version, loaded to compute: what the engine serves and what the trainer evaluates are this one path."""
 
+import copy
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,29 @@ class Normalise:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What one forward pass gives: `logits` float32 (N, K) and `embedding` float32 (N, D), the last layer's input."""
+
+    logits: npt.NDArray[np.float32]
+    embedding: npt.NDArray[np.float32]
+
+
+def split(network: nn.Module) -> tuple[nn.Module, nn.Linear]:
+    """The network up to its embedding (N, D), and the linear layer that makes logits (N, K) of it.
+
+    Both share the network's parameters; `head(body(x))` is `network(x)` for every network of the registry. Raises
+    ValueError for one whose last layer is no linear layer of its own.
+    """
+    layers = [(name, layer) for name, layer in network.named_children() if isinstance(layer, nn.Linear)]
+    if not layers:
+        raise ValueError(f"{type(network).__name__} has no linear layer to end with")
+    name, head = layers[-1]
+    body = copy.copy(network)
+    body._modules = {**network._modules, name: nn.Identity()}  # noqa: SLF001 - the copy's own table, not the network's
+    return body, head
+
+
+@dataclass(frozen=True, kw_only=True)
 class Runtime:
     """A loaded network in float32 and evaluation mode."""
 
@@ -56,23 +80,52 @@ class Runtime:
     @torch.inference_mode()
     def logits(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Logits float32 (N, K) of prepared images uint8 (N, H, W, C), in one batch; ValueError for other shapes."""
+        return _array(self.network(self.input(images)))
+
+    @torch.inference_mode()
+    def outputs(self, images: npt.NDArray[np.uint8]) -> Outputs:
+        """Logits and embedding of prepared images uint8 (N, H, W, C), in one batch; ValueError for other shapes."""
+        return self._both(self.input(images))
+
+    @torch.inference_mode()
+    def outputs_of_normalised(self, batch: npt.NDArray[np.float32]) -> Outputs:
+        """Logits and embedding of the network's own input, float32 (N, C, H, W), normalised by whoever made it."""
+        tensor = torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32)).to(self.device)
+        return self._both(tensor.to(memory_format=torch.channels_last))
+
+    def input(self, images: npt.NDArray[np.uint8]) -> Tensor:
+        """Images uint8 (N, H, W, C) as the network takes them: float32 (N, C, H, W). ValueError for other shapes."""
         want = self.manifest.preprocessing
         if images.dtype != np.uint8 or images.shape[1:] != (want.height, want.width, want.channels):
             raise ValueError(
                 f"expected uint8 (N, {want.height}, {want.width}, {want.channels}), not {images.dtype} {images.shape}"
             )
-        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-        computed: npt.NDArray[np.float32] = self.network(self.normalise(batch)).float().cpu().numpy()
-        return computed
+        return self.normalise(torch.from_numpy(np.ascontiguousarray(images)).to(self.device))
+
+    def _both(self, batch: Tensor) -> Outputs:
+        body, head = split(self.network)
+        embedding = body(batch)
+        return Outputs(logits=_array(head(embedding)), embedding=_array(embedding))
+
+
+def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
+    array: npt.NDArray[np.float32] = tensor.float().cpu().numpy()
+    return array
+
+
+def read_weights(folder: Path, manifest: Manifest) -> bytes:
+    """The weights' file, whole. Raises ModelDamagedError where it is not the manifest's."""
+    data = (folder / WEIGHTS).read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != manifest.weights_sha256:
+        raise ModelDamagedError(f"{folder / WEIGHTS} has sha256 {digest}, model.json says {manifest.weights_sha256}")
+    return data
 
 
 def load(folder: Path, device: str = "auto") -> Runtime:
     """The model version in `folder`. Raises ModelDamagedError where the weights are not the manifest's."""
     manifest = Manifest.read(folder)
-    data = (folder / WEIGHTS).read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != manifest.weights_sha256:
-        raise ModelDamagedError(f"{folder / WEIGHTS} has sha256 {digest}, model.json says {manifest.weights_sha256}")
+    data = read_weights(folder, manifest)
     place = resolve_device(device)
     torch.backends.cudnn.allow_tf32 = False  # the golden outputs are float32, on whatever device
     network = build(manifest.network)

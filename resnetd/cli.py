@@ -10,7 +10,9 @@ import typer
 from resnetd.commands import datasets, jobs, keys, models, output, servers
 from resnetd.commands.classify import classify
 from resnetd.commands.evaluate import evaluate
+from resnetd.commands.explain import explain
 from resnetd.commands.export import export
+from resnetd.commands.plan import plan
 from resnetd.commands.train import recipes, train
 from resnetd.errors import Problem, Refused, Unreachable
 
@@ -42,7 +44,9 @@ def root(
 
 servers.register(app)
 app.command(rich_help_panel="Use")(classify)
+app.command(rich_help_panel="Use")(explain)
 app.add_typer(datasets.app, name="datasets", rich_help_panel="Use")
+app.command(rich_help_panel="Use")(plan)
 app.command(rich_help_panel="Use")(train)
 app.command(rich_help_panel="Use")(recipes)
 app.command(rich_help_panel="Use")(evaluate)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from uuid import uuid4
 
 import httpx
@@ -24,7 +25,8 @@ import httpx
 from resnetd.download import save
 from resnetd.errors import Problem, Unreachable
 from resnetd.event_stream import Event, tail
-from resnetd.transport import Json, Transport, given, problem_of, segment
+from resnetd.model_calls import ModelCalls
+from resnetd.transport import Json, given, problem_of, segment
 
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 PIECE = 1 << 20  # bytes of an upload sent at once
@@ -35,13 +37,30 @@ def _ignore(_: int) -> None:
     pass
 
 
-class Client(Transport):
+_PLAN_SECONDS = 100.0  # the server waits 90 s for a worker that is very busy
+
+
+def _train_body(dataset: str, recipe: str, overrides: Mapping[str, Any] | None) -> Json:
+    return {"kind": "train", "dataset": dataset, "recipe": recipe, "overrides": dict(overrides or {})}
+
+
+class Client(ModelCalls):
     """One server."""
 
     # Classification
 
-    def classify(self, images: Sequence[Path | bytes], *, model: str | None = None, top_k: int | None = None) -> Json:
-        """Labels for image files or their bytes, in one request; each image has its own result or its own error."""
+    def classify(
+        self,
+        images: Sequence[Path | bytes],
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        outputs: Sequence[str] = (),
+    ) -> Json:
+        """Labels for image files or their bytes, in one request; each image has its own result or its own error.
+
+        `outputs` of `embedding`, `logits` and `probabilities` come with each result.
+        """
         with ExitStack() as opened:
             files = []
             for number, image in enumerate(images):
@@ -50,9 +69,44 @@ class Client(Transport):
                 else:
                     content = opened.enter_context(image.open("rb")).read()
                     files.append(("file", (image.name, content)))
-            fields = {"model": model, "top_k": top_k}
+            fields = {"model": model, "top_k": top_k, "outputs": ",".join(outputs) or None}
             data = {name: str(value) for name, value in fields.items() if value is not None}
             return self._json(self._request("POST", "/v1/classify", data=data, files=files))
+
+    def explain(self, image: Path | bytes, *, model: str | None = None, class_index: int | None = None) -> Json:
+        """Where in an image the network saw a class, by default the likeliest: its result, with `heatmap`."""
+        answer = self._json(self._show("explain", image, model, "application/json", {"class_index": class_index}))
+        return {"model": answer["model"], "version": answer["version"], **answer["results"][0]}
+
+    def overlay(
+        self, image: Path | bytes, *, model: str | None = None, class_index: int | None = None
+    ) -> tuple[bytes, Json]:
+        """What `explain` finds, as a PNG file drawn over the image; and its `model`, `label`, `probability`."""
+        answer = self._show("explain", image, model, "image/png", {"class_index": class_index})
+        said = answer.headers
+        return answer.content, {
+            "model": said["X-Model"],
+            "label": unquote(said["X-Class-Label"]),
+            "class_index": int(said["X-Class-Index"]),
+            "probability": float(said["X-Probability"]),
+        }
+
+    def preprocess(self, image: Path | bytes, *, model: str | None = None) -> Json:
+        """The pixels that the network sees: `png` (base64), `shape`, and the `sha256` of the pixels themselves."""
+        answer = self._json(self._show("preprocess", image, model, "application/json", {}))
+        return {"model": answer["model"], "version": answer["version"], **answer["results"][0]}
+
+    def default_model(self) -> str:
+        """The name of the model that answers where none is named."""
+        return str(self._json(self._send("GET", "/readyz"))["parts"]["engine"]["model"])
+
+    def _show(
+        self, verb: str, image: Path | bytes, model: str | None, accept: str, query: Mapping[str, Any]
+    ) -> httpx.Response:
+        path = f"/v1/models/{segment(model or self.default_model())}:{verb}"
+        content = image if isinstance(image, bytes) else image.read_bytes()
+        headers = {"Accept": accept, "Content-Type": "application/octet-stream"}
+        return self._request("POST", path, params=given(query), content=content, headers=headers)
 
     # Datasets
 
@@ -101,6 +155,23 @@ class Client(Transport):
         named = {"register_as": register_as, "alias": alias}
         return self.submit("train", request | given(named), **terms)
 
+    def plan(
+        self,
+        dataset: str,
+        *,
+        recipe: str,
+        overrides: Mapping[str, Any] | None = None,
+        max_seconds: float | None = None,
+    ) -> Json:
+        """What a train job would be: cost, speed, memory, problems. Nothing is queued. Takes seconds."""
+        body = _train_body(dataset, recipe, overrides) | given({"max_seconds": max_seconds})
+        return self._json(self._request("POST", "/v1/jobs/plan", json=body, timeout=_PLAN_SECONDS))
+
+    def plan_curve(self, dataset: str, *, recipe: str, overrides: Mapping[str, Any] | None = None) -> bytes:
+        """The learning rate over a train job, as SVG."""
+        body, headers = _train_body(dataset, recipe, overrides), {"Accept": "image/svg+xml"}
+        return self._request("POST", "/v1/jobs/plan", json=body, headers=headers, timeout=_PLAN_SECONDS).content
+
     def evaluate(
         self,
         model: str,
@@ -119,7 +190,7 @@ class Client(Transport):
         format: str = "bundle",  # noqa: A002 - the field's name
         **terms: Any,  # noqa: ANN401 - each its own
     ) -> Json:
-        """Submit an export of a model version: `bundle` or `torch_export`. `terms`: those of `submit`."""
+        """Submit an export of a model version: `bundle`, `torch_export` or `onnx`. `terms`: those of `submit`."""
         return self.submit("export", {"model": model, "format": format}, **terms)
 
     def submit(
@@ -252,18 +323,7 @@ class Client(Transport):
             pass
         return self.job(job_id)
 
-    # Models
-
-    def models(self, *, limit: int = 100, after: str | None = None) -> Json:
-        return self._page("/v1/models", limit, after)
-
-    def model(self, name: str) -> Json:
-        return self._get(f"/v1/models/{segment(name)}")
-
-    def set_alias(self, name: str, alias: str, version: int) -> Json:
-        """Point an alias to a version; it serves from then on, without a restart."""
-        path = f"/v1/models/{segment(name)}/aliases/{segment(alias)}"
-        return self._json(self._request("PUT", path, json={"version": version}, repeat=True))
+    # Recipes
 
     def recipes(self) -> Json:
         """What a training may ask for, every field with its value."""

@@ -15,9 +15,10 @@ from store.process import child_environment, die_with_parent
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.2
+STOP_TICK_SECONDS = 0.02
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 STEADY_SECONDS = 30.0  # a part that lived this long starts again without delay
-STOP_SECONDS, FOUNDATION_STOP_SECONDS = 11.0, 3.0
+STOP_SECONDS, REDIS_STOP_SECONDS = 11.0, 3.0
 
 
 @dataclass
@@ -29,12 +30,14 @@ class Part:
     environment: dict[str, str] = field(default_factory=dict)
     pass_fds: Sequence[int] = ()
     ready: Callable[[], bool] = lambda: True
-    foundation: bool = False  # others lean on it: it stops after them
+    leans_on: Sequence[str] = ()  # parts that it needs to the end: they stop after it
     stop_seconds: float = STOP_SECONDS
+    hurries: bool = False  # SIGINT, a person's, is told to it as such
     process: "subprocess.Popen[bytes] | None" = None
     _started: float = 0.0
     _pause: float = 0.0
     _resume: float = 0.0
+    _kill_at: float = 0.0
 
     def start(self) -> None:
         self.process = subprocess.Popen(
@@ -72,20 +75,21 @@ class Part:
             extra={"died": self.name, "reason": reason(code), "lived_s": round(lived, 1), "pause_s": self._pause},
         )
 
-    def terminate(self) -> None:
+    def terminate(self, by: signal.Signals = signal.SIGTERM) -> None:
         if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
+            self.process.send_signal(by if self.hurries else signal.SIGTERM)
+        self._kill_at = time.monotonic() + self.stop_seconds
 
-    def wait(self, until: float) -> None:
-        """Until it has gone; killed when the moment `until` (monotonic) has come."""
-        if self.process is None:
-            return
-        try:
-            self.process.wait(timeout=max(0.0, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            log.warning("a part did not stop in time and was killed", extra={"killed": self.name})
-            self.process.kill()
-            self.process.wait()
+    def gone(self) -> bool:
+        """Whether it has ended after `terminate`; killed where it took longer than it may."""
+        if self.process is None or self.process.poll() is not None:
+            return True
+        if time.monotonic() < self._kill_at:
+            return False
+        log.warning("a part did not stop in time and was killed", extra={"killed": self.name})
+        self.process.kill()
+        self.process.wait()
+        return True
 
 
 def reason(code: int) -> str:
@@ -99,6 +103,7 @@ class Parts:
     def __init__(self, parts: list[Part]) -> None:
         self._parts = parts
         self._stopping = False
+        self._by = signal.SIGTERM
 
     def run(self, *, announce: Callable[[], bool]) -> None:
         """Start everything, watch it until SIGINT or SIGTERM, stop everything.
@@ -122,14 +127,16 @@ class Parts:
         finally:
             self._stop_all()
 
-    def _stop(self, *_: object) -> None:
-        self._stopping = True
+    def _stop(self, number: int, _: object) -> None:
+        self._stopping, self._by = True, signal.Signals(number)
 
     def _stop_all(self) -> None:
-        for foundation in (False, True):
-            group = [part for part in reversed(self._parts) if part.foundation is foundation]
-            began = time.monotonic()
-            for part in group:
-                part.terminate()
-            for part in group:
-                part.wait(began + part.stop_seconds)
+        """Each part once nobody who leans on it is left: requests under way end while there are engines."""
+        left, told = list(self._parts), set[str]()
+        while left:
+            for part in left:
+                if part.name not in told and not any(part.name in each.leans_on for each in left):
+                    part.terminate(self._by)
+                    told.add(part.name)
+            left = [part for part in left if part.name not in told or not part.gone()]
+            time.sleep(STOP_TICK_SECONDS)

@@ -4,8 +4,10 @@ import fcntl
 import ipaddress
 import logging
 import os
+import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ import httpx
 from redis import Redis, RedisError
 
 from resnetd import embedded_redis
-from resnetd.parts import FOUNDATION_STOP_SECONDS, Part, Parts
+from resnetd.parts import REDIS_STOP_SECONDS, Part, Parts
 from store import redis_account
 from store.keys import list_keys
 from store.layout import Layout
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 
 UP_DRAIN_SECONDS = 8.0  # a person who pressed Ctrl-C waits; what the last seconds computed is computed again
 WORKER_STOP_SECONDS = 3.0  # from the end of its jobs to its own
+HTTP_STOP_SECONDS = 1.5  # from the end of its requests to its own
 
 
 class CannotStart(RuntimeError):
@@ -34,10 +37,11 @@ class CannotStart(RuntimeError):
 def up(settings: Settings) -> None:
     """Everything on this machine, in the foreground, until SIGINT or SIGTERM."""
     layout = _prepare(settings)
-    with _alone(layout), _listen(settings, layout) as listener:
+    with _alone(layout), _listen(settings, layout) as listener, _counting(layout) as metrics:
         parts = [] if settings.redis_url else [_redis(layout)]
         environment = _environment(settings, layout)
-        parts += [*_serving(listener, environment), _worker(settings, environment, patience=UP_DRAIN_SECONDS)]
+        parts += _serving(settings, listener, {**environment, **metrics}, patience=UP_DRAIN_SECONDS)
+        parts += [_worker(settings, environment, patience=UP_DRAIN_SECONDS)]
         address = _address(listener)
         Parts(parts).run(announce=lambda: _announce(address, settings, layout))
 
@@ -45,8 +49,10 @@ def up(settings: Settings) -> None:
 def serve(settings: Settings) -> None:
     """The HTTP server and the engines; the ledger is at REDIS_URL, or where `resnetd up` has its embedded Redis."""
     layout = _prepare(settings)
-    with _listen(settings, layout) as listener:
-        Parts(_serving(listener, _environment(settings, layout))).run(announce=lambda: True)
+    with _listen(settings, layout) as listener, _counting(layout) as metrics:
+        environment = {**_environment(settings, layout), **metrics}
+        parts = _serving(settings, listener, environment, patience=settings.drain_seconds)
+        Parts(parts).run(announce=lambda: True)
 
 
 def work(settings: Settings) -> None:
@@ -65,6 +71,8 @@ def _alone(layout: Layout) -> Iterator[None]:
         except BlockingIOError as error:
             message = f"Another `resnetd up` runs on {layout.root}. Stop it, or give this one its own RESNETD_DATA."
             raise CannotStart(message) from error
+        for stale in layout.run.glob("metrics-*"):  # of one that was killed
+            shutil.rmtree(stale, ignore_errors=True)
         yield
 
 
@@ -98,24 +106,46 @@ def _redis(layout: Layout) -> Part:
             return False
 
     try:
-        return Part(
-            "redis", embedded_redis.command(layout), ready=ready, foundation=True, stop_seconds=FOUNDATION_STOP_SECONDS
-        )
+        return Part("redis", embedded_redis.command(layout), ready=ready, stop_seconds=REDIS_STOP_SECONDS)
     except embedded_redis.NoRedisServer as error:
         raise CannotStart(str(error)) from error
 
 
-def _serving(listener: socket.socket, environment: dict[str, str]) -> list[Part]:
-    fd = listener.fileno()
-    http = Part("http", _python("app", "--fd", str(fd)), environment, pass_fds=[fd])
-    return [Part("fleet", _python("app.fleet"), environment), http]
+def _serving(
+    settings: Settings, listener: socket.socket, environment: dict[str, str], *, patience: float
+) -> list[Part]:
+    """The engines, and the HTTP processes that share them and one address. `patience`: seconds that requests have."""
+    fd, drain = listener.fileno(), min(settings.drain_seconds, patience)
+    environment = {**environment, "RESNETD_DRAIN_SECONDS": str(drain)}
+
+    def http(number: int) -> Part:
+        return Part(
+            f"http {number}",
+            _python("app", "--fd", str(fd)),
+            environment,
+            pass_fds=[fd],
+            leans_on=("fleet", "redis"),
+            hurries=True,
+            stop_seconds=settings.drain_delay + drain + HTTP_STOP_SECONDS,
+        )
+
+    fleet = Part("fleet", _python("app.fleet"), environment)
+    return [fleet, *(http(number) for number in range(1, settings.http_workers + 1))]
+
+
+@contextmanager
+def _counting(layout: Layout) -> Iterator[dict[str, str]]:
+    """The variable that names the folder in which the HTTP processes count together, and go on after a restart."""
+    with tempfile.TemporaryDirectory(prefix="metrics-", dir=layout.run) as folder:
+        yield {"PROMETHEUS_MULTIPROC_DIR": folder}
 
 
 def _worker(settings: Settings, environment: dict[str, str], *, patience: float) -> Part:
     """`patience`: how many seconds a job may take at most for its last checkpoint when the worker stops."""
     drain = min(settings.drain_seconds, patience)
     environment = {**environment, "RESNETD_DRAIN_SECONDS": str(drain)}
-    return Part("worker", _python("worker"), environment, stop_seconds=drain + WORKER_STOP_SECONDS)
+    patient = drain + WORKER_STOP_SECONDS
+    return Part("worker", _python("worker"), environment, leans_on=("redis",), stop_seconds=patient)
 
 
 def _listen(settings: Settings, layout: Layout) -> socket.socket:

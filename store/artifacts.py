@@ -13,10 +13,17 @@ from store.files import publish_dir, remove_tree
 #: Name → media type of everything that a job may offer. No other name is ever looked for on disk.
 MEDIA_TYPES = {
     "report.json": "application/json",
-    "confusion.svg": "image/svg+xml",
-    "reliability.svg": "image/svg+xml",
+    "metrics.json": "application/json",
+    "metrics.csv": "text/csv",
+    "per_class.csv": "text/csv",
+    **{
+        f"{drawing}.{kind}": media_type
+        for drawing in ("curves", "learning_rate", "confusion", "reliability", "mistakes")
+        for kind, media_type in (("svg", "image/svg+xml"), ("png", "image/png"))
+    },
     "bundle.zip": "application/zip",
     "program.pt2": "application/vnd.pytorch.pt2",
+    "model.onnx": "application/vnd.onnx",
     "model.json": "application/json",
 }
 FOLDER = "artifacts"
@@ -53,10 +60,11 @@ def writing(claim_dir: Path) -> Iterator[Path]:
 
 
 def listed(claim_dir: Path) -> list[Artifact]:
-    """The artifacts of a claim, by name. Raises KeyError for a file that is not in the table."""
+    """The artifacts of a claim, by name; maybe none. Raises KeyError for a file that is not in the table."""
+    paths = sorted(place(claim_dir).iterdir()) if place(claim_dir).is_dir() else []
     return [
         Artifact(name=path.name, bytes=path.stat().st_size, media_type=MEDIA_TYPES[path.name], sha256=sha256_of(path))
-        for path in sorted(place(claim_dir).iterdir())
+        for path in paths
     ]
 
 

@@ -36,6 +36,7 @@ POINTS: dict[str, str] = {
     "supervisor.finished": "the job's end is written down",
     "supervisor.before_release": "the job is about to be given back",
     "supervisor.released": "the job was given back",
+    "training.stepped": "a training step was done; nothing of it is saved yet",
     "checkpoint.tmp_written": "a checkpoint is written under its hidden name",
     "checkpoint.durable": "a checkpoint is on disk under its hidden name",
     "checkpoint.renamed": "a checkpoint has its name",

@@ -37,9 +37,19 @@ class Layout:
         return self.root / "models"
 
     @property
+    def weights(self) -> Path:
+        """Torchvision's ready-made weights: downloaded once, or placed there by somebody."""
+        return self.root / "weights"
+
+    @property
     def uploads(self) -> Path:
         """Bodies still arriving; a file here was never acknowledged."""
         return self.root / "uploads"
+
+    @property
+    def runtimes(self) -> Path:
+        """What engines found out about models on this machine, and networks converted for it. May be removed."""
+        return self.root / "runtimes"
 
     @property
     def redis(self) -> Path:

@@ -30,6 +30,21 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def fault(self) -> str | None:
+        """What does not fit together in the split's files, in words, or None. Looks at no pixel."""
+        if self.pixels is not None:
+            if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8 or self.pixels.shape[3] not in (1, 3):
+                return f"its images are {self.pixels.dtype} {self.pixels.shape}"
+            count = len(self.pixels)
+        else:
+            offsets, lengths = self._index.T
+            if (offsets < 0).any() or (lengths <= 0).any() or (offsets + lengths > self._blob.stat().st_size).any():
+                return "its files end before its last image does"
+            count = len(self._index)
+        if self.labels.shape != (count,) or self.labels.dtype != np.int64 or (self.labels < 0).any():
+            return f"it has {count} images and labels {self.labels.dtype} {self.labels.shape}"
+        return None
+
     @cached_property
     def _mapped(self) -> mmap.mmap:
         with self._blob.open("rb") as file:

@@ -22,6 +22,7 @@ def sockets_of_this_session() -> Iterator[None]:
     """Data directories with long paths have their sockets elsewhere (`Layout.run`): here, so that none stays behind."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="resnetd-test-") as folder:
         patch.setenv("TMPDIR", folder)
+        patch.setenv("RESNETD_RUNTIME", "eager")  # engines of tests measure no runtimes, but where a test asks for it
         patch.setattr(tempfile, "tempdir", None)
         yield
 

@@ -27,10 +27,10 @@ def environment(**more: str) -> dict[str, str]:
     """This process's environment without anybody's settings of resnetd, and with `more`.
 
     One thread for each computing process: tests run beside other things, and threads that wait for each other on a
-    crowded core are many times slower than one.
+    crowded core are many times slower than one. Engines serve with the float32 network and measure no runtimes.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RESNETD_", "REDIS_"))}
-    return {**kept, "OMP_NUM_THREADS": "1", **more}
+    return {**kept, "OMP_NUM_THREADS": "1", "RESNETD_RUNTIME": "eager", **more}
 
 
 def processes_that_name(place: Path) -> list[str]:

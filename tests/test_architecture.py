@@ -27,12 +27,19 @@ TORCH = ("torch", "torchvision", "safetensors.torch")
 TORCH_PLACES = (
     "app/engine",
     "worker/trainer",
+    "worker/adopter",
     "worker/evaluator/evaluating.py",
     "worker/exporter/exporting.py",
+    "worker/exporter/onnx_model.py",
     "worker/exporter/program.py",
+    "worker/planner/measuring.py",
+    "worker/planner/memory.py",
+    "worker/planner/network.py",
+    "worker/planner/rehearsal.py",
     "models/networks/cifar.py",
     "models/networks/d2l.py",
     "models/networks/resnet.py",
+    "models/networks/resnet9.py",
     "models/networks/torchvision_resnets.py",
     "models/networks/mnist.py",
     "models/runtime.py",
@@ -91,6 +98,12 @@ def unpickles(call: ast.Call) -> bool:
     arguments = {(keyword.arg, ast.unparse(keyword.value)) for keyword in call.keywords}
     unsafe = {("weights_only", "False"), ("allow_pickle", "True")}
     return ast.unparse(call.func) in ("torch.load", "torch.save") or bool(arguments & unsafe)
+
+
+def filtered_in_its_own_process(path: Path, call: ast.Call) -> bool:
+    """The one place for a stranger's pickle: with torch's filter, in a process that ends after it."""
+    filtered = ("weights_only", "True") in {(keyword.arg, ast.unparse(keyword.value)) for keyword in call.keywords}
+    return name_of(path) == "worker/adopter/unpickling.py" and ast.unparse(call.func) == "torch.load" and filtered
 
 
 def loaded_by(module: str) -> tuple[set[str], float]:
@@ -152,8 +165,13 @@ def test_nothing_is_ever_unpickled():
     wrong = {(name_of(path), name) for path in MODULES for name in picklers if within(imports(path), name)}
     for path in MODULES:
         calls = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
+        calls = [call for call in calls if not filtered_in_its_own_process(path, call)]
         wrong |= {(f"{name_of(path)}:{call.lineno}", ast.unparse(call)) for call in calls if unpickles(call)}
     assert not wrong
+
+
+def test_nobody_imports_the_process_that_reads_pickles():
+    assert not [name_of(path) for path in MODULES if within(imports(path), "worker.adopter.unpickling")]
 
 
 def test_the_check_for_unpickling_sees_it():
@@ -181,6 +199,8 @@ def test_processes_that_compute_nothing_start_at_once_and_never_load_torch(modul
         "worker.importer.job",
         "worker.evaluator.evaluating",
         "worker.exporter.exporting",
+        "worker.planner.planning",
+        "worker.adopter.adopting",
     ],
 )
 def test_a_jobs_own_process_knows_neither_celery_nor_redis(module):
@@ -190,6 +210,7 @@ def test_a_jobs_own_process_knows_neither_celery_nor_redis(module):
 
 def test_the_engine_knows_neither_redis_nor_the_web_framework():
     loaded, _ = loaded_by("app.engine.__main__")
+    assert not loaded & {"openvino", "nncf", "torch._inductor"}  # slow to load: only where one of them computes
     assert not loaded & {"celery", "kombu", "redis", "fastapi", "jobs"}
 
 

@@ -16,6 +16,7 @@ from redis import RedisError
 from jobs.doorbell import TASK, Doorbell
 from jobs.ledger import Ledger
 from jobs.model import Lane
+from jobs.plans import TASK as PLAN_TASK
 from jobs.reconciler import INTERVAL_SECONDS, reconcile
 from jobs.redis import connect, url
 from store.faults import point
@@ -23,6 +24,7 @@ from store.layout import Layout
 from store.settings import Settings
 from worker.idle import IdleWatch
 from worker.lane import slot
+from worker.plans import answer_plan
 from worker.supervisor import Workplace, answer
 
 log = logging.getLogger(__name__)
@@ -64,6 +66,10 @@ def build(settings: Settings, layout: Layout) -> Celery:
         except Exception:
             log.exception("the bell was not answered; the reconciler will ring again", extra={"lane": lane})
 
+    @celery.task(name=PLAN_TASK, ignore_result=True)  # type: ignore[untyped-decorator]  # Celery ships no types
+    def plan(plan_id: str) -> None:
+        _answer_plan(plan_id, Ledger(connect(redis_url)), workplace, doorbell)
+
     @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]  # Celery ships no types
     def start_draining(**_: object) -> None:
         # Runs inside a signal handler: one system call, no logging.
@@ -71,6 +77,16 @@ def build(settings: Settings, layout: Layout) -> Celery:
 
     celery.steps["worker"].add(_timer_step(redis_url, doorbell, workplace, retention_seconds=settings.job_retention))
     return celery
+
+
+def _answer_plan(plan_id: str, ledger: Ledger, workplace: Workplace, doorbell: Doorbell) -> None:
+    try:
+        if answer_plan(plan_id, ledger, workplace):
+            doorbell.ring(Lane.DEVICE)
+    except RedisError as error:
+        log.warning("Redis is away; the plan is not answered", extra={"reason": str(error)})
+    except Exception:
+        log.exception("the plan is not answered")
 
 
 def _timer_step(redis_url: str, doorbell: Doorbell, workplace: Workplace, *, retention_seconds: float) -> type:

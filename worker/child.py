@@ -18,14 +18,25 @@ from jobs.ledger import Claim
 from jobs.model import Kind
 from store.layout import Layout
 from store.process import child_environment
+from worker.job_environment import computing_environment
 
 PROGRAMS = {
     Kind.IMPORT: "worker.importer",
     Kind.TRAIN: "worker.trainer",
     Kind.EVALUATE: "worker.evaluator",
     Kind.EXPORT: "worker.exporter",
+    Kind.ADOPT: "worker.adopter",
 }
 STDERR_KEPT = 64 * 1024
+
+
+def _environment(kind: Kind) -> dict[str, str]:
+    return computing_environment() if kind in (Kind.TRAIN, Kind.EVALUATE) else child_environment()
+
+
+def _traced(claim: Claim) -> dict[str, str]:
+    """The trace of the request that asked for the job, as OpenTelemetry hands it to processes."""
+    return {"TRACEPARENT": claim.traceparent} if claim.traceparent else {}
 
 
 class Child:
@@ -47,7 +58,7 @@ class Child:
                 stderr=stderr,
                 process_group=0,
                 pass_fds=[slot],
-                env=child_environment(),
+                env={**_environment(claim.kind), **_traced(claim)},
             )
         self._heard = time.monotonic()
         self._lines: SimpleQueue[tuple[str, dict[str, Any]] | None] = SimpleQueue()

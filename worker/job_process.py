@@ -32,7 +32,7 @@ OUT_OF_MEMORY = {
 
 _DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
-Type = Literal["progress", "epoch", "checkpoint", "evaluation", "warning", "log", "result", "error"]
+Type = Literal["progress", "epoch", "checkpoint", "evaluation", "warning", "log", "result", "error", "plan", "measured"]
 
 
 class JobRefused(Exception):
@@ -73,6 +73,7 @@ class _Lines:
     """Standard output as the channel of JSON lines; threads may share it."""
 
     out: BinaryIO | None = None
+    errors_only: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def write(self, line: bytes) -> None:
@@ -91,8 +92,20 @@ class _Lines:
 _lines = _Lines()
 
 
+def lines_out() -> int:
+    """The file descriptor of the JSON lines, for a child that speaks in this process's place."""
+    return (_lines.out or sys.stdout.buffer).fileno()
+
+
+def hush() -> None:
+    """From now on say errors only: another process speaks for both."""
+    _lines.errors_only = True
+
+
 def emit(type: Type, data: dict[str, Any]) -> None:  # noqa: A002 - the key's own name in the protocol
     """Say one thing to the supervisor. NumPy scalars and arrays are allowed; NaN and infinity become null."""
+    if _lines.errors_only and type != "error":
+        return
     line = orjson.dumps(
         {"type": type, "data": data},
         option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE,
@@ -102,14 +115,17 @@ def emit(type: Type, data: dict[str, Any]) -> None:  # noqa: A002 - the key's ow
         point("job.result_said")
 
 
-def run(main: Callable[[Stop], None]) -> int:
-    """Run a job to its exit code. What `main` raises becomes an `error` line; an unknown exception is a crash (1)."""
+def run(main: Callable[[Stop], int | None]) -> int:
+    """Run a job to its exit code. What `main` raises becomes an `error` line; an unknown exception is a crash (1).
+
+    `main` may return the exit code of processes that did its work.
+    """
     attach_to_parent()
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # asked for when nothing was said for too long
     _lines.take_stdout()
     stop = Stop().listen()
     try:
-        main(stop)
+        return main(stop) or DONE
     except JobStopped:
         return STOPPED
     except JobRefused as refusal:
@@ -124,7 +140,6 @@ def run(main: Callable[[Stop], None]) -> int:
             emit("error", OUT_OF_MEMORY)
             return REFUSED
         return 1
-    return DONE
 
 
 def out_of_memory(error: Exception) -> bool:

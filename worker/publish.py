@@ -30,6 +30,9 @@ def publish(claim: Claim, layout: Layout, result: dict[str, Any]) -> dict[str, A
             catalog.advance_alias(name, alias, version)
         outcome |= {"model": name, "version": version, "weights_sha256": catalog.manifest(name, version).weights_sha256}
         remove_tree(artifact)  # the catalog has it
+    outcome |= _made(artifact.parent)
+    if claim.kind is Kind.ADOPT:
+        (layout.job(claim.spec["upload"]) / datasets.UPLOAD).unlink(missing_ok=True)
     checkpoint_files.forget(layout.job(claim.job_id))  # nobody goes on from them: the job can only succeed now
     return outcome
 
@@ -38,7 +41,7 @@ def is_public(claim: Claim, layout: Layout) -> bool:
     """Whether others can see anything of the job's result already."""
     if claim.kind is Kind.IMPORT:
         return (layout.dataset(claim.spec["dataset"]) / datasets.DESCRIPTOR).exists()
-    name = claim.spec.get("register_as") if claim.kind is Kind.TRAIN else None
+    name = claim.spec.get("register_as") if claim.kind in (Kind.TRAIN, Kind.ADOPT) else None
     return name is not None and Catalog(layout.models).made_by(name, claim.job_id) is not None
 
 
@@ -46,8 +49,12 @@ def _files(claim: Claim, claim_dir: Path, result: dict[str, Any]) -> dict[str, A
     """What an evaluation or an export says of itself. Its files stay where the claim that made them has them."""
     name, _, version = claim.spec["model"].partition("@")
     on: dict[str, Any] = {key: claim.spec[key] for key in ("dataset", "split") if key in claim.spec}
-    files = [each.model_dump() for each in artifacts.listed(claim_dir)]
     for kept in claim_dir.parent.glob("claim-*/logits-*"):  # an evaluation's, which nobody resumes any more
         kept.unlink(missing_ok=True)
-    made = {"claim": int(claim_dir.name.removeprefix("claim-")), "artifacts": files}
-    return {"model": name, "version": int(version), **on, "metrics": result["metrics"], **made}
+    return {"model": name, "version": int(version), **on, "metrics": result["metrics"], **_made(claim_dir)}
+
+
+def _made(claim_dir: Path) -> dict[str, Any]:
+    """Which claim's files can be downloaded, and each of them; nothing where there are none."""
+    files = [each.model_dump() for each in artifacts.listed(claim_dir)]
+    return {"claim": int(claim_dir.name.removeprefix("claim-")), "artifacts": files} if files else {}

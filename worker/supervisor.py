@@ -250,7 +250,8 @@ def answer(lane: Lane, ledger: Ledger, at: Workplace, *, slot: int) -> bool:
     claim = _claim(lane, ledger)
     if claim is None:
         return False
-    log.info("claimed a job", extra={"job": claim.job_id, "claim": claim.number, "kind": claim.kind})
+    names = {"job": claim.job_id, "claim": claim.number, "kind": claim.kind, "traceparent": claim.traceparent}
+    log.info("claimed a job", extra=names)
     Supervisor(claim, ledger, at, slot=slot).run()
     return True
 

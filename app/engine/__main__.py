@@ -1,8 +1,8 @@
 """`python -m app.engine FOLDER --socket PATH --model NAME --version N --device D`: serves one model version.
 
-Standard output has one JSON line: `{"state": "ready", "device": …}` once the socket listens, or
-`{"state": "failed", "reason": …}`. Exit status: 0 after SIGTERM, 3 where the files are
-damaged or the golden outputs are not reproduced.
+Standard output has a JSON line, `{"state": "ready", "device": …, "runtime": …}`, once the socket listens, and another
+one when a faster runtime has been found and serves; or `{"state": "failed", "reason": …}`. Exit status: 0 after
+SIGTERM, 3 where the files are damaged or the golden outputs are not reproduced.
 """
 
 import argparse
@@ -14,24 +14,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import orjson
-import torch
 
-from app.engine.batch import MAX_BATCH, Batcher
-from app.engine.pipeline import Limits, Pipeline
+from app.engine.admission import Limits
+from app.engine.batch import Batcher
+from app.engine.decode import reader
+from app.engine.pipeline import Pipeline
+from app.engine.runtimes.records import cores
+from app.engine.selection import Selected, Selection
 from app.engine.server import Server
-from models import golden
-from models.runtime import ModelDamagedError, Runtime, load, probabilities
+from models.runtime import ModelDamagedError
 from store import logs
 from store.process import attach_to_parent
-from store.settings import Settings
+from store.settings import Precision, Settings
 
 log = logging.getLogger("app.engine")
 
 DAMAGED = 3
 _DRAIN_SECONDS = 10.0
+_SETTLE_SECONDS = 2.0  # before measuring: whoever started this engine has a first request
 _WAITING_REQUESTS = 4  # of the largest size whose bytes may lie in memory undecoded
 
 
@@ -42,55 +43,73 @@ def main() -> int:
     settings = Settings()
     logs.configure(settings.log_level, part=f"engine {arguments.model}@{arguments.version}")
     try:
-        runtime = _load(arguments.folder, arguments.device)
+        selection = Selection(
+            arguments.folder,
+            model=arguments.model,
+            version=arguments.version,
+            device=arguments.device,
+            settings=settings,
+        )
+        known = selection.known()
+        selected = known or selection.reference_serves()
     except ModelDamagedError as error:
         return _refuse(str(error), status=DAMAGED)
     except Exception as error:  # whatever is wrong with a model's files or device is told, not only its traceback
         log.exception("the model cannot be loaded")
         return _refuse(f"it cannot be loaded: {type(error).__name__}: {error}", status=1)
-    asyncio.run(_serve(runtime, arguments.socket, settings))
+    asyncio.run(_serve(selection, selected, arguments.socket, settings, measure=known is None and selection.measures))
     return 0
 
 
-def _load(folder: Path, device: str) -> Runtime:
-    """The model, warm, on a device that gives what it gave when it was trained."""
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-    runtime = load(folder, device)
-    golden.check(runtime, folder)
-    to = runtime.manifest.preprocessing
-    for images in (1, MAX_BATCH):  # the first pass of a size is slow: memory is allocated and kernels are chosen
-        runtime.logits(np.zeros((images, to.height, to.width, to.channels), dtype=np.uint8))
-    return runtime
-
-
-async def _serve(runtime: Runtime, socket: Path, settings: Settings) -> None:
+async def _serve(selection: Selection, selected: Selected, socket: Path, settings: Settings, *, measure: bool) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    manifest = runtime.manifest
-
-    def compute(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-        return probabilities(runtime.logits(images), manifest)
-
-    batcher = Batcher(compute)
-    limits = Limits(
-        images=settings.max_waiting_images,
-        bytes=_WAITING_REQUESTS * settings.max_request_bytes,
-        pixels_per_image=settings.max_image_pixels,
+    to = selection.manifest.preprocessing
+    batcher = Batcher(selected.device.wide)
+    batcher.use(selected.device)
+    pipeline = Pipeline(
+        selection.manifest,
+        batcher,
+        read=reader(to, max_pixels=settings.max_image_pixels, exact=settings.precision is Precision.EXACT),
+        limits=Limits(images=settings.max_waiting_images, bytes=_WAITING_REQUESTS * settings.max_request_bytes),
+        decode_threads=cores(),
+        reference=selection.reference,
     )
-    pipeline = Pipeline(manifest, batcher, limits=limits, decode_threads=len(os.sched_getaffinity(0)))
+    batcher.watch(lambda: pipeline.images)
     server = Server(pipeline, max_payload=settings.max_request_bytes)
     batching = asyncio.create_task(batcher.run())
     await server.listen(socket)
-    _say(state="ready", device=str(runtime.device))
-    log.info("ready", extra={"device": str(runtime.device)})
+    _ready(selection, selected)
+    measuring = asyncio.create_task(_improve(selection, batcher)) if measure else None
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({batching, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if batching.done():
         batching.result()  # raises: an engine without its batch loop would only look alive
+    if measuring is not None:
+        measuring.cancel()
     await server.drain(seconds=_DRAIN_SECONDS)
     log.info("stopped")
+    logging.shutdown()
+    os._exit(0)  # all that it held goes with the process; torch's own end takes seconds where cores are busy
+
+
+async def _improve(selection: Selection, batcher: Batcher) -> None:
+    """Find out what serves faster than the reference, and change over to it while requests are answered."""
+    await asyncio.sleep(_SETTLE_SECONDS)
+    try:
+        better = await asyncio.to_thread(selection.known) if await selection.measure() else None
+    except Exception:  # the engine serves on with what it has
+        log.exception("no faster runtime was found")
+        return
+    if better is not None:
+        batcher.use(better.device)
+        _ready(selection, better)
+
+
+def _ready(selection: Selection, selected: Selected) -> None:
+    _say(state="ready", device=selection.device, runtime=selected.shown)
+    log.info("ready", extra={"device": selection.device, "runtime": selected.shown["name"]})
 
 
 def _refuse(reason: str, *, status: int) -> int:

@@ -1,22 +1,30 @@
 """Which images the device computes next.
 
 An idle device never waits: it takes what is there. While it works, images gather, and the next batch is what gathered,
-up to `max_batch` images: so batches grow with the load, and no clock is needed. Images are counted, not requests.
+up to `max_batch` images: so batches grow with the load. Images are counted, not requests.
+
+A CPU computes in one of two ways. A lone image gets all cores (*wide*), because that answers it soonest. Where more are
+in the house each core computes batches of its own (*narrow*), because that answers most: no core waits for another.
 """
 
 import asyncio
 import logging
-from collections import deque
+import math
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from models.runtime import Outputs
+
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 32
+_MOST_STREAMS = 256  # threads are made when they are first needed
 
 
 class ComputeFailed(RuntimeError):
@@ -25,9 +33,10 @@ class ComputeFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Computed:
-    """One image's probabilities, float64 (K,), and what it took in ms."""
+    """One image's logits, float32 (K,), and embedding, float32 (D,), and what they took in ms."""
 
-    probabilities: npt.NDArray[np.float64]
+    logits: npt.NDArray[np.float32]
+    embedding: npt.NDArray[np.float32]
     queue_ms: float
     compute_ms: float
 
@@ -36,7 +45,7 @@ class Computed:
 class Waiting:
     """A prepared image, uint8 (H, W, C), for which somebody waits; times are the event loop's."""
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: npt.NDArray[Any]
     since: float
     deadline: float
     answer: "asyncio.Future[Computed]"
@@ -52,23 +61,76 @@ def take(queue: deque[Waiting], *, max_batch: int, now: float) -> list[Waiting]:
     return batch
 
 
+@dataclass(frozen=True)
+class Device:
+    """What computes the outputs of a batch, (N, H, W, C) with N ≤ `max_batch`, and how it likes to be fed.
+
+    `wide` takes all cores for one batch at a time; `narrow` takes one core and is called by `streams` threads at once.
+    `max_delay`, in seconds: how long a batch that is not full may wait for more images while another is computed.
+    """
+
+    wide: Callable[[npt.NDArray[Any]], Outputs]
+    narrow: Callable[[npt.NDArray[Any]], Outputs] | None = None
+    streams: int = 1
+    max_batch: int = MAX_BATCH
+    max_delay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Batches to start now, by their sizes: one for all cores, or one a stream."""
+
+    wide: bool
+    sizes: tuple[int, ...]
+
+
+def turn(device: Device, *, waiting: int, present: int, running: int, wide: bool, waited: float) -> Turn | None:
+    """What to start now, None where something has to end or to arrive first.
+
+    `waiting` images are in the queue, the oldest for `waited` seconds; `present` are in the house, those that are still
+    being decoded included; `running` batches are computed, and `wide` says that it is one with all cores.
+    """
+    streams = device.streams if device.narrow else 1
+    free = streams - running
+    if not waiting or wide or free <= 0:
+        return None
+    if running and waiting < device.max_batch and waited < device.max_delay:
+        return None
+    if not device.narrow or (present <= 1 and not running):
+        return Turn(wide=True, sizes=(min(waiting, device.max_batch),))
+    size = min(device.max_batch, math.ceil(waiting / free))
+    left = min(waiting, size * free)
+    return Turn(wide=False, sizes=tuple(min(size, left - start) for start in range(0, left, size)))
+
+
 class Batcher:
-    """Feeds a device one batch at a time, in one thread."""
+    """Feeds a device batch after batch, in threads of its own."""
 
-    def __init__(
-        self,
-        compute: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float64]],
-        *,
-        max_batch: int = MAX_BATCH,
-    ) -> None:
-        """`compute` makes probabilities (N, K) of images (N, H, W, C), N ≤ `max_batch`; it runs in its own thread."""
-        self._compute = compute
-        self._max_batch = max_batch
+    def __init__(self, compute: Callable[[npt.NDArray[Any]], Outputs], *, max_batch: int = MAX_BATCH) -> None:
+        """`compute` makes the outputs of images (N, H, W, C), N ≤ `max_batch`; it runs in its own thread.
+
+        It may also be one that takes images in another form: what was submitted comes to it, stacked.
+        """
+        self._device = Device(wide=compute, max_batch=max_batch)
         self._queue: deque[Waiting] = deque()
-        self._arrived = asyncio.Event()
-        self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._changed = asyncio.Event()
+        self._wide = ThreadPoolExecutor(1, thread_name_prefix="wide")
+        self._narrow = ThreadPoolExecutor(_MOST_STREAMS, thread_name_prefix="narrow")
+        self._running: set[asyncio.Task[None]] = set()
+        self.sizes: Counter[int] = Counter()  # images → how many batches of so many were computed
+        self._wide_runs = False
+        self._present: Callable[[], int] = lambda: len(self._queue)
 
-    async def submit(self, pixels: npt.NDArray[np.uint8], *, deadline: float, first: bool = False) -> Computed:
+    def use(self, device: Device) -> None:
+        """Compute what comes from now on with this device; what is being computed ends where it is."""
+        self._device = device
+        self._changed.set()
+
+    def watch(self, present: Callable[[], int]) -> None:
+        """`present()` tells how many images are in the house, those that are still being decoded included."""
+        self._present = present
+
+    async def submit(self, pixels: npt.NDArray[Any], *, deadline: float, first: bool = False) -> Computed:
         """Compute one image; `first` puts it before all others. Raises ComputeFailed.
 
         An image whose deadline passes while it waits is never computed and never answered: the caller keeps the time.
@@ -79,26 +141,53 @@ class Batcher:
             self._queue.appendleft(image)
         else:
             self._queue.append(image)
-        self._arrived.set()
+        self._changed.set()
         return await image.answer
 
     async def run(self) -> None:
         """Compute batches until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            await self._arrived.wait()
-            batch = take(self._queue, max_batch=self._max_batch, now=loop.time())
-            if not self._queue:
-                self._arrived.clear()
-            if batch:
-                await self._run(batch)
+            await self._changed.wait()
+            self._changed.clear()
+            self._start_what_is_due(loop)
 
-    async def _run(self, batch: list[Waiting]) -> None:
+    def _start_what_is_due(self, loop: asyncio.AbstractEventLoop) -> None:
+        device, now = self._device, loop.time()
+        if any(image.answer.done() or image.deadline <= now for image in self._queue):
+            self._queue = deque(take(self._queue, max_batch=len(self._queue), now=now))  # nobody counts who has left
+        waited = now - min((image.since for image in self._queue), default=now)
+        due = turn(
+            device,
+            waiting=len(self._queue),
+            present=self._present(),
+            running=len(self._running),
+            wide=self._wide_runs,
+            waited=waited,
+        )
+        if due is None:
+            if device.max_delay and self._queue:
+                loop.call_later(max(device.max_delay - waited, 0.0), self._changed.set)
+            return
+        for size in due.sizes:
+            batch = [self._queue.popleft() for _ in range(size)]
+            task = loop.create_task(self._run(device, batch, wide=due.wide))
+            self._wide_runs = due.wide
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._wide_runs = False
+        self._changed.set()
+
+    async def _run(self, device: Device, batch: list[Waiting], *, wide: bool) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
+        pool, compute = (self._wide, device.wide) if wide or device.narrow is None else (self._narrow, device.narrow)
         try:
             pixels = np.stack([image.pixels for image in batch])
-            rows = await loop.run_in_executor(self._device, self._compute, pixels)
+            outputs = await loop.run_in_executor(pool, compute, pixels)
         except Exception as error:
             log.exception("the device failed", extra={"images": len(batch)})
             for image in batch:
@@ -106,7 +195,8 @@ class Batcher:
                     image.answer.set_exception(ComputeFailed(f"the device failed: {type(error).__name__}"))
             return
         compute_ms = (loop.time() - started) * 1000
-        for image, row in zip(batch, rows, strict=True):
+        self.sizes[len(batch)] += 1
+        for image, logits, embedding in zip(batch, outputs.logits, outputs.embedding, strict=True):
             if not image.answer.done():
                 queue_ms = (started - image.since) * 1000
-                image.answer.set_result(Computed(probabilities=row, queue_ms=queue_ms, compute_ms=compute_ms))
+                image.answer.set_result(Computed(logits, embedding, queue_ms=queue_ms, compute_ms=compute_ms))

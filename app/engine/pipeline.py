@@ -2,33 +2,39 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from app.engine.admission import Admission, Limits
 from app.engine.batch import Batcher, Computed
-from app.engine.ranking import top_k
-from app.inference.protocol import Answer, ImageError, ImageResult, Notice, Timings
-from models.images import ImageRejected, decode, prepare
+from app.engine.decode import Read
+from app.engine.opening import File, Opener
+from app.engine.ranking import NOT_FINITE, top_k
+from app.engine.reference import Reference
+from app.engine.showing import Showing
+from app.engine.tensors import Refused, pack, read_tensor
+from app.inference.protocol import (
+    Answer,
+    Explained,
+    ImageError,
+    ImageResult,
+    Inferred,
+    Output,
+    Prepared,
+    TensorHead,
+    TensorInput,
+    Timings,
+)
 from models.manifest import Manifest
+from models.runtime import Runtime, probabilities
 
 log = logging.getLogger(__name__)
 
-
-class Overloaded(Exception):
-    """The engine holds as many images, or bytes, as it may."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What an engine holds at once. One request alone is always let in, however large."""
-
-    images: int
-    bytes: int
-    pixels_per_image: int
+_NORMALISED_BATCH = 8  # float32 gains little by more, and who waits behind a batch waits for all of it
+_Packed = tuple[tuple[TensorHead, ...], tuple[bytes, ...]]
 
 
 @dataclass(frozen=True)
@@ -39,53 +45,147 @@ class _Outcome:
 
 
 class Pipeline:
-    """Classifies encoded images with one model version."""
+    """Answers for one model version. All that take `timeout` (seconds) raise Overloaded at once, and TimeoutError."""
 
-    def __init__(self, manifest: Manifest, batcher: Batcher, *, limits: Limits, decode_threads: int) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        batcher: Batcher,
+        *,
+        read: Read,
+        limits: Limits,
+        decode_threads: int,
+        reference: Callable[[], Runtime],
+    ) -> None:
+        """`read` makes pixels of files, on `decode_threads` threads at once.
+
+        `reference` loads the float32 network, when gradients or normalised inputs are first asked for.
+        """
+        self._manifest = manifest
         self._classes = manifest.classes
         self._preprocessing = manifest.preprocessing
         self._batcher = batcher
-        self._limits = limits
-        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
-        self._images = 0
-        self._bytes = 0
-        self._last_used = asyncio.get_running_loop().time()
+        self._opener = Opener(read, threads=decode_threads)
+        self._admission = Admission(limits)
+        self._reference = Reference(reference)
+        self._showing = Showing(manifest, self._opener, self._reference)
+        self._normalised: tuple[Batcher, asyncio.Task[None]] | None = None
 
     @property
     def images(self) -> int:
         """Images in the house now."""
-        return self._images
+        return self._admission.images
+
+    @property
+    def batches(self) -> Mapping[int, int]:
+        """How many batches of each size were computed."""
+        return self._batcher.sizes
 
     @property
     def idle_seconds(self) -> float:
         """Seconds since a client's request was here."""
-        return 0.0 if self._images else asyncio.get_running_loop().time() - self._last_used
+        return self._admission.idle_seconds
 
-    async def classify(self, images: Sequence[bytes | memoryview], *, k: int, timeout: float) -> Answer:  # noqa: ASYNC109
-        """The `k` likeliest classes of each image; one that cannot be decoded has an error of its own.
+    async def classify(
+        self,
+        images: Sequence[File],
+        *,
+        k: int,
+        outputs: Sequence[Output] = (),
+        timeout: float,  # noqa: ASYNC109 - the deadline of its images too
+    ) -> Answer:
+        """The `k` likeliest classes of each image, and `outputs`; one that cannot be decoded has an error of its own.
 
-        `timeout` in seconds. Raises Overloaded at once, TimeoutError, and ComputeFailed where the device did.
+        Raises ComputeFailed where the device failed. So do the others; they raise ValueError, too, where the network's
+        output is not finite.
         """
-        size = sum(map(len, images))
-        full = self._images + len(images) > self._limits.images or self._bytes + size > self._limits.bytes
-        if self._images and full:
-            raise Overloaded(f"{self._images} images wait already; at most {self._limits.images} may")
         loop = asyncio.get_running_loop()
         arrived = loop.time()
-        self._images += len(images)
-        self._bytes += size
-        try:
-            async with asyncio.timeout_at(arrived + timeout):
-                one = (self._one(i, image, k=k, deadline=arrived + timeout) for i, image in enumerate(images))
-                outcomes = await asyncio.gather(*one)
-        finally:
-            self._images -= len(images)
-            self._bytes -= size
-            self._last_used = loop.time()
+        async with self._admission.admit(images=len(images), size=sum(map(len, images)), timeout=timeout) as deadline:
+            one = (self._one(i, image, k=k, deadline=deadline) for i, image in enumerate(images))
+            outcomes = await asyncio.gather(*one)
+        good = [each.computed for each in outcomes if each.computed is not None and each.result.error is None]
+        tensors, payload = self._pack(outputs, good)
         return Answer(
             results=tuple(each.result for each in outcomes),
-            timings_ms=_timings(outcomes, total_ms=(loop.time() - arrived) * 1000),
+            tensors=tensors,
+            payload=payload,
+            timings_ms=_timings(
+                [each.decode_ms for each in outcomes],
+                [each.computed for each in outcomes if each.computed is not None],
+                total=loop.time() - arrived,
+            ),
         )
+
+    async def infer(
+        self,
+        data: File,
+        *,
+        kind: TensorInput,
+        shape: Sequence[int],
+        outputs: Sequence[Output],
+        timeout: float,  # noqa: ASYNC109 - as above
+    ) -> Inferred:
+        """The outputs for images that a client has prepared. Raises Refused.
+
+        Pixels are computed as everything else is, in the same batches; what is normalised already by the float32
+        network, with others of its kind.
+        """
+        rows = read_tensor(data, kind, shape, self._preprocessing)
+        loop = asyncio.get_running_loop()
+        arrived = loop.time()
+        served = kind is TensorInput.PIXELS
+        async with self._admission.admit(images=len(rows), size=len(data), timeout=timeout, batched=served) as deadline:
+            batcher = self._batcher if served else self._batcher_of_normalised()
+            computed = await asyncio.gather(*(batcher.submit(row, deadline=deadline) for row in rows))
+        if not all(np.isfinite(each.logits).all() for each in computed):
+            raise ValueError(NOT_FINITE)
+        tensors, payload = self._pack(outputs, computed)
+        timings = _timings([], computed, total=loop.time() - arrived)
+        return Inferred(tensors=tensors, payload=payload, timings_ms=timings)
+
+    async def explain(
+        self,
+        images: Sequence[File],
+        *,
+        class_index: int | None,
+        with_overlay: bool,
+        timeout: float,  # noqa: ASYNC109 - as above
+    ) -> Explained:
+        """Grad-CAM of each image, by the float32 network, one after the other. Raises Refused."""
+        if class_index is not None and not 0 <= class_index < len(self._classes):
+            raise Refused(f"class_index {class_index} is none of this model's: it has 0 to {len(self._classes) - 1}")
+        loop = asyncio.get_running_loop()
+        arrived = loop.time()
+        size = sum(map(len, images))
+        async with self._admission.admit(images=len(images), size=size, timeout=timeout, batched=False):
+            opened = await asyncio.gather(*map(self._opener.open, images))
+            decoded = loop.time()
+            both = [
+                await self._showing.explained(index, each, class_index=class_index, with_overlay=with_overlay)
+                for index, each in enumerate(opened)
+            ]
+        compute = (loop.time() - decoded) * 1000
+        timings = _timings([each.decode_ms for each in opened], [], total=loop.time() - arrived, compute=compute)
+        results, files = tuple(result for result, _ in both), tuple(file for _, file in both)
+        return Explained(results=results, payload=files, timings_ms=timings)
+
+    async def preprocess(
+        self,
+        images: Sequence[File],
+        *,
+        timeout: float,  # noqa: ASYNC109 - as above
+    ) -> Prepared:
+        """What the network sees of each image."""
+        loop = asyncio.get_running_loop()
+        arrived = loop.time()
+        size = sum(map(len, images))
+        async with self._admission.admit(images=len(images), size=size, timeout=timeout, batched=False):
+            opened = await asyncio.gather(*map(self._opener.open, images))
+            both = await asyncio.gather(*(self._showing.seen(index, each) for index, each in enumerate(opened)))
+        timings = _timings([each.decode_ms for each in opened], [], total=loop.time() - arrived)
+        results, files = tuple(result for result, _ in both), tuple(file for _, file in both)
+        return Prepared(results=results, payload=files, timings_ms=timings)
 
     async def ping(self, *, timeout: float) -> None:  # noqa: ASYNC109 - a real inference, so the same meaning as above
         """Compute one grey image, before all that wait. Raises TimeoutError and ComputeFailed."""
@@ -94,37 +194,55 @@ class Pipeline:
         async with asyncio.timeout(timeout):
             deadline = asyncio.get_running_loop().time() + timeout
             computed = await self._batcher.submit(pixels, deadline=deadline, first=True)
-        top_k(computed.probabilities, self._classes, k=1)
+        top_k(self._probabilities(computed.logits), self._classes, k=1)
 
-    async def _one(self, index: int, data: bytes | memoryview, *, k: int, deadline: float) -> _Outcome:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+    async def _one(self, index: int, data: File, *, k: int, deadline: float) -> _Outcome:
+        opened = await self._opener.open(data)
+        if opened.pixels is None:
+            return _Outcome(ImageResult(index=index, error=opened.error), opened.decode_ms)
+        computed = await self._batcher.submit(opened.pixels, deadline=deadline)
         try:
-            pixels, notices = await loop.run_in_executor(self._decoders, self._prepare, data)
-        except ImageRejected as refused:
-            error = ImageError(code=refused.code, message=refused.message, hint=refused.hint)
-            return _Outcome(ImageResult(index=index, error=error), decode_ms=(loop.time() - started) * 1000)
-        decode_ms = (loop.time() - started) * 1000
-        computed = await self._batcher.submit(pixels, deadline=deadline)
-        try:
-            labels = top_k(computed.probabilities, self._classes, k=k)
+            labels = top_k(self._probabilities(computed.logits), self._classes, k=k)
         except ValueError as not_finite:
             log.exception("an output is not finite", extra={"classes": len(self._classes)})
             error = ImageError(code="internal", message=str(not_finite), hint="try another version of this model")
-            return _Outcome(ImageResult(index=index, warnings=notices, error=error), decode_ms, computed)
-        return _Outcome(ImageResult(index=index, top_k=labels, warnings=notices), decode_ms, computed)
+            result = ImageResult(index=index, warnings=opened.warnings, error=error)
+        else:
+            result = ImageResult(index=index, top_k=labels, warnings=opened.warnings)
+        return _Outcome(result, opened.decode_ms, computed)
 
-    def _prepare(self, data: bytes | memoryview) -> tuple[npt.NDArray[np.uint8], tuple[Notice, ...]]:
-        decoded = decode(bytes(data), max_pixels=self._limits.pixels_per_image)
-        pixels, more = prepare(decoded, self._preprocessing)
-        return pixels, tuple(Notice(code=each.code, message=each.message) for each in (*decoded.warnings, *more))
+    def _batcher_of_normalised(self) -> Batcher:
+        """Made, with its own thread, when it is first needed."""
+        if self._normalised is None:
+            compute = self._reference.outputs_of_normalised
+            batcher = Batcher(compute, max_batch=_NORMALISED_BATCH)
+            self._normalised = batcher, asyncio.create_task(batcher.run(), name="normalised inputs")
+        return self._normalised[0]
+
+    def _probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Raises ValueError where a logit is not finite."""
+        if not np.isfinite(logits).all():
+            raise ValueError(NOT_FINITE)
+        return probabilities(logits, self._manifest)
+
+    def _pack(self, outputs: Sequence[Output], computed: Sequence[Computed]) -> _Packed:
+        """Each output once, whatever was asked twice, in the order of the asking."""
+        take: dict[Output, Callable[[Computed], npt.NDArray[np.floating]]] = {
+            Output.PROBABILITIES: lambda each: self._probabilities(each.logits),
+            Output.LOGITS: lambda each: each.logits,
+            Output.EMBEDDING: lambda each: each.embedding,
+        }
+        return pack({name: [take[name](each) for each in computed] for name in outputs})
 
 
-def _timings(outcomes: Sequence[_Outcome], *, total_ms: float) -> Timings:
-    computed = [each.computed for each in outcomes if each.computed is not None]
+def _timings(
+    decode: Sequence[float], computed: Sequence[Computed], *, total: float, compute: float | None = None
+) -> Timings:
+    """`decode` and `compute` in ms, `total` in seconds; `compute` where no batch of `computed` tells it."""
+    slowest = max((each.compute_ms for each in computed), default=0.0)
     return Timings(
-        decode=round(max((each.decode_ms for each in outcomes), default=0.0), 3),
+        decode=round(max(decode, default=0.0), 3),
         queue=round(max((each.queue_ms for each in computed), default=0.0), 3),
-        compute=round(max((each.compute_ms for each in computed), default=0.0), 3),
-        total=round(total_ms, 3),
+        compute=round(slowest if compute is None else compute, 3),
+        total=round(total * 1000, 3),
     )

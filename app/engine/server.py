@@ -3,15 +3,34 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from app.engine.admission import Overloaded
 from app.engine.batch import ComputeFailed
-from app.engine.pipeline import Overloaded, Pipeline
-from app.inference.protocol import ErrorCode, Request, frame, read_frame
+from app.engine.pipeline import Pipeline
+from app.engine.tensors import Refused
+from app.inference.protocol import (
+    Answer,
+    Cancel,
+    Classify,
+    ErrorCode,
+    Explain,
+    Explained,
+    Infer,
+    Inferred,
+    Ping,
+    Prepared,
+    Preprocess,
+    Work,
+    frame,
+    parse_request,
+    read_frame,
+)
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +70,8 @@ class Server:
         try:
             while True:
                 header, payload = await read_frame(reader, max_payload=self._max_payload)
-                request = Request.model_validate_json(header)
-                if request.op == "cancel":
+                request = parse_request(header)
+                if isinstance(request, Cancel):
                     if request.id in tasks:
                         tasks[request.id].cancel()
                     continue
@@ -73,34 +92,46 @@ class Server:
                 task.cancel()
             writer.close()
 
-    async def _answer(self, request: Request, payload: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, request: Work, payload: bytes, writer: asyncio.StreamWriter) -> None:
+        pieces: Sequence[bytes] = ()
         try:
-            answer = await self._work_on(request, payload)
+            answer, pieces = await self._work_on(request, payload)
         except Overloaded as error:
             answer = _error(ErrorCode.OVERLOADED, str(error))
         except TimeoutError:
             answer = _error(ErrorCode.DEADLINE, f"no answer within {request.timeout:g} s")
+        except Refused as error:
+            answer = _error(ErrorCode.REFUSED, str(error))
         except (ComputeFailed, ValueError) as error:
             answer = _error(ErrorCode.INTERNAL, str(error))
         except Exception:
-            log.exception("a request failed")
+            log.exception("a request failed", extra={"traceparent": request.traceparent})
             answer = _error(ErrorCode.INTERNAL, "the engine met an error of its own")
         with contextlib.suppress(ConnectionError):
-            writer.write(frame({"id": request.id, **answer}))
+            head = frame({"id": request.id, **answer}, payload_length=sum(map(len, pieces)))
+            writer.writelines([head, *pieces])
             await writer.drain()
 
-    async def _work_on(self, request: Request, payload: bytes) -> dict[str, Any]:
-        if request.op == "ping":
-            await self._pipeline.ping(timeout=request.timeout)
-            return {"images": self._pipeline.images, "idle_seconds": round(self._pipeline.idle_seconds, 3)}
-        if sum(request.sizes) != len(payload):
-            raise ValueError("the sizes do not add up to the payload")
-        view, start, images = memoryview(payload), 0, []
-        for size in request.sizes:
-            images.append(view[start : start + size])
-            start += size
-        answer = await self._pipeline.classify(images, k=request.top_k, timeout=request.timeout)
-        return answer.model_dump()
+    async def _work_on(self, request: Work, payload: bytes) -> tuple[dict[str, Any], Sequence[bytes]]:
+        """The answer's header, without its id, and its payload."""
+        pipeline, timeout = self._pipeline, request.timeout
+        answer: Answer | Inferred | Explained | Prepared
+        match request:
+            case Classify(top_k=k, outputs=outputs):
+                answer = await pipeline.classify(request.files(payload), k=k, outputs=outputs, timeout=timeout)
+            case Infer(input=kind, shape=shape, outputs=outputs):
+                answer = await pipeline.infer(payload, kind=kind, shape=shape, outputs=outputs, timeout=timeout)
+            case Explain(class_index=index, overlay=overlay):
+                files = request.files(payload)
+                answer = await pipeline.explain(files, class_index=index, with_overlay=overlay, timeout=timeout)
+            case Preprocess():
+                answer = await pipeline.preprocess(request.files(payload), timeout=timeout)
+            case Ping():
+                await pipeline.ping(timeout=timeout)
+                batches = {str(size): count for size, count in pipeline.batches.items()}
+                idle = round(pipeline.idle_seconds, 3)
+                return {"images": pipeline.images, "idle_seconds": idle, "batches": batches}, ()
+        return answer.model_dump(), answer.payload
 
 
 def _own(socket: Path) -> None:

@@ -11,6 +11,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict
@@ -42,13 +43,14 @@ class Patience:
 
 
 class _Said(BaseModel):
-    """The line that an engine prints when it is ready, or cannot be."""
+    """A line that an engine prints when it is ready, or cannot be, and when what it computes with has changed."""
 
     model_config = ConfigDict(frozen=True)
 
     state: EngineState
     device: str | None = None
     reason: str | None = None
+    runtime: dict[str, Any] | None = None
 
 
 class Engine:
@@ -77,6 +79,8 @@ class Engine:
         self._process: Process | None = None
         self._device = device
         self._reason: str | None = None
+        self._runtime: dict[str, Any] | None = None
+        self._restarts = 0
         self._settled = asyncio.Event()
         self._retry = asyncio.Event()
         self._used = asyncio.get_running_loop().time()
@@ -92,6 +96,8 @@ class Engine:
             pid=self._process.pid if self._process else None,
             device=self._device,
             reason=self._reason,
+            restarts=self._restarts,
+            runtime=self._runtime,
         )
 
     @property
@@ -148,6 +154,7 @@ class Engine:
             if self._state is EngineState.READY and loop.time() - started > _STABLE_SECONDS:
                 failures = 0
             failures += 1
+            self._restarts += 1
             self._socket.unlink(missing_ok=True)
             self._process = None
             hopeless = status == _DAMAGED
@@ -176,6 +183,7 @@ class Engine:
             env=child_environment(),
             start_new_session=True,  # Ctrl-C is for the fleet, which lets engines finish
         )
+        self._runtime = None
         self._on_change()
         reason = await self._first_words(process)
         if reason is None:
@@ -203,12 +211,24 @@ class Engine:
             return f"it printed {line[:100]!r} where it should say that it is ready"
         if said.state is not EngineState.READY:
             return said.reason or ""
-        self._device = said.device or self._device
+        self._device, self._runtime = said.device or self._device, said.runtime
         return None
+
+    async def _hear(self, process: Process) -> None:
+        """What a ready engine says later on: that it has changed over to a faster runtime."""
+        assert process.stdout is not None  # noqa: S101 - it was asked for
+        while line := await process.stdout.readline():
+            try:
+                self._runtime = _Said.model_validate(orjson.loads(line)).runtime
+            except ValueError:
+                log.warning("an engine said something strange", extra={**self._names(), "said": repr(line[:100])})
+                continue
+            self._on_change()
 
     async def _watch(self, process: Process) -> str:
         """Ping a ready engine until it ends. Why it was ended, "" where it ended by itself."""
         ended = asyncio.create_task(process.wait())
+        hearing = asyncio.create_task(self._hear(process))
         missed = 0
         try:
             while not ended.done():
@@ -221,6 +241,7 @@ class Engine:
             return ""
         finally:
             ended.cancel()
+            hearing.cancel()
 
     async def _ping(self) -> str | None:
         """None where the engine computed an answer, else why not."""

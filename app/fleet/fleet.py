@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections import defaultdict
 from contextlib import suppress
 
 from app.fleet.engine import Engine
 from app.fleet.plan import Key, plan, victim
-from app.inference.routes import EngineState, Route, Routes
+from app.inference.routes import EngineState, Route, Routes, Split
+from models.aliases import Alias
 from models.catalog import PRODUCTION, Catalog, ModelNotFound
 from store.layout import Layout
 from store.settings import Settings
@@ -22,6 +22,10 @@ class NoRoom(Exception):
     """As many models are loaded as may be, and none of them can go."""
 
 
+class Needed(Exception):
+    """A version that cannot be unloaded now, and why."""
+
+
 class Fleet:
     """Keeps the engines as the catalog and the clients want them, and the routing table as the engines are."""
 
@@ -33,7 +37,10 @@ class Fleet:
         self._engines: dict[Key, Engine] = {}
         self._leaving: dict[Engine, asyncio.Task[None]] = {}
         self._requested: set[Key] = set()
+        self._known: dict[str, dict[str, Alias]] = {}
         self._serving: dict[str, dict[str, int]] = {}
+        self._splits: dict[str, dict[str, Split]] = {}
+        self._held: dict[str, frozenset[int]] = {}
         self._written: Routes | None = None
         self._folders: dict[str, int] = {}
         self._changed = asyncio.Event()
@@ -58,7 +65,26 @@ class Fleet:
                 self._requested.add(key)
             self._start(key)
             self._reconcile()
-        return await self._engines[key].settle()
+        route = await self._engines[key].settle()
+        self._reconcile()  # whoever is told finds it in the table too
+        return route
+
+    async def unload(self, model: str, version: int) -> None:
+        """End the version's engine, once it has answered what it holds; a request for the version loads it again.
+
+        Raises Needed where it would be loaded again without one.
+        """
+        key = (model, version)
+        if model == self._default and version in self._pinned():
+            raise Needed(f"{model} is the model that this server serves by default")
+        if key in self._engines:
+            if version in self._held.get(model, ()):
+                raise Needed("an alias that is in use goes to it, or shares its requests with it")
+            self._drain(key)
+            self._reconcile()
+        leaving = [task for engine, task in self._leaving.items() if (engine.model, engine.version) == key]
+        await asyncio.gather(*(asyncio.shield(task) for task in leaving))
+        self._reconcile()
 
     async def stop(self) -> None:
         engines = [*self._engines.values()]
@@ -70,22 +96,24 @@ class Fleet:
 
     def _reconcile(self) -> None:
         """Bring engines and routes in line with the catalog. Idempotent."""
-        by_name: dict[str, set[int]] = defaultdict(set)
-        for name, version in self._engines:
-            by_name[name].add(version)
-        for name in {self._default, *by_name}:
-            loaded = by_name[name]
-            targets = self._targets(name)
+        for name in {self._default, *(name for name, _ in self._engines)}:
+            loaded = {version for each, version in self._engines if each == name}
+            aliases = self._aliases(name)
+            splits = {alias: _split(each) for alias, each in aliases.items()}
             decided = plan(
-                targets=targets,
+                targets={alias: each.version for alias, each in aliases.items()},
                 serving=self._serving.get(name, {}),
                 loaded=loaded,
                 ready={v for v in loaded if self._engines[name, v].state is EngineState.READY},
                 requested={v for n, v in self._requested if n == name},
+                splits=splits,
             )
-            self._serving[name] = decided.serving
+            self._serving[name], self._splits[name], self._held[name] = decided.serving, decided.splits, decided.held
             keep = decided.keep | (self._pinned() if name == self._default else set())
             for version in keep - loaded:
+                if any(version in each.versions() for each in splits.values()):
+                    with suppress(NoRoom):  # it was asked for by name, and is to stay
+                        self._make_room()
                 self._start((name, version))
             for version in loaded - keep:
                 self._drain((name, version))
@@ -100,12 +128,15 @@ class Fleet:
         return {where[alias] for where in both if alias in where}
 
     def _targets(self, name: str) -> dict[str, int]:
-        """Where the aliases of a model point to; where that cannot be read, all stays as it is."""
+        return {alias: each.version for alias, each in self._aliases(name).items()}
+
+    def _aliases(self, name: str) -> dict[str, Alias]:
+        """The aliases of a model; where they cannot be read, those that were read last."""
         try:
-            return self._catalog.targets(name)
+            self._known[name] = self._catalog.served(name)
         except (OSError, ValueError):
             log.exception("the aliases of a model cannot be read", extra={"model": name})
-            return self._serving.get(name, {})
+        return self._known.get(name, {})
 
     def _start(self, key: Key) -> None:
         model, version = key
@@ -137,6 +168,7 @@ class Fleet:
     def _make_room(self) -> None:
         while len(self._engines) >= self._settings.max_engines:
             kept = {(self._default, version) for version in self._pinned()}
+            kept |= {(name, version) for name, versions in self._held.items() for version in versions}
             going = victim({key: engine.idle_seconds for key, engine in self._engines.items()}, kept=kept)
             if going is None:
                 raise NoRoom(f"{len(self._engines)} models are loaded, as many as RESNETD_MAX_ENGINES allows")
@@ -149,6 +181,7 @@ class Fleet:
         routes = Routes(
             engines=tuple(engine.route for engine in engines),
             aliases={name: serving for name, serving in self._serving.items() if name in loaded},
+            splits={name: splits for name, splits in self._splits.items() if name in loaded and splits},
         )
         self._serving = dict(routes.aliases)
         if routes != self._written:
@@ -165,3 +198,11 @@ class Fleet:
                 now[name] = 0
         changed, self._folders = now != self._folders, now
         return changed
+
+
+def _split(alias: Alias) -> Split:
+    return Split(
+        canary=alias.canary.version if alias.canary else None,
+        percent=alias.canary.percent if alias.canary else 0.0,
+        shadow=alias.shadow.version if alias.shadow else None,
+    )

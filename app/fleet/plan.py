@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from app.inference.routes import Split
 
 Key = tuple[str, int]  # a model's name and version
 
@@ -12,10 +14,16 @@ _BACKOFF_LONGEST = 30.0
 
 @dataclass(frozen=True)
 class Plan:
-    """For one model: the version that each alias serves, and the versions that have an engine."""
+    """For one model: the version that each alias serves, and the versions that have an engine.
+
+    `splits` has the canaries and shadows that can be asked. `held` are those of `keep` that an alias in use will go to
+    or shares its requests with: gone, they would be loaded again at once.
+    """
 
     serving: dict[str, int]
     keep: frozenset[int]
+    splits: dict[str, Split] = field(default_factory=dict)
+    held: frozenset[int] = frozenset()
 
 
 def plan(
@@ -25,21 +33,28 @@ def plan(
     loaded: AbstractSet[int],
     ready: AbstractSet[int],
     requested: AbstractSet[int],
+    splits: Mapping[str, Split] | None = None,
 ) -> Plan:
     """Follow the aliases of a model without a gap.
 
     An alias (`targets`: where it points to) goes on serving what it served while that is loaded and the new version is
     not ready. Versions asked for by number (`requested`) stay; others stay while an alias needs them. An alias that
-    serves nothing loaded loads nothing when it moves.
+    serves nothing loaded loads nothing when it moves. Its canary and its shadow (`splits`: as they are wanted) are
+    loaded while it is, and get their share of the requests from the moment that they are ready.
     """
     now: dict[str, int] = {}
-    keep = set(requested)
+    shared: dict[str, Split] = {}
+    keep, held = set(requested), set[int]()
     for alias, target in targets.items():
         before = serving.get(alias, target)
         now[alias] = before if before in loaded and target not in ready else target
         if now[alias] in loaded or before in loaded:
-            keep |= {now[alias], target}
-    return Plan(serving=now, keep=frozenset(keep))
+            wanted = (splits or {}).get(alias, Split())
+            held |= ({target} | wanted.versions()) - {now[alias]}
+            keep |= {now[alias], target} | wanted.versions()
+            if wanted.among(ready) != Split():
+                shared[alias] = wanted.among(ready)
+    return Plan(serving=now, keep=frozenset(keep), splits=shared, held=frozenset(held))
 
 
 def victim(idle_seconds: Mapping[Key, float], *, kept: AbstractSet[Key]) -> Key | None:

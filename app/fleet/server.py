@@ -7,23 +7,25 @@ from typing import Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.fleet.fleet import Fleet, NoRoom
+from app.fleet.fleet import Fleet, Needed, NoRoom
 from app.inference.routes import EngineState
 from models.catalog import ModelNotFound
 
 
-class Ensure(BaseModel):
-    """Load a model version and tell when it is ready."""
+class Asked(BaseModel):
+    """Load a model version and tell when it is ready, or unload it and tell when it is gone."""
 
     model_config = ConfigDict(frozen=True)
 
-    op: Literal["ensure"]
+    op: Literal["ensure", "unload"]
     model: str
     version: int
 
 
 async def listen(fleet: Fleet, socket: Path) -> asyncio.Server:
-    """Answer `ensure` with `{"state": "ready", "socket": …}` or `{"state": "failed", "reason": …}`."""
+    """Answer `ensure` with `{"state": "ready", "socket": …}` or `{"state": "failed", "reason": …}`, and `unload` with
+    `{"state": "unloaded"}` or `{"state": "needed", "reason": …}`.
+    """
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -42,8 +44,13 @@ async def listen(fleet: Fleet, socket: Path) -> asyncio.Server:
 
 async def _answer(fleet: Fleet, line: bytes) -> dict[str, Any]:
     try:
-        asked = Ensure.model_validate_json(line)
+        asked = Asked.model_validate_json(line)
+        if asked.op == "unload":
+            await fleet.unload(asked.model, asked.version)
+            return {"state": "unloaded", "reason": None}
         route = await fleet.ensure(asked.model, asked.version)
+    except Needed as error:
+        return {"state": "needed", "reason": str(error)}
     except (ValidationError, ModelNotFound, NoRoom) as error:
         return {"state": EngineState.FAILED, "reason": str(error)}
-    return {"state": route.state, "socket": route.socket, "reason": route.reason}
+    return {name: getattr(route, name) for name in ("state", "socket", "reason", "device", "runtime")}

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from app import tracing
 from app.inference.protocol import frame, read_frame
 
 
@@ -21,7 +22,7 @@ class Connection:
         self.socket = socket
         self._writer = writer
         self._ids = itertools.count(1)
-        self._pending: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._pending: dict[int, asyncio.Future[tuple[dict[str, Any], bytes]]] = {}
         self._reading = asyncio.create_task(self._read(reader))
 
     @classmethod
@@ -34,14 +35,26 @@ class Connection:
         return self._reading.done()
 
     async def request(self, op: str, fields: dict[str, Any], payload: Sequence[bytes] = ()) -> dict[str, Any]:
-        """The engine's answer. Raises ConnectionLost. A caller that is cancelled meanwhile cancels the work too."""
+        """The header of the engine's answer, for answers without a payload. Otherwise like `exchange`."""
+        header, _ = await self.exchange(op, fields, payload)
+        return header
+
+    async def exchange(
+        self, op: str, fields: dict[str, Any], payload: Sequence[bytes] = ()
+    ) -> tuple[dict[str, Any], bytes]:
+        """The engine's answer, header and payload.
+
+        Raises ConnectionLost. A caller that is cancelled meanwhile cancels the work too.
+        """
         if self.closed:
             raise ConnectionLost("the engine has closed the connection")
         number = next(self._ids)
-        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[tuple[dict[str, Any], bytes]] = asyncio.get_running_loop().create_future()
         self._pending[number] = answer
         try:
-            header = frame({"id": number, "op": op, **fields}, payload_length=sum(map(len, payload)))
+            traceparent = tracing.current().traceparent
+            traced = {"traceparent": traceparent} if traceparent else {}
+            header = frame({"id": number, "op": op, **traced, **fields}, payload_length=sum(map(len, payload)))
             self._writer.writelines([header, *payload])
             await self._writer.drain()
             return await answer
@@ -66,11 +79,11 @@ class Connection:
         reason = "the engine has closed the connection"
         try:
             while True:
-                header, _ = await read_frame(reader)
+                header, payload = await read_frame(reader)
                 answer = orjson.loads(header)
                 waiting = self._pending.get(answer["id"])
                 if waiting is not None and not waiting.done():
-                    waiting.set_result(answer)
+                    waiting.set_result((answer, payload))
         except (asyncio.IncompleteReadError, OSError):
             pass
         except ValueError as error:

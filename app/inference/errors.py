@@ -5,6 +5,7 @@ InferenceError
 │   └── EngineStarting   one is being started; it is worth asking again soon    503, Retry-After
 ├── EngineOverloaded     it holds as many images as it may                      503, Retry-After
 ├── DeadlineExceeded     the time that the request had is over                  504
+├── RequestRefused       this model cannot be asked so                          422
 └── EngineFailed         it could not compute an answer                         500
 
 `models.catalog.ModelNotFound` is raised for a model that does not exist.
@@ -31,6 +32,10 @@ class EngineOverloaded(InferenceError):
 
 class DeadlineExceeded(InferenceError):
     retry_after = 1
+
+
+class RequestRefused(InferenceError):
+    """The request does not fit the model, such as a class that it does not have."""
 
 
 class EngineFailed(InferenceError):

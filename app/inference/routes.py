@@ -1,7 +1,9 @@
 """The routing table: which engines there are and which version each alias serves. Written by the fleet, read by all."""
 
+from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,7 +22,7 @@ class _Frozen(BaseModel):
 
 
 class Route(_Frozen):
-    """One engine process."""
+    """One engine process. `runtime`: what it computes with and how fast that was at load, where it says so."""
 
     model: str
     version: int
@@ -29,18 +31,65 @@ class Route(_Frozen):
     pid: int | None = None
     device: str
     reason: str | None = None
+    restarts: int = 0  # processes of this engine that ended without being told to
+    runtime: dict[str, Any] | None = None
+
+
+class Split(_Frozen):
+    """Versions beside the one that an alias serves, each with an engine that is ready.
+
+    `canary` answers `percent` of the alias's requests; `shadow` gets a copy of each, and nobody waits for its answer.
+    """
+
+    canary: int | None = None
+    percent: float = 0.0
+    shadow: int | None = None
+
+    def versions(self) -> set[int]:
+        return {version for version in (self.canary, self.shadow) if version is not None}
+
+    def among(self, ready: AbstractSet[int]) -> "Split":
+        """Without those that are not ready."""
+        canary = self.canary if self.canary in ready else None
+        percent = 0.0 if canary is None else self.percent
+        return Split(canary=canary, percent=percent, shadow=self.shadow if self.shadow in ready else None)
+
+    def version(self, serving: int, draw: float) -> int:
+        """Who answers a request that drew this number of [0, 1): the canary for `percent` of all draws."""
+        return self.canary if self.canary is not None and draw * 100 < self.percent else serving
+
+
+class Choice(_Frozen):
+    """Who answers one request, and who gets a copy of it."""
+
+    model: str
+    version: int
+    shadow: int | None = None
 
 
 class Routes(_Frozen):
-    """`aliases[name][alias]` is the version that serves now, which lags the catalog while a new version loads."""
+    """`aliases[name][alias]` is the version that serves now, which lags the catalog while a new version loads.
+
+    `splits[name][alias]` is there where the alias has a canary or a shadow that can be asked.
+    """
 
     engines: tuple[Route, ...] = ()
     aliases: dict[str, dict[str, int]] = {}
+    splits: dict[str, dict[str, Split]] = {}
 
     def engine(self, model: str, version: int) -> Route | None:
         """The engine that serves, or will serve, a version; None where there is none or it is on its way out."""
         same = [each for each in self.engines if (each.model, each.version) == (model, version)]
         return next((each for each in same if each.state is not EngineState.DRAINING), None)
+
+    def choose(self, model: str, alias: str, draw: float) -> Choice | None:
+        """Who answers a request to an alias, by a number drawn from [0, 1); None for a model that is not loaded."""
+        serving = self.aliases.get(model, {}).get(alias)
+        if serving is None:
+            return None
+        split = self.splits.get(model, {}).get(alias, Split())
+        version = split.version(serving, draw)
+        return Choice(model=model, version=version, shadow=None if split.shadow == version else split.shadow)
 
     def write(self, path: Path) -> None:
         write_atomic(path, self.model_dump_json().encode())

@@ -1,4 +1,4 @@
-"""What a job made for download: the report and drawings of an evaluation, the files of an export."""
+"""What a job made for download: figures and drawings of a training or an evaluation, the files of an export."""
 
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/artifacts", tags=["jobs"], dependen
 Name = Annotated[str, Path(max_length=80, examples=["report.json"], description="A name of the list.")]
 IfNoneMatch = Annotated[str, Header(description="The ETag of what is there already.")]
 # A drawing holds names of classes that came with a dataset: should a browser show it after all, nothing in it runs.
-_CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+_CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The file, as an attachment; a Range is answered with 206.",
@@ -31,7 +31,7 @@ _FILE: dict[int | str, dict[str, Any]] = {
 
 @router.get("", responses=problem_responses(401, 403, 404, 503), summary="List a job's files")
 async def artifacts(state: StateDep, job_id: JobId) -> Page[ArtifactBody]:
-    """By name. Empty until an evaluation or an export has succeeded."""
+    """By name. Empty until a training, an evaluation or an export has succeeded."""
     found = await state.artifacts.listed(job_id)
     return Page(data=[ArtifactBody.of(job_id, each) for each in found], has_more=False, next=None)
 

@@ -1,15 +1,14 @@
 """Images in, labels out: by raw body, form or JSON; POST, or the PUT of `curl -T`."""
 
-import asyncio
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
-from starlette.requests import ClientDisconnect
 
 from app.auth import needs
 from app.deps import ModelRef, StateDep
-from app.image_requests import JsonImages, read_images
+from app.disconnect import unless_gone
+from app.image_requests import JsonImages, outputs_named, read_images
 from app.schemas.classification import EXAMPLE, Classification
 from app.schemas.common import problem_responses
 from app.state import State
@@ -20,14 +19,20 @@ router = APIRouter(tags=["classification"], dependencies=needs(Scope.PREDICT))
 TopK = Annotated[int | None, Query(ge=1, description="Labels for each image; default 5, at most all classes.")]
 Model = Annotated[str | None, Query(max_length=200, description="name, name@3 or name@alias; default: the server's.")]
 
+Outputs = Annotated[
+    list[str] | None,
+    Query(max_length=20, description="What else of the forward pass, with commas: embedding, logits, probabilities."),
+]
+
 _BINARY = {"schema": {"type": "string", "format": "binary"}, "example": "(the bytes of cat.jpg)"}
-_FORM = {
+_FORM: dict[str, Any] = {
     "schema": {
         "type": "object",
         "properties": {
             "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
             "top_k": {"type": "integer", "minimum": 1},
             "model": {"type": "string"},
+            "outputs": {"type": "string"},
         },
     },
     "example": {"file": ["(the bytes of cat.jpg)", "(the bytes of dog.png)"], "top_k": 2},
@@ -37,6 +42,19 @@ _JSON: dict[str, Any] = {
     "example": {"images": [{"b64": "iVBORw0KGgo…"}], "top_k": 2},
 }
 _JSON["schema"]["properties"]["images"]["items"] = _JSON["schema"].pop("$defs")["JsonImage"]
+IMAGE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "image/*": _BINARY,
+            "multipart/form-data": {
+                "schema": {"type": "object", "properties": {"file": _FORM["schema"]["properties"]["file"]}},
+                "example": {"file": ["(the bytes of cat.jpg)"]},
+            },
+            "application/json": {**_JSON, "example": {"images": [{"b64": "iVBORw0KGgo…"}]}},
+        },
+    }
+}
 _BODY = {
     "requestBody": {
         "required": True,
@@ -45,42 +63,43 @@ _BODY = {
 }
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"model": Classification, "content": {"application/json": {"example": EXAMPLE}}},
-    **problem_responses(401, 403, 404, 413, 422, 503, 504),
+    **problem_responses(401, 403, 404, 408, 413, 422, 429, 503, 504),
 }
 
 
 @router.put("/v1/classify", responses=_ANSWERS, openapi_extra=_BODY, summary="Classify images (curl -T)")
 @router.post("/v1/classify", responses=_ANSWERS, openapi_extra=_BODY, summary="Classify images")
-async def classify(request: Request, state: StateDep, top_k: TopK = None, model: Model = None) -> Response:
+async def classify(
+    request: Request, state: StateDep, top_k: TopK = None, model: Model = None, outputs: Outputs = None
+) -> Response:
     """The top labels of one or more images. Each image has its own result or its own error."""
-    return await _answer(request, state, top_k, model)
+    return await _answer(request, state, top_k, model, outputs)
 
 
 @router.put("/v1/models/{name}:classify", responses=_ANSWERS, openapi_extra=_BODY, summary="By a model (curl -T)")
 @router.post("/v1/models/{name}:classify", responses=_ANSWERS, openapi_extra=_BODY, summary="Classify by a model")
-async def classify_by(request: Request, state: StateDep, name: ModelRef, top_k: TopK = None) -> Response:
+async def classify_by(
+    request: Request, state: StateDep, name: ModelRef, top_k: TopK = None, outputs: Outputs = None
+) -> Response:
     """Like /v1/classify, by the model in the address."""
-    return await _answer(request, state, top_k, name)
+    return await _answer(request, state, top_k, name, outputs)
 
 
-async def _answer(request: Request, state: State, top_k: int | None, model: str | None) -> Response:
+async def _answer(
+    request: Request, state: State, top_k: int | None, model: str | None, outputs: list[str] | None
+) -> Response:
+    wanted = None if outputs is None else outputs_named(outputs, "/query/outputs")
     asked = await read_images(request, state.settings)
-    work = state.classification.classify(asked.images, model=model or asked.model, top_k=top_k or asked.top_k)
-    answer = await _unless_gone(request, work)
-    timings = ", ".join(f"{stage};dur={value}" for stage, value in answer["timings_ms"].items())
-    return Response(orjson.dumps(answer), media_type="application/json", headers={"Server-Timing": timings})
+    work = state.classification.classify(
+        asked.images,
+        model=model or asked.model,
+        top_k=top_k or asked.top_k,
+        outputs=(asked.outputs or ()) if wanted is None else wanted,
+    )
+    answer = await unless_gone(request, work)
+    body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(body, media_type="application/json", headers={"Server-Timing": server_timing(answer)})
 
 
-async def _unless_gone(request: Request, work: Any) -> dict[str, Any]:  # noqa: ANN401 - a coroutine
-    """The result of `work`, which is dropped when the client hangs up. Raises ClientDisconnect."""
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(request.receive())  # the body is read: the next message is the disconnect
-    try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        result: dict[str, Any] = working.result()
-        return result
-    finally:
-        working.cancel()
-        gone.cancel()
+def server_timing(answer: dict[str, Any]) -> str:
+    return ", ".join(f"{stage};dur={value}" for stage, value in answer["timings_ms"].items())

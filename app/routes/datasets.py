@@ -34,7 +34,7 @@ _BODY = {
         },
     }
 }
-_UPLOAD = problem_responses(401, 403, 409, 413, 422, 503)
+_UPLOAD = problem_responses(401, 403, 408, 409, 413, 422, 503)
 
 
 @router.put("", status_code=202, responses=_UPLOAD, openapi_extra=_BODY, summary="Upload a dataset (curl -T)")

@@ -8,7 +8,6 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.auth import needs
 from app.deps import StateDep
-from app.problems import UnavailableError
 from app.responses import JsonResponse
 from app.schemas.common import problem_responses
 from app.schemas.system import Discovery, Liveness, ReadinessBody
@@ -28,6 +27,7 @@ _LINKS = {
     "models": "/v1/models",
     "recipes": "/v1/recipes",
     "architectures": "/v1/architectures",
+    "open_inference_protocol": "/v2",
     "livez": "/livez",
     "readyz": "/readyz",
     "metrics": "/metrics",
@@ -71,10 +71,4 @@ async def readyz(state: StateDep) -> Response:
     "/metrics", response_class=Response, responses=_METRICS, dependencies=needs(Scope.ADMIN), summary="For Prometheus"
 )
 async def metrics(state: StateDep) -> Response:
-    try:
-        for job_state, count in (await state.jobs.counts()).items():
-            state.metrics.jobs.labels(job_state.value).set(count)
-    except UnavailableError:
-        state.metrics.jobs.clear()  # unknown is not zero
-    state.metrics.streams.set(state.jobs.feeds.followers)
-    return Response(state.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await state.figures.render(), media_type=CONTENT_TYPE_LATEST)

@@ -26,11 +26,18 @@ EXAMPLE: dict[str, Any] = {
 
 
 class ImageAnswer(BaseModel):
-    """One image: its labels, most probable first, or `error`. `index` is its place in the request."""
+    """One image: its labels, most probable first, or `error`. `index` is its place in the request.
+
+    The others are there where `outputs` asked for them: `probabilities` and `logits` have a value for each class,
+    `embedding` is what the network's last layer sees.
+    """
 
     index: int
     filename: str | None = None
     top_k: list[Label]
+    probabilities: list[float] | None = None
+    logits: list[float] | None = None
+    embedding: list[float] | None = None
     warnings: list[Notice]
     error: ImageError | None
 

@@ -48,14 +48,18 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _MEANING = {
+    400: "The request cannot be read.",
     401: "The key is missing or unknown.",
     403: "The key's scope is too small.",
     404: "There is no such thing.",
     406: "It has no such media type.",
+    408: "The body came too slowly.",
     409: "It is not in a state for this.",
+    412: "What If-Match names is no longer so.",
     413: "The body or an image is too large.",
     416: "The file has no such part.",
     422: "The request is wrong; `errors` points at the fields.",
+    429: "This key asks too much at once; `Retry-After` says when to ask again.",
     503: "Not now; `Retry-After` says when to ask again.",
     504: "The answer took too long.",
 }

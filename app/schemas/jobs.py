@@ -110,7 +110,7 @@ class TrainRequest(_JobRequest):
     kind: Literal["train"]
     dataset: str = Field(max_length=80, description="Id of an imported dataset.")
     recipe: str = Field(max_length=80, description="A name of GET /v1/recipes.")
-    overrides: dict[str, str | int | float | bool | list[float] | None] = Field(
+    overrides: dict[str, str | int | float | bool | list[float] | dict[str, str] | None] = Field(
         default_factory=dict, description="Fields of the recipe with other values."
     )
     register_as: Name | None = Field(None, description="The model that the result becomes a version of.")
@@ -144,8 +144,8 @@ class ExportRequest(_JobRequest):
 
     kind: Literal["export"]
     model: str = Field(max_length=200, description="name, name@3 or name@alias")
-    format: Literal["bundle", "torch_export"] = Field(
-        "bundle", description="A zip for PyTorch and safetensors alone, or a `torch.export` program."
+    format: Literal["bundle", "torch_export", "onnx"] = Field(
+        "bundle", description="A zip for PyTorch and safetensors alone, a `torch.export` program, or an ONNX model."
     )
 
 
@@ -157,7 +157,10 @@ REQUESTS: Mapping[str, type[JobRequest]] = {
     Kind.EXPORT: ExportRequest,
 }
 #: How the others are asked for.
-ELSEWHERE: Mapping[str, str] = {Kind.IMPORT: "POST /v1/datasets, an upload, asks for an import."}
+ELSEWHERE: Mapping[str, str] = {
+    Kind.IMPORT: "POST /v1/datasets, an upload, asks for an import.",
+    Kind.ADOPT: "POST /v1/models, an upload, asks for it.",
+}
 
 
 class ChangesRequest(BaseModel):

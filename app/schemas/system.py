@@ -36,6 +36,7 @@ class ReadinessBody(BaseModel):
                     "status": "ready",
                     "not_ready": [],
                     "parts": {
+                        "server": {"ready": True, "reason": None},
                         "engine": {"ready": True, "reason": None, "model": "cifar10-resnet20", "version": 1},
                         "ledger": {"ready": True, "reason": None},
                         "worker": {"ready": True, "reason": None},

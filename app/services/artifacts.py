@@ -28,7 +28,7 @@ class Artifacts:
         self._layout = layout
 
     async def listed(self, job_id: str) -> list[Artifact]:
-        """By name; none before a job has succeeded, and none of an import or a training."""
+        """By name; none before a job has succeeded, and none of an import."""
         return _of((await self._jobs.get(job_id)).job)
 
     async def find(self, job_id: str, name: str) -> Download:
@@ -43,7 +43,8 @@ class Artifacts:
             raise NotFoundError(
                 "artifact_gone", f"{name} of job {job.id} is no longer here.", hint="Ask for the job again."
             )
-        return Download(path, found, f"{made.get('model', job.id)}-{made.get('version', 0)}-{found.name}")
+        of = f"{made['model']}-{made['version']}" if "model" in made else job.id  # a training may register nothing
+        return Download(path, found, f"{of}-{found.name}")
 
 
 def _of(job: Job) -> list[Artifact]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RECONCILE_SECONDS = 2.0
+_ASK_SECONDS = 5.0
 _WAITING = 64  # bells still to be rung; more say nothing that these do not
 
 
@@ -47,6 +48,14 @@ class Bells:
         """Returns at once: no answer waits for a broker. A bell that is lost is rung again by a reconciler."""
         with contextlib.suppress(asyncio.QueueFull):
             self._waiting.put_nowait(lane)
+
+    async def ask_for_plan(self, plan_id: str) -> bool:
+        """Tell a worker of a question; False where it is known within seconds that none will hear of it."""
+        with anyio.move_on_after(_ASK_SECONDS):
+            return await anyio.to_thread.run_sync(
+                lambda: self._doorbell.ask_for_plan(plan_id), abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
+            )
+        return False
 
     async def ring_forever(self) -> None:
         """One thread rings, so that a broker that never answers holds no more than this one."""

@@ -1,8 +1,12 @@
 """Classification: images in, the engine's answer out in the API's shape."""
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from app.inference.client import (
     Classified,
@@ -13,8 +17,10 @@ from app.inference.client import (
     EngineUnavailable,
     InferenceError,
     ModelNotFound,
+    RequestRefused,
+    Tensor,
 )
-from app.metrics import Metrics
+from app.inference.protocol import Output
 from app.problems import (
     DeadlineError,
     FieldError,
@@ -39,23 +45,26 @@ class ImageIn:
 
 
 class Classification:
-    def __init__(self, engines: Engines, metrics: Metrics, *, timeout: float) -> None:
+    def __init__(self, engines: Engines, *, timeout: float) -> None:
         self._engines = engines
-        self._metrics = metrics
         self._timeout = timeout
 
-    async def classify(self, images: list[ImageIn], *, model: str | None, top_k: int | None) -> dict[str, Any]:
-        """`{"model", "version", "results", "timings_ms"}`. Raises ProblemError, also where every image is bad."""
+    async def classify(
+        self, images: list[ImageIn], *, model: str | None, top_k: int | None, outputs: Sequence[Output] = ()
+    ) -> dict[str, Any]:
+        """`{"model", "version", "results", "timings_ms"}`; each of `outputs` is an array (D,) in every good result.
+
+        Raises ProblemError, also where every image is bad.
+        """
         started = time.perf_counter()
         taken = [image for image in images if image.error is None]
-        answer = await self._ask(model, taken, min(top_k or DEFAULT_TOP_K, MAX_TOP_K)) if taken else None
-        if answer is None:
-            results = _merge(images, [])
-        else:
-            results = _merge(images, [result.model_dump() for result in answer.results])
-            self._measure(answer, results)
+        answer = await self._ask(model, taken, min(top_k or DEFAULT_TOP_K, MAX_TOP_K), outputs) if taken else None
+        answered = [] if answer is None else [result.model_dump() for result in answer.results]
+        if answer is not None:
+            _attach(answered, answer.tensors)
+        results = merge(images, answered, absent={"top_k": [], **dict.fromkeys(map(str, outputs))})
         if all(result["error"] for result in results):
-            raise _all_bad(results)
+            raise all_bad(results)
         assert answer is not None  # noqa: S101 - some image has no error, so the engine was asked
         timings = answer.timings_ms
         return {
@@ -70,21 +79,13 @@ class Classification:
             },
         }
 
-    async def _ask(self, model: str | None, images: list[ImageIn], top_k: int) -> Classified:
+    async def _ask(self, model: str | None, images: list[ImageIn], top_k: int, outputs: Sequence[Output]) -> Classified:
         try:
             return await self._engines.classify(
-                model, [image.data for image in images], top_k=top_k, timeout=self._timeout
+                model, [image.data for image in images], top_k=top_k, outputs=outputs, timeout=self._timeout
             )
         except (ModelNotFound, InferenceError) as error:
             raise problem_of(error) from error
-
-    def _measure(self, answer: Classified, results: list[dict[str, Any]]) -> None:
-        bad = sum(1 for result in results if result["error"])
-        for outcome, count in (("classified", len(results) - bad), ("rejected", bad)):
-            if count:
-                self._metrics.images.labels(answer.model, str(answer.version), outcome).inc(count)
-        for stage, histogram in self._metrics.stages.items():
-            histogram.observe(getattr(answer.timings_ms, stage) / 1000)
 
 
 def problem_of(error: ModelNotFound | InferenceError) -> ProblemError:
@@ -94,6 +95,8 @@ def problem_of(error: ModelNotFound | InferenceError) -> ProblemError:
     if isinstance(error, DeadlineExceeded):
         hint = "Send fewer images at once, or ask again later; RESNETD_REQUEST_TIMEOUT is the limit."
         return DeadlineError("deadline_exceeded", f"{error}.", hint=hint)
+    if isinstance(error, RequestRefused):
+        return InvalidError("invalid_request", f"{error}.", hint="GET /v1/models/{name} shows what the model takes.")
     for kind, code, hint in _COME_BACK:
         if isinstance(error, kind):
             return UnavailableError(code, f"{error}.", hint=hint, retry_after=error.retry_after or 5)
@@ -107,8 +110,24 @@ _COME_BACK: tuple[tuple[type[InferenceError], str, str], ...] = (
 )
 
 
-def _merge(images: list[ImageIn], answered: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The engine's results put back among the images that never reached it; each under its place in the request."""
+def array_of(tensor: Tensor) -> npt.NDArray[np.float32]:
+    """An engine's tensor, not copied."""
+    return np.frombuffer(tensor.data, np.float32).reshape(tensor.shape)
+
+
+def _attach(answered: list[dict[str, Any]], tensors: dict[Output, Tensor]) -> None:
+    """Put each tensor's rows into the results that they are of: those without an error, in order."""
+    for name, tensor in tensors.items():
+        rows = iter(array_of(tensor))
+        for result in answered:
+            result[name.value] = next(rows) if result["error"] is None else None
+
+
+def merge(images: list[ImageIn], answered: list[dict[str, Any]], *, absent: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The engine's results put back among the images that never reached it; each under its place in the request.
+
+    `absent` are the members that a result has, with their values for an image that did not get there.
+    """
     ready = iter(answered)
     merged: list[dict[str, Any]] = []
     for index, image in enumerate(images):
@@ -116,13 +135,13 @@ def _merge(images: list[ImageIn], answered: list[dict[str, Any]]) -> list[dict[s
             result = next(ready)
         else:
             code, message, hint = image.error
-            result = {"top_k": [], "warnings": [], "error": {"code": code, "message": message, "hint": hint}}
+            result = {**absent, "warnings": [], "error": {"code": code, "message": message, "hint": hint}}
         name = {} if image.filename is None else {"filename": image.filename}
-        merged.append({"index": index, **name, **{key: result[key] for key in ("top_k", "warnings", "error")}})
+        merged.append({"index": index, **name, **{key: result[key] for key in (*absent, "warnings", "error")}})
     return merged
 
 
-def _all_bad(results: list[dict[str, Any]]) -> ProblemError:
+def all_bad(results: list[dict[str, Any]]) -> ProblemError:
     errors: list[FieldError] = [
         {"pointer": f"#/images/{result['index']}", "detail": f"{result['error']['code']}: {result['error']['message']}"}
         for result in results

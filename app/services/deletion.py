@@ -123,9 +123,9 @@ def _locked(folder: Path) -> Iterator[bool]:
 
 
 def _model_of(catalog: Catalog, job: Job) -> str | None:
-    """`name@version` of what came of a training, if it did and is there."""
+    """`name@version` of what came of a training or an upload, if it did and is there."""
     name = job.spec.get("register_as")
-    if job.kind is not Kind.TRAIN or not name:
+    if job.kind not in (Kind.TRAIN, Kind.ADOPT) or not name:
         return None
     for version in catalog.versions(name):
         try:

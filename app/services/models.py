@@ -1,23 +1,30 @@
-"""Models as clients see them: names, versions, aliases."""
+"""Models as clients see them: names, versions, what is loaded; and loading and unloading."""
 
+import asyncio
 from typing import Any
 
 import anyio.to_thread
 
-from app.problems import InvalidError, NotFoundError, wrong
+from app.inference.fleet import FleetClient
+from app.inference.routes import EngineState, Route
+from app.problems import ConflictError, NotFoundError, UnavailableError
 from models.catalog import Catalog, ModelNotFound
+
+LOAD_SECONDS = 60.0  # for which a request to load waits by itself
 
 
 class Models:
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, fleet: FleetClient) -> None:
         self._catalog = catalog
+        self._fleet = fleet
 
     async def page(self, *, limit: int, after: str | None) -> tuple[list[dict[str, Any]], bool]:
         """Models by name, each in short, and whether there are more."""
 
         def load() -> tuple[list[dict[str, Any]], bool]:
             names = [name for name in self._catalog.names() if after is None or name > after]
-            return [self._summary(name) for name in names[:limit]], len(names) > limit
+            found = [self._summary(name) for name in names[:limit]]
+            return [each for each in found if each is not None], len(names) > limit
 
         return await anyio.to_thread.run_sync(load)
 
@@ -28,26 +35,65 @@ class Models:
             base, at, _ = name.partition("@")
             _, chosen = self._catalog.resolve(name)
             versions = [chosen] if at else sorted(self._catalog.versions(base), reverse=True)
-            return {**self._summary(base), "versions": [self._version(base, version) for version in versions]}
+            summary = self._summary(base)
+            if summary is None:
+                raise ModelNotFound(name, "it has just been deleted")
+            loaded = [_loaded(route) for route in self._fleet.engines(base) if not at or route.version == chosen]
+            return {**summary, "versions": [self._version(base, version) for version in versions], "loaded": loaded}
 
         try:
             return await anyio.to_thread.run_sync(load)
         except ModelNotFound as error:
             raise not_found(error) from error
 
-    async def set_alias(self, name: str, alias: str, version: int) -> dict[str, Any]:
+    async def load(self, ref: str, *, wait: float = LOAD_SECONDS) -> dict[str, Any]:
+        """Load a version; once it is ready, at the latest after `wait` seconds, how far it is.
+
+        Raises NotFoundError, ConflictError where it cannot be loaded, UnavailableError where nobody loads models.
+        """
+        name, version = await self.resolve(ref)
         try:
-            await anyio.to_thread.run_sync(self._catalog.set_alias, name, alias, version)
+            async with asyncio.timeout(wait):
+                reply = await self._fleet.load(name, version)
+        except TimeoutError:
+            reply = {"state": EngineState.STARTING}
+        except (OSError, ValueError) as error:
+            raise _no_fleet() from error
+        if reply["state"] == EngineState.FAILED:
+            raise ConflictError(
+                "model_not_loadable",
+                f"{name}@{version} cannot be loaded: {reply['reason']}.",
+                hint="Damaged files have to be made again; RESNETD_MAX_ENGINES bounds how many load.",
+            )
+        told = {each: reply.get(each) for each in ("state", "device", "reason", "runtime")}
+        return {"model": name, "version": version, **told}
+
+    async def unload(self, ref: str) -> dict[str, Any]:
+        """End a version's engine; its memory is free when this returns. Raises as `load`."""
+        name, version = await self.resolve(ref)
+        try:
+            reply = await self._fleet.unload(name, version)
+        except (OSError, ValueError) as error:
+            raise _no_fleet() from error
+        if reply["state"] == "needed":
+            raise ConflictError(
+                "model_in_use",
+                f"{name}@{version} stays loaded: {reply['reason']}.",
+                hint=f"Point the alias elsewhere first: PUT /v1/models/{name}/aliases/…",
+            )
+        return {"model": name, "version": version, "state": "unloaded", "device": None, "reason": None, "runtime": None}
+
+    async def resolve(self, ref: str) -> tuple[str, int]:
+        """Raises NotFoundError."""
+        try:
+            return await anyio.to_thread.run_sync(self._catalog.resolve, ref)
         except ModelNotFound as error:
             raise not_found(error) from error
-        except ValueError as error:
-            errors = wrong("/path/alias", str(error))
-            hint = "For example `production` or `canary`."
-            raise InvalidError("invalid_alias", f"{error}.", hint=hint, errors=errors) from error
-        return {"name": name, "alias": alias, "version": version}
 
-    def _summary(self, name: str) -> dict[str, Any]:
+    def _summary(self, name: str) -> dict[str, Any] | None:
         versions = self._catalog.versions(name)
+        if not versions:
+            return None
         return {
             "name": name,
             "latest": versions[-1],
@@ -63,3 +109,13 @@ class Models:
 
 def not_found(error: ModelNotFound) -> NotFoundError:
     return NotFoundError("model_not_found", f"{error}.", hint=error.hint)
+
+
+def _loaded(route: Route) -> dict[str, Any]:
+    return {name: getattr(route, name) for name in ("version", "state", "device", "reason", "runtime")}
+
+
+def _no_fleet() -> UnavailableError:
+    return UnavailableError(
+        "engine_unavailable", "The process that loads models does not answer.", hint="/readyz says more."
+    )

@@ -7,13 +7,15 @@ balancer would turn a job outage into an outage of everything.
 import asyncio
 from typing import Any
 
+from app.drain import Drain
 from app.inference.client import Engines
 from app.problems import UnavailableError
 from app.services.ledger import AsyncLedger
 
 
 class Readiness:
-    def __init__(self, engines: Engines, ledger: AsyncLedger) -> None:
+    def __init__(self, engines: Engines, ledger: AsyncLedger, drain: Drain) -> None:
+        self._drain = drain
         self._engines = engines
         self._ledger = ledger
 
@@ -21,14 +23,17 @@ class Readiness:
         """Whether this server classifies, and `{"status", "not_ready", "parts"}`."""
         health, ledger = await asyncio.gather(self._engines.health(), self._ledger.check())
         worker = await self._worker() if ledger is None else "unknown while the ledger is away"
+        leaving = "it was told to stop, and answers what still comes" if self._drain.leaving else None
         parts = {
+            "server": _part(leaving),
             "engine": _part(health.reason if not health.ready else None, model=health.model, version=health.version),
             "ledger": _part(ledger),
             "worker": _part(worker),
         }
         not_ready = [name for name, part in parts.items() if not part["ready"]]
-        status = "not_ready" if not health.ready else "degraded" if not_ready else "ready"
-        return health.ready, {"status": status, "not_ready": not_ready, "parts": parts}
+        ready = health.ready and leaving is None
+        status = "not_ready" if not ready else "degraded" if not_ready else "ready"
+        return ready, {"status": status, "not_ready": not_ready, "parts": parts}
 
     async def _worker(self) -> str | None:
         try:

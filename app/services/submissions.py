@@ -8,7 +8,9 @@ from typing import Any
 import anyio.to_thread
 import orjson
 
+from app import tracing
 from app.problems import ConflictError, InvalidError, wrong
+from app.services import recipes
 from app.services.datasets import Datasets, DatasetView, Status
 from app.services.jobs import Jobs, Placed
 from app.services.ledger import AsyncLedger
@@ -17,7 +19,6 @@ from jobs.ledger import IdempotencyConflict, Ledger
 from jobs.model import LANES, Kind, Lane, Priority, Webhook
 from models.catalog import Catalog, ModelNotFound
 from models.classes import ClassesDiffer, class_map
-from models.recipes import RecipeError, resolve
 from store.faults import point
 
 
@@ -67,19 +68,14 @@ class Submissions:
                 return await self.evaluate(spec, terms=terms, idempotency_key=idempotency_key)
             case Kind.EXPORT:
                 return await self.export(spec, terms=terms, idempotency_key=idempotency_key)
-            case Kind.IMPORT:
-                raise InvalidError(
-                    "invalid_request", "POST /v1/datasets asks for an import.", errors=wrong("#/kind", "")
-                )
+            case Kind.IMPORT | Kind.ADOPT:
+                asked_at = "/v1/datasets" if kind is Kind.IMPORT else "/v1/models"
+                detail = f"POST {asked_at}, an upload, asks for this kind"
+                raise InvalidError("invalid_request", f"{detail}.", errors=wrong("#/kind", detail))
 
     async def train(self, spec: dict[str, Any], *, terms: Terms, idempotency_key: str | None) -> Placed:
         """`recipe` with `overrides` on `dataset`."""
-        try:
-            resolve(spec["recipe"], spec["overrides"])
-        except RecipeError as error:
-            code = "recipe_not_found" if error.field == "recipe" else "invalid_overrides"
-            place = "#/" + error.field.replace(".", "/")
-            raise InvalidError(code, f"{error}.", hint=error.hint, errors=wrong(place, str(error))) from error
+        spec = await recipes.checked(spec, self._catalog)
         with await self._datasets.kept(spec["dataset"]) as dataset:
             check_ready(dataset)
             return await self._write(Kind.TRAIN, spec, terms=terms, idempotency_key=idempotency_key)
@@ -134,6 +130,7 @@ class Submissions:
 
     async def _write(self, kind: Kind, spec: dict[str, Any], *, terms: Terms, idempotency_key: str | None) -> Placed:
         idempotency = _idempotency(idempotency_key, terms.asked)
+        traceparent = tracing.current().traceparent
 
         def write(ledger: Ledger) -> str:
             return ledger.submit(
@@ -143,6 +140,7 @@ class Submissions:
                 priority=terms.priority,
                 max_seconds=terms.max_seconds,
                 webhook=terms.webhook,
+                traceparent=traceparent,
             ).job_id
 
         point("submit.before")

@@ -18,7 +18,9 @@ from uuid import uuid4
 
 import anyio
 import anyio.to_thread
+from pydantic import BaseModel
 
+from app import tracing
 from app.problems import ConflictError, InvalidError, ProblemError, wrong
 from app.services.datasets import REQUEST, Datasets, UploadRecord
 from app.services.ledger import AsyncLedger
@@ -39,12 +41,12 @@ _MAX_NAME = 100
 class Upload:
     """One body on its way to disk. Its methods block: call them in threads."""
 
-    def __init__(self, layout: Layout, dataset_id: str, *, repeatable: bool) -> None:
-        self.id = dataset_id
+    def __init__(self, layout: Layout, its_id: str, *, repeatable: bool, folder: Path | None = None) -> None:
+        self.id = its_id
+        self.folder = folder or layout.dataset(its_id)
         self.repeatable = repeatable  # sent again, it is recognised by its id
         self.size = 0
-        self._layout = layout
-        self._path = layout.uploads / f"{dataset_id}.{uuid4().hex}.part"
+        self._path = layout.uploads / f"{its_id}.{uuid4().hex}.part"
         self._digest = hashlib.sha256()
         self._fd = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o644)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
@@ -64,9 +66,12 @@ class Upload:
         self._digest.update(data)
         self.size += len(data)
 
-    def settle(self, record: UploadRecord) -> None:
-        """Make the upload a dataset that waits for its import, durably. Raises FileExistsError for an id in use."""
-        folder = self._layout.dataset(self.id)
+    def settle(self, record: BaseModel) -> None:
+        """Make the upload, with its record, a folder that waits for its job, durably.
+
+        Raises FileExistsError for an id in use.
+        """
+        folder = self.folder
         try:
             os.fsync(self._fd)
             folder.mkdir()
@@ -186,21 +191,27 @@ class Uploads:
 
 
 def _hand_in(ledger: Ledger, *, record: UploadRecord) -> None:
-    ledger.submit(Kind.IMPORT, record.spec(), job_id=record.job)
+    ledger.submit(Kind.IMPORT, record.spec(), job_id=record.job, traceparent=tracing.current().traceparent)
 
 
 def sweep(layout: Layout) -> list[str]:
-    """Remove what dead uploads left: parts that nobody holds, and their datasets that never got their upload."""
+    """Remove what dead uploads left: parts that nobody holds, and their folders that never got their upload."""
     swept = []
-    for part in layout.uploads.glob("ds_*.part"):
+    for part in layout.uploads.glob("*.part"):
         if not _dead(part):
             continue
-        folder = layout.dataset(part.name.partition(".")[0])
-        if not (folder / UPLOAD).exists() and not _imported(folder):
+        its_id = part.name.partition(".")[0]
+        folder = layout.job(its_id) if its_id.startswith("job_") else layout.dataset(its_id)
+        if _unsettled(folder):
             remove_tree(folder)
         part.unlink(missing_ok=True)
         swept.append(part.name)
     return swept
+
+
+def _unsettled(folder: Path) -> bool:
+    """Whether a folder holds no more than what `settle` writes before the upload itself."""
+    return folder.exists() and all(each.name == REQUEST or each.name.startswith(".") for each in folder.iterdir())
 
 
 def _imported(folder: Path) -> bool:

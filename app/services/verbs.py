@@ -241,7 +241,7 @@ def _checked(job: Job, settings: Mapping[str, Any]) -> dict[str, Any]:
 def _meaning(settings: Mapping[str, Any], errors: Sequence[FieldError]) -> str:
     """What the fields mean, for the reader of an error."""
     if any(each["pointer"] == "#" for each in errors):
-        return "GET /v1/recipes shows every field; `epochs` must not be less than the recipe's warmup_epochs."
+        return "GET /v1/recipes shows every field; `epochs` must not be less than its warmup_epochs and freeze_epochs."
     said = ((name, Recipe.model_fields[name].description) for name in settings)
     told = " ".join(f"{name}: {description}" for name, description in said if description)
     return told or "GET /v1/recipes shows every field with a value that does."

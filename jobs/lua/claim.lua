@@ -1,6 +1,6 @@
 -- lane, owner, token of this attempt, lease in ms
 -- → {id, claim, spec, kind, orders, ms of earlier claims, limit in s or '', job that it tries again or '',
---    result that is being published or '', deaths in a row}; {}: nothing due
+--    result that is being published or '', deaths in a row, traceparent or ''}; {}: nothing due
 local lane, owner, token, lease = unpack(ARGV)
 local token_key = PREFIX .. 'claim:' .. token
 
@@ -28,5 +28,5 @@ local orders, ran, limit = get(id, 'orders') or '{}', get(id, 'ran_ms') or '0', 
 local crashes = get(id, 'crashes_since_checkpoint') or '0'
 return {
   id, tonumber(claim), get(id, 'spec'), get(id, 'kind'), orders, ran, limit, get(id, 'retry_of') or '',
-  publishing(id) or '', crashes,
+  publishing(id) or '', crashes, get(id, 'traceparent') or '',
 }

@@ -23,7 +23,8 @@ class Entry:
 
     `factory` is `module:function`; the function takes `arguments`, `num_classes` and `in_channels`. `input` is the
     (channels, size) that the source uses; `fixed_size` says that no other height and width fit. `parameters` counts
-    the weights of the network built for `input` and ten classes.
+    the weights of the network built for `input` and ten classes. `weights` are torchvision's names of those that it
+    can start from.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Entry:
     fixed_size: bool
     parameters: int
     description: str
+    weights: tuple[str, ...] = ()
 
     def build(self, *, num_classes: int, in_channels: int) -> nn.Module:
         """The network with fresh weights, drawn from torch's global generator."""
@@ -66,7 +68,7 @@ def _resnet(depth: int, parameters: int) -> Entry:
     )
 
 
-def _torchvision(name: str, parameters: int) -> Entry:
+def _torchvision(name: str, parameters: int, *weights: str) -> Entry:
     return Entry(
         name=f"torchvision/{name}",
         factory="models.networks.torchvision_resnets:build",
@@ -76,6 +78,7 @@ def _torchvision(name: str, parameters: int) -> Entry:
         fixed_size=False,
         parameters=parameters,
         description="Torchvision's own class: 7×7 stem with pooling, made for ImageNet's 224×224.",
+        weights=tuple(f"IMAGENET1K_{version}" for version in weights),
     )
 
 
@@ -94,6 +97,15 @@ _ENTRIES = (
     _resnet(50, 23_520_842),
     _resnet(101, 42_512_970),
     _resnet(152, 58_156_618),
+    Entry(
+        name="cifar/resnet9",
+        factory="models.networks.resnet9:resnet9",
+        source="Page 2018, How to Train Your ResNet",
+        input=(3, 32),
+        fixed_size=False,
+        parameters=6_573_130,
+        description="9 wide layers of 3×3 convolutions, two residual blocks, max-pooling: fast on a GPU.",
+    ),
     _cifar(8, 75_290),
     _cifar(20, 269_722),
     _cifar(32, 464_154),
@@ -118,16 +130,16 @@ _ENTRIES = (
         parameters=212_210,
         description="mnist/residual in which a sigmoid of a 1×1 convolution mixes each block's path and identity.",
     ),
-    _torchvision("resnet18", 11_181_642),
-    _torchvision("resnet34", 21_289_802),
-    _torchvision("resnet50", 23_528_522),
-    _torchvision("resnet101", 42_520_650),
-    _torchvision("resnet152", 58_164_298),
-    _torchvision("resnext50_32x4d", 23_000_394),
-    _torchvision("resnext101_32x8d", 86_762_826),
-    _torchvision("resnext101_64x4d", 81_426_762),
-    _torchvision("wide_resnet50_2", 66_854_730),
-    _torchvision("wide_resnet101_2", 124_858_186),
+    _torchvision("resnet18", 11_181_642, "V1"),
+    _torchvision("resnet34", 21_289_802, "V1"),
+    _torchvision("resnet50", 23_528_522, "V1", "V2"),
+    _torchvision("resnet101", 42_520_650, "V1", "V2"),
+    _torchvision("resnet152", 58_164_298, "V1", "V2"),
+    _torchvision("resnext50_32x4d", 23_000_394, "V1", "V2"),
+    _torchvision("resnext101_32x8d", 86_762_826, "V1", "V2"),
+    _torchvision("resnext101_64x4d", 81_426_762, "V1"),
+    _torchvision("wide_resnet50_2", 66_854_730, "V1", "V2"),
+    _torchvision("wide_resnet101_2", 124_858_186, "V1", "V2"),
 )
 
 NETWORKS: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}

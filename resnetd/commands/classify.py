@@ -41,17 +41,25 @@ def classify(
         str | None, typer.Option(show_default=False, help="`name`, `name@3` or `name@alias`; else the server's own.")
     ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, show_default="5", help="How many labels for each image.")] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            show_default=False,
+            help="What else of the forward pass, with commas: embedding, logits, probabilities. Implies --json.",
+        ),
+    ] = None,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Classify image files. Ends with status 1 when one of them could not be classified."""
     failed = 0
+    wanted = [name.strip() for name in outputs.split(",")] if outputs is not None else []
     with connect(server, key) as client:
         for batch in batches(files):
-            answer = _ask(client, batch, model, top_k)
+            answer = _ask(client, batch, model, top_k, wanted)
             failed += sum(1 for result in answer["results"] if result["error"])
-            if as_json:
+            if as_json or wanted:
                 output.as_json(answer)
             else:
                 _show(batch, answer)
@@ -59,10 +67,12 @@ def classify(
         raise typer.Exit(1)
 
 
-def _ask(client: "Client", batch: list[Path], model: str | None, top_k: int | None) -> dict[str, Any]:
+def _ask(
+    client: "Client", batch: list[Path], model: str | None, top_k: int | None, outputs: list[str]
+) -> dict[str, Any]:
     """The answer; where each of several images was refused, the refusal as a result for each of them."""
     try:
-        return client.classify(batch, model=model, top_k=top_k)
+        return client.classify(batch, model=model, top_k=top_k, outputs=outputs)
     except Problem as problem:
         if len(batch) == 1 or len(problem.errors) != len(batch):
             raise

@@ -29,7 +29,8 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="bundle: a zip for PyTorch and safetensors alone; torch_export: a program for torch.export.load.",
+            help="bundle: a zip for PyTorch and safetensors alone; torch_export: a program for torch.export.load; "
+            "onnx: a model for onnxruntime and others.",
         ),
     ] = "bundle",
     folder: Annotated[Path, typer.Option("--output", help="The folder that the files are saved in.")] = Path(),

@@ -1,16 +1,23 @@
-"""`resnetd models`: what is served, and where it came from."""
+"""`resnetd models`: what is served, where it came from, and which version answers."""
 
-from typing import Annotated
+import json
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from resnetd.commands import output
 from resnetd.commands.connection import connect
+from resnetd.commands.follow import follow
 from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, Server
+from resnetd.errors import Refused
 
-app = typer.Typer(no_args_is_help=True, help="Look at models, point aliases.")
+app = typer.Typer(no_args_is_help=True, help="Look at models, bring them, point aliases, take them away.")
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name.")]
+ModelRef = Annotated[str, typer.Argument(metavar="MODEL", help="name, name@3 or name@alias")]
+ModelVersion = Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="Such as fashion@3.")]
+AliasName = Annotated[str, typer.Argument(metavar="ALIAS", help="Such as production.")]
 
 
 @app.command("list")
@@ -27,25 +34,29 @@ def list_(*, server: Server = DEFAULT_SERVER, key: Key = None, as_json: AsJson =
 
 
 @app.command()
-def show(model: ModelName, *, server: Server = DEFAULT_SERVER, key: Key = None, as_json: AsJson = False) -> None:
-    """One model: its versions, each with network, metrics, weights and where it came from."""
+def show(model: ModelRef, *, server: Server = DEFAULT_SERVER, key: Key = None, as_json: AsJson = False) -> None:
+    """One model: its versions, each with network, metrics, weights and where it came from; and what is loaded."""
     with connect(server, key) as client:
         found = client.model(model)
     if as_json:
         output.as_json(found)
         return
+    loaded = {each["version"]: each["state"] for each in found.get("loaded", [])}
     output.fields({"name": found["name"], "aliases": _aliases(found)})
     for version in found["versions"]:
         lineage = version.get("lineage") or {}
+        origin = lineage.get("origin") or {}
         print()
         output.fields(
             {
                 "version": version["version"],
+                "engine": loaded.get(version["version"]),
                 "network": f"{version['network']['name']} ({version['parameters']:,} parameters)",
                 "classes": ", ".join(version["classes"]),
                 "metrics": output.metrics(version.get("metrics")),
                 "weights": version["weights_sha256"],
                 "job": lineage.get("job"),
+                "adopted from": origin.get("filename") or origin.get("format"),
                 "dataset": " ".join(str(lineage[part]) for part in ("dataset", "dataset_digest") if lineage.get(part)),
                 "recipe": lineage.get("recipe"),
                 "created": lineage.get("created_at"),
@@ -53,25 +64,193 @@ def show(model: ModelName, *, server: Server = DEFAULT_SERVER, key: Key = None, 
         )
 
 
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help=".safetensors, .pth, .zip")],
+    name: Annotated[str, typer.Option(help="The model that it becomes a version of.")],
+    *,
+    network: Annotated[str | None, typer.Option(show_default="told by the tensors", help="A name of the list.")] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, show_default="none", help="A file: a name a line, or a JSON list."),
+    ] = None,
+    preprocessing: Annotated[
+        str | None, typer.Option(show_default="the family's", help='JSON, such as {"resize": 232}.')
+    ] = None,
+    alias: Annotated[str | None, typer.Option(show_default="none", help="An alias that then points to it.")] = None,
+    watch: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait until it is a model.")] = True,
+    server: Server = DEFAULT_SERVER,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a residual network that was trained elsewhere: a state dict, or a bundle of `resnetd export`."""
+    with connect(server, key) as client:
+        job = client.import_model(
+            file,
+            name,
+            network=network,
+            classes=None if classes is None else _names(classes),
+            preprocessing=None if preprocessing is None else _object(preprocessing),
+            alias=alias,
+        )
+        if watch:
+            output.note(f"Importing {file.name} as {name}: {job['id']}")
+            job = follow(client, job["id"])
+    if as_json:
+        output.as_json(job)
+    elif watch:
+        print(f"{name}@{job['result']['version']}")
+    else:
+        print(job["id"])
+
+
 @app.command()
 def alias(
     model: ModelName,
-    alias: Annotated[str, typer.Argument(help="Such as production.")],
+    alias: AliasName,
     version: Annotated[int, typer.Argument(min=1, help="The version that it shall point to.")],
     *,
+    canary: Annotated[
+        str | None,
+        typer.Option(metavar="VERSION:PERCENT", show_default="none", help="Answers so many percent of the requests."),
+    ] = None,
+    shadow: Annotated[
+        int | None, typer.Option(min=1, show_default="none", help="A version that gets a copy of each request.")
+    ] = None,
+    if_match: Annotated[
+        str | None, typer.Option(show_default="any", help="Only where the aliases have this ETag (models aliases).")
+    ] = None,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Point an alias to a version. The old version serves until the new one is ready."""
+    share = None if canary is None else _share(canary)
     with connect(server, key) as client:
-        found = client.set_alias(model, alias, version)
+        found = client.set_alias(model, alias, version, canary=share, shadow=shadow, if_match=if_match)
     if as_json:
         output.as_json(found)
     else:
-        output.note(f"{model}@{alias} is version {version}.")
+        output.note(_told(found))
+
+
+@app.command()
+def aliases(model: ModelName, *, server: Server = DEFAULT_SERVER, key: Key = None, as_json: AsJson = False) -> None:
+    """A model's aliases: their canaries, shadows, what they pointed to before, and their ETag."""
+    with connect(server, key) as client:
+        found, etag = client.aliases(model)
+    if as_json:
+        output.as_json({**found, "etag": etag})
+        return
+    rows = []
+    for alias, each in found["aliases"].items():
+        canary, shadow = each["canary"] or {}, each["shadow"] or {}
+        share = f"{canary['version']} ({canary['percent']:g} %)" if canary else ""
+        before = ", ".join(str(past["version"]) for past in reversed(each["history"]))
+        rows.append((alias, each["version"], share, shadow.get("version", ""), before))
+    output.table(("alias", "version", "canary", "shadow", "before"), rows)
+    output.note(f"ETag: {etag}")
+
+
+@app.command()
+def rollback(model: ModelName, alias: AliasName, *, server: Server = DEFAULT_SERVER, key: Key = None) -> None:
+    """Point an alias to the version before this one; again, it goes further back."""
+    with connect(server, key) as client:
+        output.note(_told(client.roll_back(model, alias)))
+
+
+@app.command()
+def load(model: ModelRef, *, server: Server = DEFAULT_SERVER, key: Key = None) -> None:
+    """Load a version, and wait until it is ready."""
+    with connect(server, key) as client:
+        found = client.load_model(model)
+    output.note(f"{found['model']}@{found['version']} is ready on {found['device']}.")
+
+
+@app.command()
+def unload(model: ModelRef, *, server: Server = DEFAULT_SERVER, key: Key = None) -> None:
+    """End a version's engine, which frees its memory."""
+    with connect(server, key) as client:
+        found = client.unload_model(model)
+    output.note(f"{found['model']}@{found['version']} is unloaded.")
+
+
+@app.command()
+def card(model: ModelRef, *, server: Server = DEFAULT_SERVER, key: Key = None) -> None:
+    """A model in words, as Markdown: what it is, how good it is, where it came from."""
+    with connect(server, key) as client:
+        print(client.card(model))
+
+
+@app.command()
+def download(
+    model: ModelVersion,
+    *,
+    to: Annotated[str, typer.Option("--format", help="bundle: all of it as a zip; weights: safetensors.")] = "bundle",
+    folder: Annotated[Path, typer.Option("--output", help="The folder that it is saved in.")] = Path(),
+    server: Server = DEFAULT_SERVER,
+    key: Key = None,
+) -> None:
+    """Take a version away; prints the file's path."""
+    name, version = _version(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{name}-{version}.{'zip' if to == 'bundle' else 'safetensors'}"
+    with connect(server, key) as client:
+        client.download_model(name, version, target, form=to)
+    print(target)
+
+
+@app.command()
+def delete(model: ModelVersion, *, server: Server = DEFAULT_SERVER, key: Key = None) -> None:
+    """Delete a version that no alias needs and no engine has. Its job stays."""
+    name, version = _version(model)
+    with connect(server, key) as client:
+        client.delete_version(name, version)
+    output.note(f"Deleted {model}.")
 
 
 def _aliases(model: dict[str, object]) -> str:
     aliases = model.get("aliases")
     return ", ".join(f"{name} → {version}" for name, version in aliases.items()) if isinstance(aliases, dict) else ""
+
+
+def _told(found: dict[str, Any]) -> str:
+    canary, shadow = found["canary"], found["shadow"]
+    share = f", version {canary['version']} answers {canary['percent']:g} %" if canary else ""
+    copies = f", version {shadow['version']} gets copies" if shadow else ""
+    return f"{found['name']}@{found['alias']} is version {found['version']}{share}{copies}."
+
+
+def _share(text: str) -> tuple[int, float]:
+    """`4:10` → (4, 10.0). Raises Refused."""
+    version, _, percent = text.partition(":")
+    try:
+        return int(version), float(percent)
+    except ValueError as error:
+        raise Refused(f"--canary {text}: this is not VERSION:PERCENT.", "For instance: --canary 4:10") from error
+
+
+def _version(text: str) -> tuple[str, int]:
+    """`fashion@3` → ("fashion", 3). Raises Refused."""
+    name, _, version = text.partition("@")
+    if not name or not version.isdecimal():
+        raise Refused(f"{text}: this is not MODEL@VERSION.", "For instance: fashion@3")
+    return name, int(version)
+
+
+def _names(file: Path) -> list[str]:
+    """Classes from a JSON list, or one a line."""
+    text = file.read_text().strip()
+    if text.startswith("["):
+        return [str(name) for name in json.loads(text)]
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise Refused(f"--preprocessing {text}: this is not JSON.", 'For instance: {"resize": 232}') from error
+    if not isinstance(found, dict):
+        raise Refused(f"--preprocessing {text}: this is no JSON object.", 'For instance: {"resize": 232}')
+    return found

@@ -95,16 +95,25 @@ class Client:
 
     async def upload(self, archive: bytes, *, name: str, seconds: float = 120.0) -> str | None:
         """Send a dataset; the id of the job that imports it."""
+        body = await self._upload("/v1/datasets", archive, name=name, seconds=seconds)
+        return None if body is None else str(body["job"]["id"])
+
+    async def bring(self, model: bytes, *, name: str, seconds: float = 120.0) -> str | None:
+        """Send a model's file; the id of the job that adopts it."""
+        body = await self._upload("/v1/models", model, name=name, seconds=seconds)
+        return None if body is None else str(body["id"])
+
+    async def _upload(self, path: str, content: bytes, *, name: str, seconds: float) -> dict[str, Any] | None:
         key = uuid4().hex
         self.note("invoke", "submit", key=key, digest=name)
         headers = {"Idempotency-Key": key}
-        answer = await self._insist("POST", f"/v1/datasets?name={name}", seconds, content=archive, headers=headers)
+        answer = await self._insist("POST", f"{path}?name={name}", seconds, content=content, headers=headers)
         if answer.status != httpx.codes.ACCEPTED:
             self.note("info" if answer.status == 0 else "fail", "submit", key=key, digest=name, status=answer.status)
             return None
-        job = str(answer.body["job"]["id"])
+        job = str(answer.body["job"]["id"] if "job" in answer.body else answer.body["id"])
         self.note("ok", "submit", key=key, digest=name, job=job)
-        return job
+        return answer.body
 
     async def ask(self, method: str, path: str, *, key: str, json: Any) -> Answer:
         """A request that the history does not hold: for what must be refused."""

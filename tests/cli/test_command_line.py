@@ -45,6 +45,9 @@ OTHER_VALUES = {
     "device": "cpu",
     "model": "other",
     "log_level": "DEBUG",
+    "precision": "exact",
+    "runtime": "eager",
+    "batching": "other=7/2.5",
 }
 
 

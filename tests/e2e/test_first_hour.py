@@ -80,6 +80,18 @@ def test_a_dataset_tells_its_digest_classes_and_sizes(dataset):
     assert dataset["image"]["sizes"] == {"28x28": 3000}
 
 
+def test_a_training_leaves_its_curves_plan_and_confusion_matrix_by_url(stack, trained):
+    files = {each["name"]: each for each in stack.client.artifacts(trained["id"])}
+    for name in ("curves", "learning_rate", "confusion", "reliability", "mistakes"):
+        drawing, image = (httpx.get(stack.url + files[f"{name}.{kind}"]["href"]) for kind in ("svg", "png"))
+        assert drawing.headers["content-type"].startswith("image/svg+xml")
+        assert drawing.text.rstrip().endswith("</svg>")
+        assert image.content.startswith(b"\x89PNG")
+    figures = httpx.get(stack.url + files["metrics.json"]["href"]).json()
+    assert len(figures.pop("history")) == 1
+    assert figures == trained["result"]["metrics"]
+
+
 def test_a_training_is_watched_by_events_that_resume_behind_any_one_of_them(stack, trained):
     events = list(stack.client.events(trained["id"]))
     assert [event.type for event in events][-1] == "succeeded"

@@ -1,17 +1,12 @@
-"""Figures and drawings of an evaluation, as functions of logits and labels."""
-
-from xml.etree import ElementTree
+"""Figures of an evaluation, as functions of logits and labels."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from models.classes import ClassesDiffer, class_map
-from worker.evaluator import charts, report
+from worker.evaluator import documents, report
 from worker.trainer import metrics
 
-SVG = "{http://www.w3.org/2000/svg}"
 LOGITS = np.log(np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.3, 0.3, 0.4]], dtype=np.float32))
 LABELS = np.array([0, 1, 0, 2])
 
@@ -59,39 +54,6 @@ def test_classes_that_differ_are_named_and_long_lists_are_cut():
         class_map([str(i) for i in range(100)], ("0", "1"))
 
 
-def counts(drawing: str) -> list[int]:
-    """The numbers that are written into a confusion matrix's cells."""
-    texts = [element.text or "" for element in ElementTree.fromstring(drawing).iter(f"{SVG}text")]
-    return [int(text) for text in texts if text.isdigit()]
-
-
-def test_a_confusion_matrix_shows_its_counts_and_names():
-    drawing = charts.confusion([[7, 2], [0, 5]], ("cat", "dog"))
-    assert counts(drawing) == [7, 2, 5]
-    titles = [element.text for element in ElementTree.fromstring(drawing).iter(f"{SVG}title")]
-    assert "cat → dog: 2 (22.2%)" in titles
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.text(min_size=1, max_size=40), min_size=2, max_size=6, unique=True))
-def test_a_drawing_is_well_formed_whatever_the_classes_are_called(names):
-    matrix = np.eye(len(names), dtype=int).tolist()
-    root = ElementTree.fromstring(charts.confusion(matrix, names))
-    assert {element.tag for element in root.iter()} <= {SVG + tag for tag in ("svg", "title", "style", "rect", "text")}
-
-
-def test_many_classes_are_drawn_without_letters_and_in_a_bounded_size():
-    count = charts.MOST_CLASSES
-    drawing = charts.confusion(np.ones((count, count), dtype=int).tolist(), [f"class {i}" for i in range(count)])
-    assert counts(drawing) == []
-    assert len(drawing) < 8_000_000
-
-
-def test_a_reliability_diagram_tells_both_calibration_errors_and_has_a_bar_for_each_bin_that_is_not_empty():
-    served, plain = metrics.confidence_bins(LOGITS, LABELS, 2.0), metrics.confidence_bins(LOGITS, LABELS)
-    drawing = charts.reliability(served, ece=0.1234, uncalibrated=plain, ece_uncalibrated=0.4)
-    root = ElementTree.fromstring(drawing)
-    bars = [element for element in root.iter(f"{SVG}rect") if element.find(f"{SVG}title") is not None]
-    assert len(bars) == np.count_nonzero(served.images)
-    assert "0.1234" in drawing
-    assert "0.4000" in drawing
+def test_a_table_is_csv_with_a_header():
+    rows = [{"label": 'a "b", c', "support": 3}, {"label": "d", "support": 0}]
+    assert documents.as_csv(rows) == b'label,support\r\n"a ""b"", c",3\r\nd,0\r\n'

@@ -1,12 +1,13 @@
 """The evaluator as its supervisor sees it, on real images and a model that is shipped."""
 
+import csv
 import json
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CLASSES, mini, write_mini
+from mini_dataset import CLASSES, mini, write_mini
 from PIL import Image
 from process_kit import finish, lines, of, started
 from samples import png
@@ -83,8 +84,13 @@ def test_the_figures_are_those_of_the_images_sent_to_be_classified(layout, new_j
     last = of(said, "progress")[-1]
     assert {"phase", "done", "total", "fraction", "images_per_second", "eta_seconds"} == set(last)
     assert (last["done"], last["total"], last["fraction"]) == (1000, 1000, 1.0)
-    names = sorted(path.name for path in (run_dir / "claim-1" / "artifacts").iterdir())
-    assert names == ["confusion.svg", "reliability.svg", "report.json"]
+    made = run_dir / "claim-1" / "artifacts"
+    drawings = {f"{name}.{kind}" for name in ("confusion", "reliability", "mistakes") for kind in ("svg", "png")}
+    assert {path.name for path in made.iterdir()} == {*drawings, "report.json", "metrics.json", "per_class.csv"}
+    assert json.loads((made / "metrics.json").read_text()) == {**figures, "split": "test"}
+    with (made / "per_class.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [(row["label"], float(row["f1"])) for row in table] == [(c["label"], c["f1"]) for c in figures["per_class"]]
 
 
 @pytest.fixture(scope="module")

@@ -13,20 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from process_kit import finish, of
 from safetensors.numpy import load_file
 from samples import photo
 
-from models import runtime
+from models import bundle, runtime
 from models.catalog import STARTERS, Catalog
 from models.images import decode, prepare
 from models.manifest import Manifest
 from models.networks.registry import NETWORKS
 from models.networks.registry import build as registry_build
+from models.runtime import ModelDamagedError
 from store.layout import Layout
-from worker.exporter import bundle
+from worker.exporter import onnx_model, program
 from worker.exporter.exporting import export
 from worker.job_arguments import JobArguments
 from worker.job_process import DONE, REFUSED, JobRefused, Stop
@@ -135,13 +137,47 @@ def test_a_program_runs_any_number_of_images_to_the_golden_logits_and_has_the_sa
     version = Catalog(layout.models).folder("cifar10-resnet20", 1)
     assert (artifacts(run_dir) / "model.json").read_bytes() == (version / "model.json").read_bytes()
     inside = {"model.json": ""}
-    program = torch.export.load(artifacts(run_dir) / "program.pt2", extra_files=inside).module()
+    loaded = torch.export.load(artifacts(run_dir) / "program.pt2", extra_files=inside).module()
     assert inside["model.json"] == (version / "model.json").read_text()
     golden = load_file(version / "golden.safetensors")
     images = np.concatenate([golden["images"]] * 5)
     for count in (1, 7, len(images)):
-        logits = program(torch.from_numpy(images[:count])).detach().numpy()
+        logits = loaded(torch.from_numpy(images[:count])).detach().numpy()
         assert np.abs(logits - np.concatenate([golden["logits"]] * 5)[:count]).max() <= 1e-3
+
+
+def test_an_onnx_model_has_the_same_bytes_each_time_and_runs_any_number_of_images_to_the_golden_logits(layout, new_job):
+    run_dir = new_job("export", model="mnist-residual@1", format="onnx")
+    code, said = finish(EXPORTER, run_dir)
+    assert code == DONE
+    assert of(said, "result")[0]["metrics"]["golden_deviation"] <= 1e-3
+    assert of(said, "progress")[-1]["fraction"] == 1.0
+    export(JobArguments(run_dir=run_dir, claim=2, data_dir=layout.root, device="cpu"), Stop())
+    first, second = (artifacts(run_dir, claim) / "model.onnx" for claim in (1, 2))
+    assert first.read_bytes() == second.read_bytes()
+    assert str(Path(__file__).parents[2]).encode() not in first.read_bytes()
+
+    version = Catalog(layout.models).folder("mnist-residual", 1)
+    session = onnxruntime.InferenceSession(first, providers=["CPUExecutionProvider"])
+    (images,), (logits,) = session.get_inputs(), session.get_outputs()
+    assert (images.name, images.type, images.shape) == ("images", "tensor(uint8)", ["N", 28, 28, 1])
+    assert (logits.name, logits.type, logits.shape) == ("logits", "tensor(float)", ["N", 10])
+    inside = session.get_modelmeta().custom_metadata_map["model.json"]
+    assert inside == (version / "model.json").read_text() == (artifacts(run_dir) / "model.json").read_text()
+    golden = load_file(version / "golden.safetensors")
+    for count in (1, 7, 60):
+        (found,) = session.run(["logits"], {"images": np.concatenate([golden["images"]] * 5)[:count]})
+        assert np.abs(found - np.concatenate([golden["logits"]] * 5)[:count]).max() <= 1e-3
+
+
+def test_an_onnx_model_that_computes_something_else_is_refused(layout, tmp_path):
+    version = Catalog(layout.models).folder("mnist-residual", 1)
+    other = runtime.load(version, "cpu")
+    with torch.no_grad():
+        other.network.get_parameter(next(iter(dict(other.network.named_parameters())))).add_(0.1)
+    onnx_model.write(onnx_model.convert(program.trace(other)), tmp_path / "model.onnx", manifest=b"{}")
+    with pytest.raises(ModelDamagedError, match="deviate"):
+        onnx_model.check(tmp_path / "model.onnx", version)
 
 
 def refusal(layout: Layout, run_dir: Path) -> str:
@@ -169,7 +205,7 @@ def test_a_damaged_model_is_refused_and_leaves_nothing(tmp_path, damaged):
 
 
 def test_an_unknown_format_or_model_is_refused(layout, new_job):
-    for spec, expected in (({"format": "onnx"}, "bad_spec"), ({"model": "none@1"}, "model_not_found")):
+    for spec, expected in (({"format": "pickle"}, "bad_spec"), ({"model": "none@1"}, "model_not_found")):
         run_dir = new_job("export", **{"model": "mnist-residual@1", "format": "bundle", **spec})
         assert refusal(layout, run_dir) == expected
     code, said = finish(EXPORTER, run_dir)

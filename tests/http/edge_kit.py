@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import numpy as np
 import orjson
 import uvicorn
 from redis import Redis, RedisError
@@ -27,9 +28,22 @@ from app.inference.client import (
     Engines,
     EngineStarting,
     EngineUnavailable,
+    Explanations,
     ModelNotFound,
+    Pictures,
+    RequestRefused,
+    Tensor,
 )
-from app.inference.protocol import ImageError, ImageResult, Label, Notice, Timings
+from app.inference.protocol import (
+    Explanation,
+    ImageError,
+    ImageResult,
+    Label,
+    Notice,
+    Output,
+    Preprocessed,
+    Timings,
+)
 from app.main import create_app
 from app.protocol import HttpProtocol
 from app.state import State
@@ -45,6 +59,7 @@ from store.settings import Settings
 CLASSES = ("cat", "dog", "frog")
 IMAGE = b"\x89PNG a picture of a cat"
 BAD_IMAGE = b"bad bytes"
+TIMINGS = Timings(decode=1.0, queue=0.5, compute=2.0, total=3.6)
 
 
 class RuleEngines(Engines):
@@ -63,6 +78,7 @@ class RuleEngines(Engines):
         images: Sequence[bytes],
         *,
         top_k: int = 5,
+        outputs: Sequence[Output] = (),
         timeout: float,  # noqa: ASYNC109 - the interface's
     ) -> Classified:
         self.asked.append((model_ref, len(images), top_k))
@@ -85,12 +101,57 @@ class RuleEngines(Engines):
             except asyncio.CancelledError:
                 self.cancelled.set()
                 raise
+        results = tuple(self._one(index, image, top_k) for index, image in enumerate(images))
+        good = sum(result.error is None for result in results)
+        rows = np.arange(good * 3, dtype=np.float32).reshape(good, 3) / 10  # row i: 0.3 i, and on by tenths
         return Classified(
             model="toy",
             version=3,
-            results=tuple(self._one(index, image, top_k) for index, image in enumerate(images)),
-            timings_ms=Timings(decode=1.0, queue=0.5, compute=2.0, total=3.6),
+            results=results,
+            tensors={name: Tensor(shape=rows.shape, data=rows.tobytes()) for name in outputs},
+            timings_ms=TIMINGS,
         )
+
+    async def explain(
+        self,
+        model_ref: str | None,
+        images: Sequence[bytes],
+        *,
+        class_index: int | None,
+        overlay: bool,
+        timeout: float,  # noqa: ASYNC109 - the interface's
+    ) -> Explanations:
+        answer = await self.classify(model_ref, images, timeout=timeout)
+        if class_index is not None and class_index >= len(CLASSES):
+            raise RequestRefused("class_index 7 is none of this model's")
+        index = class_index or 0
+        label = Label(label=CLASSES[index], class_index=index, probability=0.7)
+        png = b"\x89PNG overlay" if overlay else b""
+        results = tuple(
+            Explanation(index=each.index, error=each.error)
+            if each.error
+            else Explanation(index=each.index, label=label, heatmap=((0.0, 1.0), (0.5, 0.0)), png=len(png))
+            for each in answer.results
+        )
+        overlays = tuple(b"" if each.error else png for each in results)
+        return Explanations(model="toy", version=3, results=results, overlays=overlays, timings_ms=TIMINGS)
+
+    async def preprocess(
+        self,
+        model_ref: str | None,
+        images: Sequence[bytes],
+        *,
+        timeout: float,  # noqa: ASYNC109 - the interface's
+    ) -> Pictures:
+        answer = await self.classify(model_ref, images, timeout=timeout)
+        results = tuple(
+            Preprocessed(index=each.index, error=each.error)
+            if each.error
+            else Preprocessed(index=each.index, warnings=each.warnings, shape=(2, 2, 3), sha256="ab" * 32, png=9)
+            for each in answer.results
+        )
+        files = tuple(b"" if each.error else b"\x89PNG seen" for each in results)
+        return Pictures(model="toy", version=3, results=results, files=files, timings_ms=TIMINGS)
 
     @staticmethod
     def _one(index: int, image: bytes, top_k: int) -> ImageResult:

@@ -96,12 +96,12 @@ def test_a_dataset_stays_while_an_evaluation_needs_it(http, model, digits):
     assert http.delete(f"/v1/datasets/{digits}").status_code == 204
 
 
-@pytest.mark.parametrize("name", ["bundle", "torch_export"])
-def test_an_export_is_one_of_two_formats(http, model, name):
+@pytest.mark.parametrize("name", ["bundle", "torch_export", "onnx"])
+def test_an_export_is_one_of_three_formats(http, model, name):
     job = http.post("/v1/jobs", json={"kind": "export", "model": model, "format": name}).json()
     assert job["spec"] == {"model": f"{model}@1", "format": name}
     refused = http.post("/v1/jobs", json={"kind": "export", "model": model, "format": "pickle"})
-    assert "'bundle' or 'torch_export'" in str(problem(refused, 422, "invalid_request")["detail"])
+    assert "'bundle', 'torch_export' or 'onnx'" in str(problem(refused, 422, "invalid_request")["detail"])
 
 
 def test_a_job_lists_its_files_with_their_digests(http, made):
@@ -124,6 +124,24 @@ def test_a_download_is_an_attachment_of_its_type_that_runs_nothing(http, made, m
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "sandbox" in answer.headers["content-security-policy"]
     assert answer.headers["etag"] == f'"{hashlib.sha256(FILES["confusion.svg"]).hexdigest()}"'
+
+
+def test_a_training_has_its_drawings_also_where_it_registers_no_model(http, server, idle):
+    spec = {"dataset": "ds_x", "recipe": "mnist", "overrides": {}, "register_as": None, "alias": None}
+    claim = claimed(idle, idle.submit(Kind.TRAIN, spec).job_id)
+    with artifacts.writing(server.layout.job(claim.job_id) / "claim-1") as folder:
+        (folder / "curves.svg").write_text(DRAWING)
+        (folder / "metrics.csv").write_text("epoch,lr\r\n1,0.1\r\n")
+    result = {"artifact": "claim-1/model", "metrics": {"top1": 0.5}}
+    idle.begin_publishing(claim, result)
+    idle.succeed(claim, publish(claim, server.layout, result))
+    page = http.get(f"/v1/jobs/{claim.job_id}/artifacts").json()["data"]
+    assert [each["name"] for each in page] == ["curves.svg", "metrics.csv"]
+    drawing, table = (http.get(each["href"]) for each in page)
+    assert drawing.content == DRAWING.encode()
+    assert drawing.headers["content-disposition"] == f'attachment; filename="{claim.job_id}-curves.svg"'
+    assert "img-src data:" in drawing.headers["content-security-policy"]
+    assert table.headers["content-type"].startswith("text/csv")
 
 
 def test_a_download_goes_on_where_it_broke_and_is_not_repeated(http, made):

@@ -71,7 +71,8 @@ def test_a_reference_shows_that_version_alone(http, name):
 
 def test_an_alias_is_put_on_a_version(http, name):
     url = f"/v1/models/{name}/aliases/production"
-    assert http.put(url, json={"version": 1}).json() == {"name": name, "alias": "production", "version": 1}
+    put = http.put(url, json={"version": 1}).json()
+    assert (put["name"], put["alias"], put["version"], put["canary"]) == (name, "production", 1, None)
     assert http.get(f"/v1/models/{name}").json()["aliases"] == {"production": 1}
     problem(http.put(url, json={"version": 9}), 404, "model_not_found")
     problem(http.put(url, json={"version": 0}), 422, "invalid_request")

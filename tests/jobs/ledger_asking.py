@@ -15,7 +15,7 @@ from jobs.model import HELD, TERMINAL, Kind, Lane, Priority, State, Webhook
 OWNER = "somebody"
 
 again = st.booleans()  # whether the same call reaches Redis twice
-kinds = st.sampled_from([Kind.TRAIN, Kind.TRAIN, Kind.TRAIN, Kind.IMPORT, Kind.EVALUATE, Kind.EXPORT])
+kinds = st.sampled_from([Kind.TRAIN, Kind.TRAIN, Kind.TRAIN, Kind.IMPORT, Kind.EVALUATE, Kind.EXPORT, Kind.ADOPT])
 priorities = st.sampled_from(Priority)
 wanted_states = st.sampled_from([(), (State.SUCCEEDED, State.FAILED, State.CANCELLED), (State.RUNNING, State.PAUSED)])
 values = st.sampled_from([0.1, 0.30000000000000004, 1e-7, 12, None])

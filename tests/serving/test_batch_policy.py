@@ -1,4 +1,4 @@
-"""What the device computes next: images gather only while it works."""
+"""What the device computes next: images gather only while it works; all cores for a lone one, one each in a crowd."""
 
 import asyncio
 import threading
@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from app.engine.batch import Batcher, Computed, ComputeFailed, Waiting, take
+from app.engine.batch import Batcher, Computed, ComputeFailed, Turn, Waiting, take, turn
+from app.engine.batch import Device as Fed
+from models.runtime import Outputs
 
 Pixels = npt.NDArray[np.uint8]
-Probabilities = npt.NDArray[np.float64]
 
 
 def image(value: int) -> Pixels:
@@ -51,7 +52,7 @@ def test_who_is_gone_or_late_takes_no_place_in_a_batch() -> None:
 
 
 class Device:
-    """Echoes each image's value as its probability, one batch per `release`, and remembers the batches."""
+    """Echoes each image's value as its logit, one batch per `release`, and remembers the batches."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -61,13 +62,14 @@ class Device:
     def release(self, batches: int = 1) -> None:
         self._go.release(batches)
 
-    def __call__(self, images: Pixels) -> Probabilities:
+    def __call__(self, images: Pixels) -> Outputs:
         self.batches.append([int(each[0, 0, 0]) for each in images])
         self.started.release()
         assert self._go.acquire(timeout=20)
         if 13 in self.batches[-1]:
             raise RuntimeError("out of memory")
-        return images[:, 0, 0].astype(np.float64)
+        value = images[:, 0, 0].astype(np.float32)
+        return Outputs(logits=value, embedding=value + 1)
 
 
 def with_batcher(test: Callable[[Batcher, Device], Awaitable[None]], *, max_batch: int = 4) -> None:
@@ -103,7 +105,7 @@ def test_an_idle_device_takes_one_image_at_once_and_then_what_arrived_while_it_w
         device.release(3)
         answers = await asyncio.gather(*tasks)
         assert device.batches == [[1], [2, 3, 4, 5], [6, 7]]
-        assert [int(each.probabilities[0]) for each in answers] == [1, 2, 3, 4, 5, 6, 7]
+        assert [int(each.logits[0]) for each in answers] == [1, 2, 3, 4, 5, 6, 7]
         assert answers[1].queue_ms > 0
         assert answers[1].compute_ms > 0
 
@@ -173,6 +175,93 @@ def test_every_image_is_answered_with_its_own_numbers(size: int) -> None:
     async def test(batcher: Batcher, device: Device) -> None:
         device.release(1000)
         tasks = [submit(batcher, value % 13) for value in range(size)]
-        assert [int((await task).probabilities[0]) for task in tasks] == [value % 13 for value in range(size)]
+        assert [int((await task).logits[0]) for task in tasks] == [value % 13 for value in range(size)]
 
     with_batcher(test, max_batch=32)
+
+
+def due(device: Fed, **now: int) -> Turn | None:
+    state = {"waiting": 0, "present": 0, "running": 0, "wide": 0, "waited": 0} | now
+    return turn(
+        device,
+        waiting=state["waiting"],
+        present=state["present"],
+        running=state["running"],
+        wide=bool(state["wide"]),
+        waited=state["waited"] / 1000,
+    )
+
+
+def nothing(images: npt.NDArray[np.uint8]) -> Outputs:
+    raise AssertionError("only turns are asked for")
+
+
+TWO_CORES = Fed(wide=nothing, narrow=nothing, streams=2, max_batch=8)
+
+
+def test_a_lone_image_gets_all_cores_and_a_crowd_one_each() -> None:
+    assert due(TWO_CORES, waiting=1, present=1) == Turn(wide=True, sizes=(1,))
+    assert due(TWO_CORES, waiting=1, present=0) == Turn(wide=True, sizes=(1,))  # a ping, which is no client's
+    assert due(TWO_CORES, waiting=1, present=2) == Turn(wide=False, sizes=(1,))  # another is being decoded
+    assert due(TWO_CORES, waiting=2, present=2) == Turn(wide=False, sizes=(1, 1))
+    assert due(TWO_CORES, waiting=5, present=5) == Turn(wide=False, sizes=(3, 2))
+    assert due(TWO_CORES, waiting=100, present=100) == Turn(wide=False, sizes=(8, 8))
+
+
+def test_a_core_that_is_free_never_waits_for_another_but_one_that_computes_is_left_alone() -> None:
+    assert due(TWO_CORES, waiting=3, present=9, running=1) == Turn(wide=False, sizes=(3,))
+    assert due(TWO_CORES, waiting=3, present=9, running=2) is None
+    assert due(TWO_CORES, waiting=1, present=2, running=1, wide=1) is None
+    assert due(TWO_CORES, waiting=1, present=1, running=1) == Turn(wide=False, sizes=(1,))
+    assert due(TWO_CORES) is None
+
+
+def test_an_undivided_device_takes_what_gathered() -> None:
+    gpu = Fed(wide=nothing, max_batch=8)
+    assert due(gpu, waiting=1, present=9) == Turn(wide=True, sizes=(1,))
+    assert due(gpu, waiting=20, present=20) == Turn(wide=True, sizes=(8,))
+    assert due(gpu, waiting=20, present=20, running=1, wide=1) is None
+
+
+def test_a_batch_waits_for_more_only_while_another_is_computed_and_no_longer_than_it_may() -> None:
+    patient = Fed(wide=nothing, narrow=nothing, streams=2, max_batch=8, max_delay=0.005)
+    assert due(patient, waiting=2, present=3, running=1, waited=4) is None
+    assert due(patient, waiting=2, present=3, running=1, waited=5) == Turn(wide=False, sizes=(2,))
+    assert due(patient, waiting=8, present=9, running=1, waited=0) == Turn(wide=False, sizes=(8,))  # a full one
+    assert due(patient, waiting=2, present=2, waited=0) == Turn(wide=False, sizes=(1, 1))  # an idle device
+
+
+def test_streams_compute_at_the_same_time_and_a_new_device_takes_over_between_batches() -> None:
+    async def test(batcher: Batcher, device: Device) -> None:
+        batcher.use(Fed(wide=nothing, narrow=device, streams=2, max_batch=1))
+        batcher.watch(lambda: 9)
+        first = [submit(batcher, 1), submit(batcher, 2)]
+        await started(device)
+        await started(device)  # both run, neither was released
+        other = Device()
+        batcher.use(Fed(wide=nothing, narrow=other, streams=2, max_batch=1))
+        third = submit(batcher, 3)
+        device.release(2)
+        await started(other)
+        other.release()
+        answers = await asyncio.gather(*first, third)
+        assert [int(each.logits[0]) for each in answers] == [1, 2, 3]
+        assert [int(each.embedding[0]) for each in answers] == [2, 3, 4]
+        assert sorted(device.batches) == [[1], [2]]
+        assert other.batches == [[3]]
+
+    with_batcher(test)
+
+
+def test_a_delayed_batch_starts_by_itself_when_its_time_has_come() -> None:
+    async def test(batcher: Batcher, device: Device) -> None:
+        batcher.use(Fed(wide=nothing, narrow=device, streams=2, max_batch=8, max_delay=0.01))
+        batcher.watch(lambda: 9)
+        first = submit(batcher, 1)
+        await started(device)
+        second = submit(batcher, 2)
+        await started(device)  # the first is still computed: nothing but the clock can have started this one
+        device.release(2)
+        assert [int((await each).logits[0]) for each in (first, second)] == [1, 2]
+
+    with_batcher(test)

@@ -1,34 +1,48 @@
 """A request's way through the engine, with a device that the test holds in its hand."""
 
 import asyncio
+import hashlib
 import threading
 from collections.abc import Awaitable, Callable
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 from serving_toys import CLASSES, make_artifact, picture
 
+from app.engine.admission import Limits, Overloaded
 from app.engine.batch import Batcher
-from app.engine.pipeline import Limits, Overloaded, Pipeline
+from app.engine.decode import reader
+from app.engine.pipeline import Pipeline
 from app.engine.ranking import top_k
-from models.manifest import Manifest
+from app.engine.tensors import Refused
+from app.inference.protocol import Answer, Inferred, Output, TensorInput
+from models.manifest import Calibration, Manifest
+from models.runtime import Outputs, Runtime, load, probabilities
 
 
 class Device:
-    """Gives every image the same probabilities, once it is let go."""
+    """Gives every image the same logits, and its first pixel as embedding, once it is let go."""
 
     def __init__(self) -> None:
-        self.row = np.array([0.2, 0.5, 0.3])
+        self.row = np.log(np.array([0.2, 0.5, 0.3], dtype=np.float32))
         self.computed = 0
         self.started = threading.Semaphore(0)
         self.go = threading.Event()
 
-    def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    def __call__(self, images: npt.NDArray[np.uint8]) -> Outputs:
         self.started.release()
         assert self.go.wait(timeout=20)
         self.computed += len(images)
-        return np.tile(self.row, (len(images), 1))
+        embedding = images[:, 0, 0].astype(np.float32)
+        return Outputs(logits=np.tile(self.row, (len(images), 1)), embedding=embedding)
+
+
+def no_reference() -> Runtime:
+    raise AssertionError("nothing here needs the float32 network")
 
 
 @pytest.fixture
@@ -36,12 +50,24 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return Manifest.read(make_artifact(tmp_path_factory.mktemp("toy") / "model", job="job_a", network=False))
 
 
-def with_pipeline(manifest: Manifest, test: Callable[[Pipeline, Device], Awaitable[None]], *, images: int = 4) -> None:
+def with_pipeline(
+    manifest: Manifest,
+    test: Callable[[Pipeline, Device], Awaitable[None]],
+    *,
+    images: int = 4,
+    reference: Callable[[], Runtime] = no_reference,
+) -> None:
     async def main() -> None:
         device = Device()
         batcher = Batcher(device)
-        limits = Limits(images=images, bytes=1_000_000, pixels_per_image=10_000)
-        pipeline = Pipeline(manifest, batcher, limits=limits, decode_threads=1)
+        pipeline = Pipeline(
+            manifest,
+            batcher,
+            read=reader(manifest.preprocessing, max_pixels=10_000, exact=True),
+            limits=Limits(images=images, bytes=1_000_000),
+            decode_threads=1,
+            reference=reference,
+        )
         running = asyncio.create_task(batcher.run())
         try:
             async with asyncio.timeout(20):
@@ -120,7 +146,7 @@ def test_a_cancelled_request_is_not_computed(manifest: Manifest) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_probability_that_is_not_finite_never_leaves(manifest: Manifest, value: float) -> None:
     async def test(pipeline: Pipeline, device: Device) -> None:
-        device.row = np.array([0.2, value, 0.3])
+        device.row = np.array([0.2, value, 0.3], dtype=np.float32)
         device.go.set()
         (result,) = (await pipeline.classify([picture()], k=3, timeout=10)).results
         assert result.error is not None
@@ -140,3 +166,116 @@ def test_top_k_is_sorted_stable_and_clamped_to_the_classes() -> None:
         (2, 0.25),
     ]
     assert [each.label for each in top_k(row, CLASSES, k=1)] == ["dog"]
+
+
+def tensors(answer: Answer | Inferred) -> dict[Output, npt.NDArray[np.float32]]:
+    return {
+        head.name: np.frombuffer(data, "<f4").reshape(head.shape)
+        for head, data in zip(answer.tensors, answer.payload, strict=True)
+    }
+
+
+def test_what_was_asked_of_the_forward_pass_comes_for_the_images_that_went_through_it(manifest: Manifest) -> None:
+    async def test(pipeline: Pipeline, device: Device) -> None:
+        device.go.set()
+        images = [picture(1), b"no image", picture(2)]
+        answer = await pipeline.classify(images, k=1, outputs=list(Output), timeout=10)
+        found = tensors(answer)
+        assert list(found) == list(Output)
+        np.testing.assert_array_equal(found[Output.LOGITS], np.tile(device.row, (2, 1)))
+        np.testing.assert_allclose(found[Output.PROBABILITIES], [[0.2, 0.5, 0.3]] * 2, rtol=1e-6)
+        corners = [np.asarray(Image.open(BytesIO(images[i])))[0, 0] for i in (0, 2)]
+        np.testing.assert_array_equal(found[Output.EMBEDDING], corners)
+        assert "payload" not in answer.model_dump()
+        assert (await pipeline.classify(images, k=1, timeout=10)).payload == ()
+
+    with_pipeline(manifest, test)
+
+
+def test_calibrated_probabilities_are_those_of_the_models_temperature(manifest: Manifest) -> None:
+    calibrated = manifest.model_copy(update={"calibration": Calibration(temperature=2.0)})
+
+    async def test(pipeline: Pipeline, device: Device) -> None:
+        device.go.set()
+        answer = await pipeline.classify([picture()], k=3, outputs=[Output.PROBABILITIES], timeout=10)
+        softened = np.sqrt([0.2, 0.5, 0.3])
+        softened /= softened.sum()
+        np.testing.assert_allclose(tensors(answer)[Output.PROBABILITIES][0], softened, rtol=1e-6)
+        np.testing.assert_allclose([each.probability for each in answer.results[0].top_k], sorted(softened)[::-1])
+
+    with_pipeline(calibrated, test)
+
+
+def test_pixels_of_a_client_go_to_the_device_and_wrong_shapes_do_not(manifest: Manifest) -> None:
+    async def test(pipeline: Pipeline, device: Device) -> None:
+        device.go.set()
+        pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+
+        async def infer(shape: list[int], data: bytes) -> Inferred:
+            kind = TensorInput.PIXELS
+            return await pipeline.infer(data, kind=kind, shape=shape, outputs=[Output.EMBEDDING], timeout=10)
+
+        found = tensors(await infer([3, 32, 32, 3], pixels.tobytes()))
+        np.testing.assert_array_equal(found[Output.EMBEDDING], pixels[:, 0, 0])
+        for shape in ([3, 3, 32, 32], [0, 32, 32, 3], [3, 3072], [2, 32, 32, 3]):
+            with pytest.raises(Refused):
+                await infer(shape, pixels.tobytes())
+        device.row = np.array([0.0, np.nan, 0.0], dtype=np.float32)
+        with pytest.raises(ValueError, match="not a finite number"):
+            await infer([3, 32, 32, 3], pixels.tobytes())
+        assert pipeline.images == 0
+
+    with_pipeline(manifest, test)
+
+
+def test_preprocess_shows_what_the_device_gets_to_the_bit(manifest: Manifest) -> None:
+    async def test(pipeline: Pipeline, device: Device) -> None:
+        file = BytesIO()
+        Image.open(BytesIO(picture(3, size=100))).convert("L").save(file, "PNG")
+        images = [picture(1), b"no image", file.getvalue()]
+        shown = await pipeline.preprocess(images, timeout=10)
+        assert [each.error and each.error.code for each in shown.results] == [None, "unsupported_format", None]
+        assert [each.code for each in shown.results[2].warnings] == ["converted_to_rgb"]
+        read = reader(manifest.preprocessing, max_pixels=10_000, exact=True)
+        for result, png, image in zip(shown.results, shown.payload, images, strict=True):
+            assert result.png == len(png)
+            if result.error is None:
+                pixels, _ = read(image)
+                np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(png))), pixels)
+                assert result.sha256 == hashlib.sha256(pixels.tobytes()).hexdigest()
+                assert result.shape == (32, 32, 3)
+        assert device.computed == 0
+
+    with_pipeline(manifest, test)
+
+
+def test_explain_loads_the_float32_network_once_when_it_is_first_asked(artifacts: list[Path]) -> None:
+    runtime = load(artifacts[0], "cpu")
+    loaded = 0
+
+    def reference() -> Runtime:
+        nonlocal loaded
+        loaded += 1
+        return runtime
+
+    async def test(pipeline: Pipeline, device: Device) -> None:
+        assert loaded == 0
+        images = [picture(1), b"no image", picture(2)]
+        for class_index in (None, 2):
+            shown = await pipeline.explain(images, class_index=class_index, with_overlay=True, timeout=10)
+            assert [each.error and each.error.code for each in shown.results] == [None, "unsupported_format", None]
+            assert [len(png) for png in shown.payload] == [each.png for each in shown.results]
+            rows = runtime.logits(np.stack([np.array(Image.open(BytesIO(images[i]))) for i in (0, 2)]))
+            for row, result in zip(probabilities(rows, runtime.manifest), shown.results[::2], strict=True):
+                assert result.label is not None
+                index = int(row.argmax()) if class_index is None else class_index
+                assert (result.label.class_index, result.label.label) == (index, CLASSES[index])
+                assert result.label.probability == pytest.approx(row[index], abs=1e-5)
+                assert np.shape(result.heatmap) == (8, 8)
+        assert (await pipeline.explain(images, class_index=0, with_overlay=False, timeout=10)).payload == (b"",) * 3
+        with pytest.raises(Refused, match="0 to 2"):
+            await pipeline.explain(images, class_index=3, with_overlay=False, timeout=10)
+        assert loaded == 1
+        assert device.computed == 0
+
+    with_pipeline(runtime.manifest, test, reference=reference)

@@ -126,3 +126,55 @@ def test_cutmix_takes_a_box_from_the_neighbour_and_weighs_by_its_true_area():
     assert torch.allclose((mixed == own).float().mean((1, 2, 3)), kept, atol=1e-6)
     assert bool(((mixed == own) | (mixed == own.roll(1, 0))).all())
     assert 0.4 < kept.mean() < 0.8
+
+
+def test_a_resized_crop_is_torchvisions():
+    """Of up and down scaled boxes, mirrored or not; a grey value may differ by rounding."""
+    recipe = RECIPES["imagenet"].model_copy(update={"image_size": 24, "resize": 32})
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8))
+    draws = augment.draw(recipe, samples=40, epoch=0, device=CPU)
+    samples = torch.arange(40).flip(0)
+    images = augment.batch(pixels, samples, torch.arange(40), draws, recipe)
+    assert images.shape == (40, 24, 24, 3)
+    for row, sample in enumerate(samples):
+        top, left, height, width = draws.box[row].tolist()
+        whole = pixels[sample].permute(2, 0, 1)
+        expected = v2.resized_crop(whole, top, left, height, width, [24, 24], antialias=False)
+        expected = expected.flip(2) if draws.flip[row] else expected
+        assert (images[row].permute(2, 0, 1).int() - expected.int()).abs().max() <= 1
+
+
+def test_a_crop_of_the_whole_canvas_is_the_image_itself():
+    recipe = RECIPES["imagenet"].model_copy(update={"image_size": 32, "resize": None, "horizontal_flip": False})
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 1), dtype=np.uint8))
+    whole = torch.tensor([[0, 0, 32, 32]]).expand(3, 4)
+    rows = torch.arange(3)
+    draws = augment.Draws(**{**vars(augment.draw(recipe, samples=3, epoch=0, device=CPU)), "box": whole})
+    assert torch.equal(augment.batch(pixels, rows, rows, draws, recipe), pixels)
+
+
+@pytest.mark.parametrize(("least", "most"), [(0.08, 1.0), (0.35, 1.0), (1.0, 1.0), (0.5, 0.6)])
+def test_crops_lie_in_the_canvas_with_the_area_and_ratio_that_were_asked_for(least: float, most: float):
+    recipe = RECIPES["imagenet"].model_copy(update={"random_resized_crop": (least, most)})
+    boxes = augment.draw(recipe, samples=2000, epoch=0, device=CPU).box
+    assert torch.equal(boxes, augment.draw(recipe, samples=2000, epoch=0, device=CPU).box)
+    if least < 1:
+        assert not torch.equal(boxes, augment.draw(recipe, samples=2000, epoch=1, device=CPU).box)
+    top, left, height, width = boxes.double().unbind(1)
+    assert bool((top >= 0).all() and (left >= 0).all())
+    assert bool((top + height <= 256).all() and (left + width <= 256).all())
+    area, ratio = height * width / 256**2, width / height
+    assert least - 0.01 < area.min() <= area.max() < most + 0.01
+    assert 0.74 < ratio.min() <= ratio.max() < 1.35
+    if least < 0.9 and most == 1.0:
+        assert area.min() < least + 0.05
+        assert ratio.min() < 0.77
+        assert ratio.max() > 1.3
+
+
+def test_other_augmentations_draw_the_same_whether_crops_are_resized_or_not():
+    """Each kind of randomness is a stream of its own: to add one changes none of the others."""
+    one, other = drawn(erasing=0.5, random_resized_crop=(0.5, 1.0)), drawn(erasing=0.5)
+    assert other.box is None
+    assert torch.equal(one.flip, other.flip)
+    assert torch.equal(one.erased, other.erased)

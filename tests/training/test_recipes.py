@@ -1,9 +1,34 @@
+import math
 import subprocess
 import sys
 
 import pytest
+import torch
+from torchvision.models import get_model_weights
 
-from models.recipes import RECIPES, RecipeError, resolve
+from models.manifest import NetworkSpec
+from models.networks.registry import NETWORKS, build
+from models.recipes import RECIPES, Init, Recipe, RecipeError, resolve
+from worker.trainer import augment, freezing, optimizer
+from worker.trainer.loss import cross_entropy
+from worker.trainer.optimizer import learning_rate
+
+NEEDED = {
+    "d2l-fashion-mnist",
+    "fashion-mnist",
+    "fashion-mnist-small",
+    "mnist",
+    "mnist-gated",
+    "cifar10-resnet20",
+    "cifar10-fast",
+    "cifar10-best",
+    "imagenet",
+    "finetune",
+}
+
+
+def test_the_recipes_that_people_ask_for_are_there():
+    assert set(RECIPES) == NEEDED
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -11,9 +36,87 @@ def test_a_recipe_resolves_to_itself_without_overrides(name: str):
     assert resolve(name, {}) == RECIPES[name]
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_says_all_that_a_run_needs(name: str):
+    """Its learning rate rises to the highest and is one at each step; it starts from nothing that lies here alone."""
+    recipe = RECIPES[name]
+    rates = [learning_rate(recipe, step=step, steps_per_epoch=20) for step in range(20 * recipe.epochs)]
+    assert all(0 < rate <= recipe.lr for rate in rates)
+    assert max(rates) == pytest.approx(recipe.lr, rel=0.03)
+    assert recipe.mean is not None
+    assert recipe.std is not None
+    assert recipe.init is None or recipe.init.weights in NETWORKS[recipe.network].weights
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_step_by_a_recipe_teaches_every_layer(name: str):
+    """Of small images, so that it takes no time."""
+    size = RECIPES[name].image_size if NETWORKS[RECIPES[name].network].fixed_size else 32
+    recipe = resolve(name, {"image_size": size, "resize": None, "init": None, "freeze_epochs": 0})
+    torch.manual_seed(recipe.seed)
+    network = build(NetworkSpec(name=recipe.network, num_classes=3, in_channels=recipe.channels))
+    pixels = torch.randint(0, 256, (6, size, size, recipe.channels), dtype=torch.uint8)
+    rows, labels = torch.arange(6), torch.arange(6) % 3
+    draws = augment.draw(recipe, samples=6, epoch=0, device=torch.device("cpu"))
+    images = augment.batch(pixels, rows, rows, draws, recipe)
+    inputs = augment.hide(images.float().permute(0, 3, 1, 2) / 255 - 0.5, rows, draws, cutout=recipe.cutout)
+    stepping = optimizer.build(network, recipe)
+    freezing.train_mode(network, frozen=False)
+    loss = cross_entropy(network(inputs), labels, smoothing=recipe.label_smoothing, weights=None)
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    before = [parameter.detach().clone() for parameter in network.parameters() if parameter.ndim > 1]
+    stepping.step()
+    after = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    assert all(not torch.equal(old, new) and new.isfinite().all() for old, new in zip(before, after, strict=True))
+
+
 def test_an_override_replaces_its_field_alone():
     changed = resolve("mnist", {"epochs": 3})
     assert changed == RECIPES["mnist"].model_copy(update={"epochs": 3})
+
+
+def test_the_books_recipe_is_the_books():
+    """Zhang et al., section 8.6: 96 pixels, batches of 256, plain SGD at 0.05, 10 epochs."""
+    recipe = RECIPES["d2l-fashion-mnist"]
+    assert (recipe.network, recipe.image_size, recipe.batch_size, recipe.epochs) == ("d2l/resnet18", 96, 256, 10)
+    assert (recipe.optimizer, recipe.momentum, recipe.lr, recipe.schedule) == ("sgd", 0, 0.05, "constant")
+    assert [recipe.weight_decay, recipe.horizontal_flip, recipe.crop_padding, recipe.mean] == [0, False, 0, (0.0,)]
+
+
+def test_the_imagenet_recipe_is_torchvisions_reference():
+    """Its learning rate is a tenth after 30 and a hundredth after 60 of 90 epochs."""
+    recipe = RECIPES["imagenet"]
+    at = [learning_rate(recipe, step=step, steps_per_epoch=10) for step in (0, 299, 300, 599, 600, 899)]
+    assert at == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    assert (recipe.network, recipe.batch_size, recipe.weight_decay) == ("torchvision/resnet50", 256, 1e-4)
+    assert recipe.random_resized_crop == (0.08, 1.0)
+    assert recipe.horizontal_flip
+    assert (recipe.resize, recipe.image_size) == (256, 224)
+    assert recipe.canvas == 256
+
+
+def test_training_images_are_kept_larger_only_where_crops_are_taken_from_them():
+    recipe = RECIPES["imagenet"].model_copy(update={"random_resized_crop": None})
+    assert recipe.canvas == 224
+
+
+@pytest.mark.parametrize("entry", NETWORKS.values(), ids=lambda entry: entry.name)
+def test_a_networks_ready_made_weights_are_those_that_torchvision_has(entry):
+    family, _, name = entry.name.partition("/")
+    known = [weights.name for weights in get_model_weights(name)] if family == "torchvision" else []
+    assert list(entry.weights) == known
+
+
+def test_a_start_travels_as_it_was_asked_for():
+    recipe = resolve("finetune", {"init": {"model": "pets@3"}})
+    assert recipe.init == Init(model="pets@3")
+    assert recipe.model_dump(mode="json")["init"] == {"model": "pets@3"}
+    assert Recipe.model_validate(recipe.model_dump()) == recipe
+    assert resolve("finetune", {"init": None, "freeze_epochs": 0}).init is None
+
+
+TWO_WAYS = 'init is {"weights"'
 
 
 @pytest.mark.parametrize(
@@ -23,14 +126,39 @@ def test_an_override_replaces_its_field_alone():
         ("mnist", {"lable_smoothing": 0.1}, "overrides.lable_smoothing", "nearest is 'label_smoothing'"),
         ("mnist", {"epochs": 0}, "overrides.epochs", "greater than or equal to 1"),
         ("mnist", {"lr": float("nan")}, "overrides.lr", "finite"),
-        ("mnist", {"optimizer": "lion"}, "overrides.optimizer", "nesterov"),
+        ("mnist", {"optimizer": "lion"}, "overrides.optimizer", "none of sgd, nesterov, adamw"),
+        ("mnist", {"optimizer": "adam"}, "overrides.optimizer", "nearest is 'adamw'"),
+        ("mnist", {"schedule": "cosin"}, "overrides.schedule", "nearest is 'cosine'"),
+        ("mnist", {"schedule": "onecycle"}, "overrides.schedule", "nearest is 'one_cycle'"),
+        ("mnist", {"precision": "FP16"}, "overrides.precision", "nearest is 'bf16'"),
+        ("mnist", {"auto_augment": "randaugment"}, "overrides.auto_augment", "nearest is 'rand'"),
+        ("mnist", {"loader": "streaming"}, "overrides.loader", "nearest is 'stream'"),
+        ("mnist", {"channels": 4}, "overrides.channels", "1 or 3"),
         ("mnist", {"image_size": 32}, "overrides", "image_size must be 28"),
         ("mnist", {"channels": 3}, "overrides", "mean needs 3 values"),
         ("mnist", {"network": "mnist/residul"}, "overrides.network", "nearest is 'mnist/residual'"),
         ("mnist", {"warmup_epochs": 99}, "overrides", "warmup_epochs must not be more"),
         ("mnist", {"cutout": 30}, "overrides", "must fit in image_size"),
         ("mnist", {"schedule": "step"}, "overrides", "step_epochs belongs to"),
+        ("mnist", {"step_epochs": [3]}, "overrides", "step_epochs belongs to"),
+        ("imagenet", {"step_epochs": [60, 30]}, "overrides", "step_epochs must rise"),
         ("mnist", {"accumulate": 200}, "overrides", "accumulate must not be more"),
+        ("mnist", {"momentum": 0}, "overrides", "nesterov needs a momentum"),
+        ("mnist", {"devices": 3}, "overrides", "multiple of devices"),
+        ("mnist", {"mixup": 0.2, "batch_size": 4, "accumulate": 4}, "overrides", "mix two images"),
+        ("mnist", {"class_weights": "balanced", "sampling": "balanced"}, "overrides", "both balance"),
+        ("mnist", {"freeze_epochs": 1}, "overrides", "freeze_epochs needs init"),
+        ("mnist", {"init": {"weights": "IMAGENET1K_V1"}}, "overrides", "no ready-made weights"),
+        ("finetune", {"freeze_epochs": 11}, "overrides", "freeze_epochs must not be more"),
+        ("finetune", {"init": {"weights": "IMAGENET1K_V3"}}, "overrides", "nearest is 'IMAGENET1K_V2'"),
+        ("finetune", {"network": "torchvision/resnet18"}, "overrides", "nearest is 'IMAGENET1K_V1'"),
+        ("finetune", {"channels": 1, "mean": [0.5], "std": [0.2]}, "overrides", "for 3 channels"),
+        ("finetune", {"init": {"wights": "IMAGENET1K_V2"}}, "overrides.init.wights", "nearest is 'weights'"),
+        ("finetune", {"init": {}}, "overrides.init", TWO_WAYS),
+        ("finetune", {"init": {"weights": "IMAGENET1K_V2", "model": "a@1"}}, "overrides.init", TWO_WAYS),
+        ("imagenet", {"random_resized_crop": [0.0, 1.0]}, "overrides.random_resized_crop.0", "greater than 0"),
+        ("imagenet", {"random_resized_crop": [0.9, 0.5]}, "overrides", "least and then the most"),
+        ("imagenet", {"crop_padding": 4}, "overrides", "two ways to crop"),
         ("cifar10-resnet20", {"resize": 16}, "overrides", "resize must be at least"),
     ],
 )
@@ -40,6 +168,14 @@ def test_what_does_not_fit_is_named(recipe: str, overrides: dict[str, object], f
     assert caught.value.field == field
     assert says in str(caught.value)
     assert caught.value.hint
+
+
+def test_the_highest_learning_rate_lies_at_the_end_of_the_warmup_and_half_of_it_in_its_middle():
+    recipe = RECIPES["cifar10-fast"]
+    warmup = math.floor(recipe.warmup_epochs * 10)
+    at = [learning_rate(recipe, step=step, steps_per_epoch=10) for step in range(10 * recipe.epochs)]
+    assert at.index(max(at)) in (warmup - 1, warmup)
+    assert at[warmup // 2] == pytest.approx(recipe.lr / 2, rel=0.05)
 
 
 def test_recipes_are_read_without_torch():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from squares import CLASSES, squares, write_dataset
 
-from models import checkpoint_files, golden, runtime
+from models import checkpoint_files, golden, probes, runtime
 from models.manifest import Manifest
 from store.layout import Layout
 from worker.job_arguments import JobArguments
@@ -33,7 +33,6 @@ FEATURES = {
     "mixup": 0.2,
     "cutmix": 0.5,
     "label_smoothing": 0.05,
-    "class_weights": "balanced",
     "sampling": "balanced",
     "accumulate": 2,
     "clip_norm": 5.0,
@@ -112,6 +111,11 @@ def test_a_run_killed_twice_ends_with_the_bits_of_one_never_interrupted(layout: 
     assert metrics["total"] == 60 == np.sum(metrics["confusion"])
     assert metrics["top1"] > 0.8
     assert golden.check(served, whole) <= 1e-3
+    images = probes.read(whole, served.manifest)  # from which int8 is made, and on which it is judged
+    assert images is not None
+    np.testing.assert_allclose(served.logits(images.heldout), images.logits, atol=1e-3)
+    assert (images.logits.argmax(1) == images.labels).mean() > 0.8
+    assert set(map(bytes, images.calibration)) <= set(map(bytes, SPLITS["train"][0]))
     manifest = Manifest.read(whole)
     assert manifest.classes == CLASSES
     assert (manifest.lineage.job, manifest.lineage.dataset) == ("whole", "ds_squares")
@@ -207,10 +211,10 @@ def test_a_stop_during_a_validation_is_obeyed_and_whoever_goes_on_validates_agai
     whole, stopped = new_job("whole"), new_job("stopped")
     stop, validate = Stop(), evaluate.logits
 
-    def interrupted(*arguments: Any, between: Any) -> Any:
+    def interrupted(*arguments: Any, between: Any, **more: Any) -> Any:
         stop._event.set()
         between()
-        return validate(*arguments, between=between)
+        return validate(*arguments, between=between, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "logits", interrupted)

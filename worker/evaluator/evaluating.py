@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import torch
 
 from models import golden, runtime
 from models.runtime import ModelDamagedError, Runtime
 from store import artifacts
-from store.files import remove_tree
+from store.files import remove_tree, write_atomic
 from store.layout import Layout
-from worker.evaluator import charts, report
+from worker.evaluator import documents, report
 from worker.evaluator.predictions import Predictions
 from worker.evaluator.progress import Progress
 from worker.evaluator.reader import batches
@@ -23,8 +22,8 @@ from worker.evaluator.subject import Subject, read_subject
 from worker.job_arguments import JobArguments
 from worker.job_process import JobRefused, JobStopped, Stop, emit
 from worker.signs_of_life import SignsOfLife
-from worker.trainer import metrics
 from worker.trainer.metrics import Logits
+from worker.trainer.pixels import prepared
 
 _KEEP_SECONDS = 2.0
 
@@ -51,7 +50,7 @@ def evaluate(arguments: JobArguments, stop: Stop) -> None:
         if not np.isfinite(logits).all():
             raise JobRefused("not_finite", "the model's outputs are not all finite numbers", "Train the model anew.")
         progress.phase = "report"
-        figures = _publish(arguments.claim_dir, subject, logits)
+        figures = _publish(arguments.claim_dir, subject, logits, stop)
     kept = {name: value for name, value in figures.items() if name not in ("per_class", "confusion")}
     emit("evaluation", {"split": subject.split.name, **kept})
     emit(
@@ -97,13 +96,19 @@ def _computing(model: Runtime, subject: Subject, predictions: Predictions, stop:
     predictions.keep()  # the drawings may fail on a full disk; the images need not be computed again for them
 
 
-def _publish(claim_dir: Path, subject: Subject, logits: Logits) -> dict[str, Any]:
-    """Write report.json and the drawings; the figures."""
+def _publish(claim_dir: Path, subject: Subject, logits: Logits, stop: Stop) -> dict[str, Any]:
+    """Write the figures and their drawings; the figures."""
     labels, classes, temperature = subject.labels, subject.manifest.classes, subject.temperature
     figures = report.summary(logits, labels, classes, temperature)
-    served = metrics.confidence_bins(logits, labels, temperature)
-    plain = metrics.confidence_bins(logits, labels)
-    document = {
+    evaluation = documents.Evaluation(
+        figures=figures,
+        logits=logits,
+        labels=labels,
+        classes=classes,
+        temperature=temperature,
+        pixels=lambda index: prepared(subject.split, range(index, index + 1), subject.manifest.preprocessing)[0],
+    )
+    about = {
         "model": {
             "name": subject.name,
             "version": subject.version,
@@ -111,18 +116,8 @@ def _publish(claim_dir: Path, subject: Subject, logits: Logits) -> dict[str, Any
         },
         "dataset": {"id": subject.dataset.id, "name": subject.dataset.name, "digest": subject.dataset.digest},
         "split": subject.split.name,
-        "classes": classes,
-        "metrics": figures,
-        "reliability": report.reliability(served),
-        "reliability_uncalibrated": report.reliability(plain),
-        "worst_mistakes": report.worst_mistakes(logits, labels, classes, temperature),
     }
-    diagram = charts.reliability(
-        served, ece=figures["ece"], uncalibrated=plain, ece_uncalibrated=figures["ece_uncalibrated"]
-    )
     with artifacts.writing(claim_dir) as folder:
-        (folder / "report.json").write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
-        (folder / "reliability.svg").write_text(diagram)
-        if figures["confusion"] is not None:
-            (folder / "confusion.svg").write_text(charts.confusion(figures["confusion"], classes))
+        write_atomic(folder / "metrics.json", documents.as_json({"split": subject.split.name, **figures}))
+        documents.write(folder, evaluation, about=about, between=stop.check)
     return figures

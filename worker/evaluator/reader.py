@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from models.manifest import Preprocessing
 from store.splits import Split
-from worker.trainer.data import prepared
+from worker.trainer.pixels import prepared
 
 Pixels = npt.NDArray[np.uint8]
 

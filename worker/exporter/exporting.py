@@ -9,14 +9,14 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from models import golden, runtime
+from models import bundle, golden, runtime
 from models.catalog import Catalog, ModelNotFound
 from models.manifest import MANIFEST
 from models.runtime import ModelDamagedError, Runtime
 from store import artifacts
 from store.files import remove_tree
 from store.layout import Layout
-from worker.exporter import bundle, program
+from worker.exporter import onnx_model, program
 from worker.job_arguments import JobArguments
 from worker.job_process import JobRefused, Stop, emit
 from worker.signs_of_life import SignsOfLife
@@ -29,7 +29,7 @@ class ExportSpec(BaseModel):
 
     kind: Literal["export"]
     model: str
-    format: Literal["bundle", "torch_export"]
+    format: Literal["bundle", "torch_export", "onnx"]
 
 
 def export(arguments: JobArguments, stop: Stop) -> None:
@@ -45,7 +45,7 @@ def export(arguments: JobArguments, stop: Stop) -> None:
         remove_tree(leftover)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # a training may have the other cores
-    steps = _Steps(stop, 3 if spec.format == "bundle" else 5)
+    steps = _Steps(stop, {"bundle": 3, "torch_export": 5, "onnx": 6}[spec.format])
     try:
         with SignsOfLife(steps.say) as alive:
             steps.begin("load", alive)
@@ -58,7 +58,8 @@ def export(arguments: JobArguments, stop: Stop) -> None:
                     content = bundle.members(folder, name, version)
                     bundle.write_zip(target / "bundle.zip", content, top=f"{name}-{version}")
                 else:
-                    deviation = _write_program(model, folder, target, lambda phase: steps.begin(phase, alive))
+                    write = _write_program if spec.format == "torch_export" else _write_onnx
+                    deviation = write(model, folder, target, lambda phase: steps.begin(phase, alive))
             steps.end()
     except ModelDamagedError as error:
         raise JobRefused("model_damaged", str(error), "Restore the model's folder, or train it anew.") from error
@@ -81,6 +82,20 @@ def _write_program(model: Runtime, folder: Path, target: Path, begin: Callable[[
     shutil.copyfile(folder / MANIFEST, target / MANIFEST)
     begin("check")
     return program.check(path, folder)
+
+
+def _write_onnx(model: Runtime, folder: Path, target: Path, begin: Callable[[str], None]) -> float:
+    """model.onnx and model.json; the deviation of what onnxruntime computes from the golden outputs."""
+    begin("trace")
+    traced = program.trace(model)
+    begin("convert")
+    converted = onnx_model.convert(traced)
+    begin("write")
+    path = target / "model.onnx"
+    onnx_model.write(converted, path, manifest=(folder / MANIFEST).read_bytes())
+    shutil.copyfile(folder / MANIFEST, target / MANIFEST)
+    begin("check")
+    return onnx_model.check(path, folder)
 
 
 class _Steps:

@@ -10,15 +10,21 @@ import sys
 from store.process import attach_to_parent
 from worker.job_arguments import read_arguments
 from worker.job_process import Stop, run
+from worker.trainer.ranks import is_rank, run_ranks
+from worker.trainer.spec import read_spec
 
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
 
 
-def main(stop: Stop) -> None:
+def main(stop: Stop) -> int | None:
     arguments = read_arguments("worker.trainer", "Run one train job.")
+    _, recipe = read_spec(arguments.run_dir)
+    if recipe.devices > 1 and not is_rank():
+        return run_ranks(arguments, count=recipe.devices)
     from worker.trainer.train import train  # noqa: PLC0415 - torch takes seconds; SIGTERM is heard from the start
 
     train(arguments, stop)
+    return None
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from torch import Tensor
 from models.recipes import Recipe
 from worker.trainer import auto_augment, mixing
 
-_ORDER, _DRAWS, _ERASING, _AUTO, _MIXING = range(1, 6)  # streams of randomness
+_ORDER, _DRAWS, _ERASING, _AUTO, _MIXING, _BOXES = range(1, 7)  # streams of randomness
+_ATTEMPTS = 10  # at a crop of the drawn area and ratio that fits, as torchvision's RandomResizedCrop has it
 
 
 def _generator(seed: int, epoch: int, stream: int) -> np.random.Generator:
@@ -43,7 +44,8 @@ class Draws:
     """One row of random choices for each visit of an epoch.
 
     `dy`, `dx` int64 (N,) shifts in pixels; `flip` bool (N,); `cy`, `cx` int64 (N,) the centre of the cut-out square;
-    `erased` int64 (N, 4) rows and columns from-to of the erased rectangle, empty where there is none.
+    `box` int64 (N, 4) top, left, height and width of the crop that is resized; `erased` int64 (N, 4) rows and columns
+    from-to of the erased rectangle, empty where there is none.
     """
 
     dy: Tensor
@@ -51,6 +53,7 @@ class Draws:
     flip: Tensor
     cy: Tensor
     cx: Tensor
+    box: Tensor | None = None
     erased: Tensor | None = None
     auto: auto_augment.AutoDraws | None = None
     mix: mixing.MixDraws | None = None
@@ -69,6 +72,9 @@ def draw(recipe: Recipe, *, samples: int, epoch: int, device: torch.device) -> D
         flip=torch.from_numpy(flip).to(device),
         cy=cy,
         cx=cx,
+        box=_boxes(recipe, _generator(recipe.seed, epoch, _BOXES), samples).to(device)
+        if recipe.random_resized_crop is not None
+        else None,
         erased=_rectangles(recipe, _generator(recipe.seed, epoch, _ERASING), samples).to(device)
         if recipe.erasing
         else None,
@@ -81,6 +87,21 @@ def draw(recipe: Recipe, *, samples: int, epoch: int, device: torch.device) -> D
         if recipe.mixup or recipe.cutmix
         else None,
     )
+
+
+def _boxes(recipe: Recipe, generator: np.random.Generator, samples: int) -> Tensor:
+    """Crops of a random share of the canvas, sides in a ratio of 3:4 to 4:3; the whole of it where none fits."""
+    size, (least, most) = recipe.canvas, recipe.random_resized_crop or (1.0, 1.0)
+    area = generator.uniform(least, most, (samples, _ATTEMPTS)) * size**2
+    ratio = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3), (samples, _ATTEMPTS)))
+    height, width = np.sqrt(area / ratio).round().clip(1), np.sqrt(area * ratio).round().clip(1)
+    fits = (height <= size) & (width <= size)
+    first = np.arange(samples), fits.argmax(axis=1)
+    height = np.where(fits.any(axis=1), height[first], size)
+    width = np.where(fits.any(axis=1), width[first], size)
+    top = np.floor(generator.random(samples) * (size - height + 1))
+    left = np.floor(generator.random(samples) * (size - width + 1))
+    return torch.from_numpy(np.stack([top, left, height, width], axis=1).astype(np.int64))
 
 
 def _rectangles(recipe: Recipe, generator: np.random.Generator, samples: int) -> Tensor:
@@ -106,9 +127,7 @@ def crop_and_flip(pixels: Tensor, samples: Tensor, rows: Tensor, draws: Draws, *
     xs = _reflect(torch.arange(width, device=rows.device) + draws.dx[rows, None], width)
     if flip:
         xs = torch.where(draws.flip[rows, None], xs.flip(1), xs)
-    where = pixels.device  # a dataset too large for the device stays in the machine's memory
-    index = samples[:, None, None].to(where), ys[:, :, None].to(where), xs[:, None, :].to(where)
-    return pixels[index]
+    return pixels[samples[:, None, None], ys[:, :, None], xs[:, None, :]]
 
 
 def _reflect(position: Tensor, size: int) -> Tensor:
@@ -117,12 +136,45 @@ def _reflect(position: Tensor, size: int) -> Tensor:
     return (size - 1) - (size - 1 - position).abs()
 
 
+def resized_crop(pixels: Tensor, samples: Tensor, boxes: Tensor, mirrored: Tensor, *, size: int) -> Tensor:
+    """The `boxes` (B, 4) of the `samples` (B,) of pixels (N, H, W, C), scaled to uint8 (B, size, size, C).
+
+    `boxes` are rows of `Draws.box`; they are mirrored where `mirrored` (B,) says so. Bilinear between the four nearest
+    pixels of the box, without antialiasing: a box is at most the canvas, which is little more than `size` as a rule,
+    so that hardly anything is scaled down.
+    """
+    top, left, height, width = boxes.unbind(1)
+    (y0, y1, fy), (x0, x1, fx) = _taps(top, height, size), _taps(left, width, size)
+    x0, x1, fx = (torch.where(mirrored[:, None], x.flip(1), x) for x in (x0, x1, fx))
+    index = samples[:, None, None]
+    y0, y1, fy = (y[:, :, None] for y in (y0, y1, fy))
+    x0, x1, fx = (x[:, None, :] for x in (x0, x1, fx))
+    upper = torch.lerp(pixels[index, y0, x0].float(), pixels[index, y0, x1].float(), fx[..., None])
+    lower = torch.lerp(pixels[index, y1, x0].float(), pixels[index, y1, x1].float(), fx[..., None])
+    return torch.lerp(upper, lower, fy[..., None]).round().to(torch.uint8)
+
+
+def _taps(start: Tensor, length: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For each of `size` pixels: the two positions (B, size) that it lies between, and how far towards the second.
+
+    Pixels are areas (`align_corners=False`); what would lie outside the box is its edge.
+    """
+    centre = torch.arange(size, device=start.device) + 0.5
+    position = (centre * (length[:, None] / size) - 0.5).clamp(min=0)
+    first = position.floor()
+    second = torch.minimum(first + 1, length[:, None] - 1)
+    return start[:, None] + first.long(), start[:, None] + second.long(), position - first
+
+
 def batch(pixels: Tensor, samples: Tensor, rows: Tensor, draws: Draws, recipe: Recipe) -> Tensor:
-    """The images of a batch, uint8 (B, H, W, C), cropped, flipped and changed as drawn; on the pixels' device."""
-    if recipe.crop_padding or recipe.horizontal_flip:
+    """The images of a batch, uint8 (B, H, W, C), cropped, flipped and changed as drawn; all on one device."""
+    if draws.box is not None:
+        mirrored = draws.flip[rows] & recipe.horizontal_flip
+        images = resized_crop(pixels, samples, draws.box[rows], mirrored, size=recipe.image_size)
+    elif recipe.crop_padding or recipe.horizontal_flip:
         images = crop_and_flip(pixels, samples, rows, draws, flip=recipe.horizontal_flip)
     else:
-        images = pixels[samples.to(pixels.device)]
+        images = pixels[samples]
     if draws.auto is None:
         return images
     return auto_augment.augment(images, draws.auto, rows, wide=recipe.auto_augment == "trivial")

@@ -1,6 +1,5 @@
-"""Data: every image of a split as prepared uint8 pixels in memory, and the validation split."""
+"""Data: the images of a split in memory where they fit, else made as they are needed; and the validation split."""
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -8,112 +7,106 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from models.images import Decoded, ImageRejected, decode, prepare
 from models.manifest import Preprocessing
 from models.recipes import Recipe
 from store.datasets import Dataset, SplitName
 from store.splits import Split, open_split
 from worker.job_process import JobRefused
+from worker.memory import available_bytes
+from worker.trainer.pixels import Images, Rows, Streamed, fill, prepared, threads
 
-_MAX_PIXELS = 200_000_000  # what the importer let in is decoded; this only bounds a broken header
+__all__ = ["Images", "Reading", "TrainingData", "prepared", "read", "read_training_data"]
+
 _CHUNK = 256
+_SMALL = 2**28  # bytes that every machine has, whatever it says
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images:
-    """`pixels` uint8 (N, H, W, C), `labels` int64 (N,)."""
+class Reading:
+    """How splits are read: the recipe's `loader`, threads that prepare streamed images, and processes that each read.
 
-    pixels: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
+    `between` is called every few dozen images; what it raises ends the reading.
+    """
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    between: Callable[[], None]
+    loader: str = "auto"
+    workers: int | None = None
+    readers: int = 1
 
-    def take(self, index: npt.NDArray[np.int64]) -> "Images":
-        return Images(pixels=self.pixels[index], labels=self.labels[index])
+    def streams(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Whether images of this shape (N, H, W, C) are streamed. Raises JobRefused where they must not be, but must.
+
+        `auto` keeps them in memory where half of what is free holds them: training needs some too.
+        """
+        need, have = int(np.prod(shape, dtype=np.int64)) * self.readers, available_bytes()
+        if self.loader == "memory" and need > max(have, _SMALL):
+            raise JobRefused(
+                "dataset_too_large",
+                f"split {name} needs {need / 2**30:.1f} GiB of memory at this image size, {have / 2**30:.1f} are free",
+                "Use loader auto or stream, or choose a smaller image_size.",
+            )
+        return self.loader == "stream" or (self.loader == "auto" and need > max(have // 2, _SMALL))
 
 
 def read(
-    folder: Path, dataset: Dataset, name: SplitName, preprocessing: Preprocessing, between: Callable[[], None]
+    folder: Path,
+    dataset: Dataset,
+    name: SplitName,
+    preprocessing: Preprocessing,
+    reading: Reading,
+    *,
+    rows: Rows | None = None,
 ) -> Images:
-    """A split, every image prepared as `models/images` does it for serving. Raises JobRefused where one cannot be.
+    """A split, or some `rows` of it, every image prepared as `models/images` does it for serving.
 
-    `between` is called every few hundred images; what it raises ends the reading.
+    Raises JobRefused where an image cannot be; of a streamed split, that is when its turn comes.
     """
-    split = open_split(folder, dataset, name)
-    shape = (len(split), preprocessing.height, preprocessing.width, preprocessing.channels)
-    _refuse_what_memory_cannot_hold(name, shape)
-    if split.pixels is not None and split.pixels.shape == shape:
-        return Images(pixels=np.array(split.pixels), labels=split.labels)
+    split = opened(folder, dataset, name)
+    chosen = np.arange(len(split)) if rows is None else rows
+    labels = split.labels[chosen]
+    shape = (len(chosen), preprocessing.height, preprocessing.width, preprocessing.channels)
+    if reading.streams(name, shape):
+        workers = max(1, threads() // reading.readers) if reading.workers is None else reading.workers
+        return Images(pixels=Streamed(split, chosen, preprocessing, workers=workers), labels=labels)
     pixels = np.empty(shape, dtype=np.uint8)
+    with ThreadPoolExecutor(threads(), "prepare") as pool:
+        fill(pixels, split, chosen, preprocessing, pool=pool, between=reading.between)
+    return Images(pixels=pixels, labels=labels)
 
-    def fill(start: int) -> None:
-        stop = min(start + _CHUNK, len(split))
-        pixels[start:stop] = prepared(split, range(start, stop), preprocessing)
 
-    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))  # Pillow decodes and resizes without the GIL
+def opened(folder: Path, dataset: Dataset, name: SplitName) -> Split:
+    """A split whose files are what the dataset's descriptor says of them. Raises JobRefused where they are not."""
+
+    def refusal(what: str) -> JobRefused:
+        return JobRefused("dataset_damaged", f"split {name} is damaged: {what}", "Import the dataset again.")
+
     try:
-        for _ in pool.map(fill, range(0, len(split), _CHUNK)):
-            between()
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return Images(pixels=pixels, labels=split.labels)
+        split = open_split(folder, dataset, name)
+        bad = split.fault()
+    except (FileNotFoundError, ValueError, EOFError) as error:  # ValueError: cut or no .npy; EOFError: an empty one
+        raise refusal(str(error)) from error
+    expected = dataset.splits[name]
+    if bad is None and np.bincount(split.labels, minlength=len(dataset.classes)).tolist() != list(expected.per_class):
+        bad = "its labels are not those that were imported"
+    if bad is not None:
+        raise refusal(bad)
+    return split
 
 
-def prepared(split: Split, chosen: range, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """Some images of a split as `models/images` prepares them for serving, uint8 (len(chosen), H, W, C); any thread.
-
-    Raises JobRefused where one cannot be decoded.
-    """
-    pixels = np.empty((len(chosen), preprocessing.height, preprocessing.width, preprocessing.channels), dtype=np.uint8)
-    for place, index in enumerate(chosen):
-        pixels[place], _ = prepare(_decoded(split, index), preprocessing)
-    return pixels
-
-
-def _decoded(split: Split, index: int) -> Decoded:
-    if split.pixels is not None:
-        array = split.pixels[index]
-        return Decoded(Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array))
-    try:
-        return decode(split.encoded(index), max_pixels=_MAX_PIXELS)
-    except ImageRejected as error:
-        raise JobRefused(
-            "dataset_damaged",
-            f"image {index} of split {split.name} cannot be decoded: {error.message}",
-            "Import the dataset again.",
-        ) from error
-
-
-def _refuse_what_memory_cannot_hold(name: str, shape: tuple[int, ...]) -> None:
-    need = int(np.prod(shape, dtype=np.int64))
-    have = _available_memory()
-    if need > max(have, 2**28):
-        raise JobRefused(
-            "dataset_too_large",
-            f"split {name} needs {need / 2**30:.1f} GiB of memory at this image size, {have / 2**30:.1f} GiB are free",
-            "Choose a smaller image_size.",
-        )
-
-
-def _available_memory() -> int:
-    """Bytes that can be had without swapping, the page cache's included."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def mean_and_std(pixels: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def mean_and_std(
+    pixels: npt.NDArray[np.uint8] | Streamed, *, between: Callable[[], None]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel of (N, H, W, C), of values scaled to 0–1; exact, by histogram."""
+    histograms = np.zeros((pixels.shape[3], 256), dtype=np.int64)
+    for start in range(0, len(pixels), _CHUNK):  # bincount makes int64 copies, eight times the size
+        some = pixels[start : start + _CHUNK]
+        for channel in range(len(histograms)):
+            histograms[channel] += np.bincount(some[..., channel].ravel(), minlength=256)
+        between()
     values = np.arange(256) / 255
     means, stds = [], []
-    for channel in range(pixels.shape[3]):
-        counts = np.zeros(256, dtype=np.int64)
-        for start in range(0, len(pixels), _CHUNK):  # bincount makes int64 copies, eight times the size
-            counts += np.bincount(pixels[start : start + _CHUNK, ..., channel].ravel(), minlength=256)
+    for counts in histograms:
         share = counts / counts.sum()
         mean = float(share @ values)
         means.append(round(mean, 4))
@@ -143,7 +136,7 @@ class TrainingData:
     preprocessing: Preprocessing
 
 
-def read_training_data(folder: Path, dataset: Dataset, recipe: Recipe, between: Callable[[], None]) -> TrainingData:
+def read_training_data(folder: Path, dataset: Dataset, recipe: Recipe, reading: Reading) -> TrainingData:
     """Train and val images; val is carved from train where the dataset has none. Raises JobRefused."""
     _refuse_what_cannot_be_learned(dataset)
     resize = recipe.resize or recipe.image_size
@@ -156,17 +149,20 @@ def read_training_data(folder: Path, dataset: Dataset, recipe: Recipe, between: 
         mean=blank[0],
         std=blank[1],
     )
-    train = read(folder, dataset, "train", shape, between)
+    canvas = shape.model_copy(update={"height": recipe.canvas, "width": recipe.canvas})
     if "val" in dataset.splits and dataset.splits["val"].images > 0:
-        val = read(folder, dataset, "val", shape, between)
+        train = read(folder, dataset, "train", canvas, reading)
+        val = read(folder, dataset, "val", shape, reading)
     else:
-        kept, held = stratified(train.labels, fraction=recipe.val_fraction, seed=recipe.seed)
+        labels = opened(folder, dataset, "train").labels
+        kept, held = stratified(labels, fraction=recipe.val_fraction, seed=recipe.seed)
         if len(held) == 0:
             raise JobRefused("dataset_too_small", "no class has two images: none can be held out", "Add images.")
-        train, val = train.take(kept), train.take(held)
+        train = read(folder, dataset, "train", canvas, reading, rows=kept)
+        val = read(folder, dataset, "train", shape, reading, rows=held)
     mean, std = recipe.mean, recipe.std
     if mean is None or std is None:
-        measured_mean, measured_std = mean_and_std(train.pixels)
+        measured_mean, measured_std = mean_and_std(train.pixels, between=reading.between)
         mean, std = mean or measured_mean, std or measured_std
     preprocessing = shape.model_copy(update={"mean": mean, "std": std})
     return TrainingData(train=train, val=val, preprocessing=preprocessing)

@@ -4,19 +4,35 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from worker.trainer.data import Images
+from worker.trainer.distributed import World
 from worker.trainer.metrics import Logits
 
 _BATCH = 256
 
 
 def logits(
-    compute: Callable[[npt.NDArray[np.uint8]], Logits], images: Images, *, between: Callable[[], None]
+    compute: Callable[[npt.NDArray[np.uint8]], Logits],
+    images: Images,
+    *,
+    between: Callable[[], None],
+    world: World = World(),  # noqa: B008 - it is frozen
 ) -> Logits:
-    """Logits float32 (N, K) of every image, in order. `between` is called after each batch."""
-    parts = []
-    for start in range(0, len(images), _BATCH):
-        parts.append(compute(images.pixels[start : start + _BATCH]))
+    """Logits float32 (N, K) of every image, in order; the ranks of a world share the batches, and each has all logits.
+
+    `between` is called after each batch, by all ranks equally often.
+    """
+    parts: list[tuple[int, Logits]] = []
+    for start in range(0, len(images), _BATCH * world.size):
+        own = start + _BATCH * world.rank
+        if own < len(images):
+            parts.append((own, compute(images.pixels[own : own + _BATCH])))
         between()
-    return np.concatenate(parts)
+    classes = world.agreed(parts[0][1].shape[1] if parts else 0)  # the first batch is rank 0's
+    whole = np.zeros((len(images), classes), dtype=np.float32)
+    for own, part in parts:
+        whole[own : own + len(part)] = part
+    world.add(torch.from_numpy(whole))  # of several, only one is not zero: the sum is exact
+    return whole

@@ -1,7 +1,6 @@
 """The training loop: steps, epochs, validation, checkpoints, and when to stop."""
 
 import math
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
 
 from models import checkpoint as checkpoints
 from models.recipes import Recipe
@@ -18,13 +16,13 @@ from models.runtime import Normalise
 from store.faults import point
 from worker.job_process import JobRefused, JobStopped, Stop, emit
 from worker.orders import Orders, OrdersFile
-from worker.trainer import augment, evaluate, metrics, mixing
+from worker.trainer import evaluate, metrics
 from worker.trainer.data import TrainingData
-from worker.trainer.loss import class_weights, cross_entropy
-from worker.trainer.optimizer import learning_rate
+from worker.trainer.distributed import World
 from worker.trainer.orders import ordered_end, take_settings, with_settings
 from worker.trainer.progress import Phase, Progress
-from worker.trainer.state import RunState, update_average
+from worker.trainer.state import RunState
+from worker.trainer.steps import Steps
 
 
 class Loop:
@@ -46,23 +44,18 @@ class Loop:
         fingerprint: str,
         stop: Stop,
         orders_file: OrdersFile,
+        world: World,
     ) -> None:
         self.submitted, self.recipe = recipe, with_settings(recipe, state.settings)
-        self.data, self.state, self.device = data, state, device
+        self.data, self.state, self.device, self.world = data, state, device, world
         self.orders_file, self.orders = orders_file, Orders()
         self.claim_dir, self.fingerprint, self.stop = claim_dir, fingerprint, stop
         self.normalise = Normalise(data.preprocessing, device)
-        self.pixels = _placed(data.train.pixels, device)
-        self.labels = torch.from_numpy(data.train.labels).to(device)
-        weights = class_weights(recipe, data.train.labels, classes)
-        self.class_weights = None if weights is None else weights.to(device)
-        samples = len(data.train)
-        self.batch_size = min(recipe.batch_size, samples)
-        self.steps_per_epoch = samples // self.batch_size  # what is left over is another part in each epoch
+        self.steps = Steps(recipe=recipe, data=data, classes=classes, state=state, device=device, world=world)
+        self.steps_per_epoch = self.steps.per_epoch
         self.progress = Progress(epochs=self.recipe.epochs, steps=self.recipe.epochs * self.steps_per_epoch)
-        self.forward = _compiled(state.network) if recipe.compile else state.network
         self.progress.step, self.progress.epoch = state.step, state.epoch
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saving_seconds = time.monotonic(), 0.0
         self.spoken_sums = (0.0, 0.0)
 
     def run(self) -> None:
@@ -74,15 +67,16 @@ class Loop:
             # An epoch that somebody cut short counts only where there is no whole one.
             if self.state.ended not in ("finish", "epochs") or self.state.kept is None:
                 self._close_epoch(time.monotonic() - started)
-            if self.state.ended or self._checkpoint_due():
+            if self.state.ended or self.world.agreed(self._checkpoint_due(at_epoch_end=True)):
                 self._checkpoint()
 
     def _take_orders(self, *, first: bool = False) -> None:
         """Look whether there are new orders; what they change is on disk before the next step."""
-        orders, state = self.orders_file.look(), self.state
-        if orders is None:
+        state, new = self.state, self.orders_file.look() if self.world.leads else None
+        content = self.world.agreed(None if new is None else new.model_dump())
+        if content is None:
             return
-        self.orders = orders
+        self.orders = orders = Orders.model_validate(content)
         if first:  # a run that goes on from another job's checkpoint: that one's requests are not this one's
             state.asked = min(state.asked, orders.checkpoint)
         recipe = take_settings(self.submitted, state, orders)
@@ -99,95 +93,57 @@ class Loop:
 
     def _train_epoch(self) -> None:
         state, recipe = self.state, self.recipe
-        samples = len(self.data.train)
-        order = torch.from_numpy(self._order(samples)).to(self.device)
-        draws = augment.draw(recipe, samples=samples, epoch=state.epoch, device=self.device)
-        state.network.train()
         self.progress.epoch = state.epoch + 1
         self.progress.restart_clock()
         self.spoken_sums = (float(state.sums[0]), float(state.sums[2]))
         last = time.monotonic()
-        while state.epoch_step < self.steps_per_epoch:
-            self._take_orders()
-            state.ended = ordered_end(self.recipe, state, self.orders)
-            if state.ended:
-                break
-            first = state.epoch_step * self.batch_size
-            if state.step == 0 and recipe.compile:
-                self.progress.say("compile")
-            rows = torch.arange(first, first + self.batch_size, device=self.device)
-            self._step(order[rows], rows, draws)
-            now = time.monotonic()
-            state.elapsed, last = state.elapsed + now - last, now
-            if self.progress.due():
-                self._speak()
-            if self.stop.requested:  # before the time limit: a stopped epoch is not closed, so training has not ended
-                self._checkpoint()
-                raise JobStopped
-            if recipe.max_seconds is not None and state.elapsed >= recipe.max_seconds:
-                state.ended = "max_seconds"
-            if state.ended:
-                break
-            if state.epoch_step < self.steps_per_epoch and self._checkpoint_due():
-                self._checkpoint()
+        with self.steps.epoch(recipe) as step:
+            while state.epoch_step < self.steps_per_epoch:
+                self._take_orders()
+                state.ended = ordered_end(self.recipe, state, self.orders)
+                if state.ended:
+                    break
+                if state.step == 0 and recipe.compile:
+                    self.progress.say("compile")
+                self.progress.lr = step(self.recipe)
+                point("training.stepped")
+                self.progress.step = state.step
+                self.progress.count(self.steps.batch_size)
+                now = time.monotonic()
+                state.elapsed, last = state.elapsed + now - last, now
+                late = recipe.max_seconds is not None and state.elapsed >= recipe.max_seconds
+                # One rank's clock and signals count for all.
+                speak, stop, late, save = self.world.agreed(
+                    [self.progress.due(), self.stop.requested, late, self._checkpoint_due()]
+                )
+                if speak:
+                    self._speak()
+                if stop:  # before the time limit: a stopped epoch is not closed, so training has not ended
+                    self._checkpoint()
+                    raise JobStopped
+                if late:
+                    state.ended = "max_seconds"
+                    break
+                if save and state.epoch_step < self.steps_per_epoch:
+                    self._checkpoint()
         self._speak()
-
-    def _order(self, samples: int) -> npt.NDArray[np.int64]:
-        seed, epoch = self.recipe.seed, self.state.epoch
-        if self.recipe.sampling == "balanced":
-            return augment.balanced_order(self.data.train.labels, seed=seed, epoch=epoch)
-        return augment.order(samples=samples, seed=seed, epoch=epoch)
-
-    def _step(self, samples: Tensor, rows: Tensor, draws: augment.Draws) -> None:
-        """One batch: gradients, in as many parts as the recipe says, then the update. `rows` are those of the draws."""
-        state, recipe = self.state, self.recipe
-        lr = learning_rate(recipe, step=state.step, steps_per_epoch=self.steps_per_epoch)
-        for group in state.optimizer.param_groups:
-            group["lr"] = lr
-        state.optimizer.zero_grad(set_to_none=True)
-        for part, part_rows in zip(samples.chunk(recipe.accumulate), rows.chunk(recipe.accumulate), strict=True):
-            state.sums += self._backward(part, part_rows, draws, share=len(part) / len(samples))
-        if recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(state.network.parameters(), recipe.clip_norm)
-        state.optimizer.step()
-        state.step += 1
-        state.epoch_step += 1
-        if state.average is not None and recipe.ema_decay is not None:
-            update_average(state.average, state.network, decay=recipe.ema_decay, step=state.step)
-        self.progress.count(len(samples))
-        self.progress.lr, self.progress.step = lr, state.step
-
-    def _backward(self, samples: Tensor, rows: Tensor, draws: augment.Draws, *, share: float) -> Tensor:
-        """Add `share` of these images' gradients; float64 (3,): sum of losses, how many were right, how many."""
-        recipe = self.recipe
-        images = augment.batch(self.pixels, samples, rows, draws, recipe).to(self.device)
-        inputs = augment.hide(self.normalise(images), rows, draws, cutout=recipe.cutout)
-        labels, kept = self.labels[samples], None
-        if draws.mix is not None:
-            inputs, kept = mixing.mix(inputs, rows, draws.mix)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            logits = self.forward(inputs)
-        loss = cross_entropy(logits, labels, smoothing=recipe.label_smoothing, weights=self.class_weights, kept=kept)
-        (loss * share).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-        correct = (logits.detach().argmax(1) == labels).sum()
-        return torch.stack((loss.detach() * len(samples), correct, correct.new_tensor(len(samples)))).double()
 
     def _speak(self) -> None:
         """A progress line with the mean loss since the last one; here a diverged loss is noticed."""
         loss, _, images = self.state.sums.tolist()
         if not math.isfinite(loss):
-            raise _not_finite()
+            raise _not_finite("the loss", self.state.step)
         spoken_loss, spoken_images = self.spoken_sums
         if images > spoken_images:
             self.progress.loss = round((loss - spoken_loss) / (images - spoken_images), 6)
             self.spoken_sums = (loss, images)
-        self.progress.say("train", images_per_step=self.batch_size)
+        self.progress.say("train", images_per_step=self.steps.batch_size)
 
     def _close_epoch(self, seconds: float) -> None:
         """Validate, remember the best, decide whether to go on."""
         state, recipe = self.state, self.recipe
         loss, correct, images = state.sums.tolist()
-        val = self._validate()
+        val = self.world.agreed(self._validate())
         this = {"epoch": state.epoch + 1, **val}
         best = state.best
         if best is None or (val["top1"], -val["loss"]) > (best["top1"], -best["loss"]):
@@ -221,37 +177,45 @@ class Loop:
         speak = self.sign_of_life("validate")
 
         def between() -> None:
-            if self.stop.requested:  # the epoch is not closed: whoever goes on validates it again
+            if self.world.agreed(self.stop.requested):  # the epoch is not closed: whoever goes on validates it again
                 self.state.ended = None
                 self._checkpoint()
                 raise JobStopped
             speak()
 
-        logits = evaluate.logits(compute, self.data.val, between=between)
+        logits = evaluate.logits(compute, self.data.val, between=between, world=self.world)
         loss = metrics.log_loss(logits, self.data.val.labels)
         if not math.isfinite(loss):
-            raise _not_finite()
+            raise _not_finite("the validation loss", self.state.step)
         return {"loss": loss, "top1": metrics.top_k(logits, self.data.val.labels, 1)}
 
     def sign_of_life(self, phase: Phase) -> Callable[[], None]:
         def speak() -> None:
             if self.progress.due():
-                self.progress.say(phase, images_per_step=self.batch_size)
+                self.progress.say(phase, images_per_step=self.steps.batch_size)
 
         return speak
 
-    def _checkpoint_due(self) -> bool:
-        return time.monotonic() - self.saved_at >= self.recipe.checkpoint_seconds
+    def _checkpoint_due(self, *, at_epoch_end: bool = False) -> bool:
+        """By time; and at an epoch's end, unless epochs are so short that saving would take a twentieth of them."""
+        age = time.monotonic() - self.saved_at
+        return age >= self.recipe.checkpoint_seconds or (at_epoch_end and age >= 20 * self.saving_seconds)
 
     def _checkpoint(self, *, asked: int | None = None) -> None:
+        """Save the state, unless it is worth nothing: the checkpoint before it stays the last good one."""
         if not math.isfinite(float(self.state.sums[0])):
-            raise _not_finite()
-        folder = checkpoints.save(self.claim_dir, self.state.checkpoint(self.fingerprint))
+            raise _not_finite("the loss", self.state.step)
+        if not self.state.is_finite():
+            raise _not_finite("a weight", self.state.step)
+        if self.world.leads:
+            began = time.monotonic()
+            folder = checkpoints.save(self.claim_dir, self.state.checkpoint(self.fingerprint))
+            self.saving_seconds = time.monotonic() - began
+            line: dict[str, Any] = {"path": f"{self.claim_dir.name}/{folder.name}", "step": self.state.step}
+            emit("checkpoint", line if asked is None else {**line, "asked": asked})
+            point("checkpoint.said")
         self.saved_at = time.monotonic()
         self.progress.restart_clock()
-        line: dict[str, Any] = {"path": f"{self.claim_dir.name}/{folder.name}", "step": self.state.step}
-        emit("checkpoint", line if asked is None else {**line, "asked": asked})
-        point("checkpoint.said")
 
 
 def why_ended(recipe: Recipe, *, epochs_done: int, best: dict[str, Any]) -> str | None:
@@ -263,25 +227,10 @@ def why_ended(recipe: Recipe, *, epochs_done: int, best: dict[str, Any]) -> str 
     return "epochs" if epochs_done >= recipe.epochs else None
 
 
-def _placed(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    """The pixels on the device where they take at most half of its free memory, else in the machine's."""
-    tensor = torch.from_numpy(pixels)
-    if device.type == "cuda" and pixels.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:
-        return tensor.to(device)
-    return tensor
-
-
-def _compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    if not any(shutil.which(name) for name in ("c++", "g++", "clang++", "cc")):
-        emit("warning", {"code": "no_compiler", "message": "no C++ compiler was found; training goes on uncompiled"})
-        return network
-    compiled: Callable[[Tensor], Tensor] = torch.compile(network)
-    return compiled
-
-
-def _not_finite() -> JobRefused:
+def _not_finite(what: str, step: int) -> JobRefused:
+    code = "weights_not_finite" if what == "a weight" else "loss_not_finite"
     return JobRefused(
-        "loss_not_finite",
-        "the loss became infinite or not a number",
-        "Lower lr, lengthen warmup_epochs, or use precision fp32.",
+        code,
+        f"{what} became infinite or not a number, at step {step} or shortly before",
+        "Lower lr, lengthen warmup_epochs, or use precision fp32; the last good checkpoint is kept.",
     )

@@ -18,18 +18,34 @@ def class_weights(recipe: Recipe, labels: npt.NDArray[np.int64], classes: int) -
 
 
 def cross_entropy(
-    logits: Tensor, labels: Tensor, *, smoothing: float, weights: Tensor | None, kept: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    smoothing: float,
+    weights: Tensor | None,
+    kept: Tensor | None = None,
+    partners: Tensor | None = None,
 ) -> Tensor:
-    """The mean loss of logits (B, K), in nats; with `kept` (B,), the rest of each label is its neighbour's."""
+    """The mean loss of logits (B, K), in nats; with `kept` (B,), the rest of each label is its partner's.
+
+    `partners` (B,) are labels; None = each one's neighbour before it.
+    """
     logits = logits.float()
     if kept is None:
         return F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing)
+    others = labels.roll(1, 0) if partners is None else partners
 
     def of(targets: Tensor) -> Tensor:
         return F.cross_entropy(logits, targets, weight=weights, label_smoothing=smoothing, reduction="none")
 
-    partners = labels.roll(1, 0)
-    losses = kept * of(labels) + (1 - kept) * of(partners)
+    losses = kept * of(labels) + (1 - kept) * of(others)
+    return losses.sum() / weight_of(labels, weights=weights, kept=kept, partners=others)
+
+
+def weight_of(labels: Tensor, *, weights: Tensor | None, kept: Tensor | None, partners: Tensor | None) -> Tensor:
+    """What the mean loss divides by: how many labels there are, or the sum of their classes' weights."""
     if weights is None:
-        return losses.mean()
-    return losses.sum() / (kept * weights[labels] + (1 - kept) * weights[partners]).sum()
+        return torch.full((), len(labels), dtype=torch.float32, device=labels.device)
+    if kept is None or partners is None:
+        return weights[labels].sum()
+    return (kept * weights[labels] + (1 - kept) * weights[partners]).sum()

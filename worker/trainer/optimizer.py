@@ -9,7 +9,7 @@ from models.recipes import Recipe
 
 
 def build(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Weights decay; biases and normalisation do not."""
+    """Weights decay; biases and normalisation do not. Torch has no LAMB; its Muon takes no convolution's weights."""
     parameters = list(network.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -9,16 +10,28 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
+import numpy.typing as npt
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from models import golden, runtime
+from models import golden, probes, runtime
 from models.manifest import WEIGHTS, Calibration, Lineage, Manifest, NetworkSpec
 from store.files import publish_dir, remove_tree, write_atomic
+from worker.evaluator.documents import Evaluation
+from worker.evaluator.report import summary
 from worker.trainer import evaluate, metrics
 from worker.trainer.data import Images, TrainingData
 
 _GOLDEN_IMAGES = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """What a training says of its model, and the evaluation that it rests on."""
+
+    report: dict[str, Any]
+    weights_sha256: str
+    evaluation: Evaluation
 
 
 def code_version() -> str:
@@ -40,7 +53,7 @@ def save_model(
     training: dict[str, Any],
     device: str,
     between: Callable[[], None],
-) -> dict[str, Any]:
+) -> Saved:
     """Write the model version to `target`, whole or not at all, and return its metrics.
 
     They are those of the saved weights as the engine will load them, on `test`, or on val where there is no test split.
@@ -68,16 +81,28 @@ def save_model(
         split = "val" if test is None else "test"
         judged = data.val if test is None else test
         logits = val_logits if test is None else evaluate.logits(loaded.logits, test, between=between)
-        report = {"split": split, **metrics.report(logits, judged.labels, classes, temperature), **training}
+        figures = summary(logits, judged.labels, classes, temperature)
+        report = {"split": split, **figures, **training}
 
-        chosen = data.val.pixels[np.linspace(0, len(data.val) - 1, min(_GOLDEN_IMAGES, len(data.val)), dtype=np.int64)]
+        chosen = data.val.pixels[_spread(data.val, _GOLDEN_IMAGES)]
         digest = golden.write(draft, chosen, loaded.logits(chosen))
+        held = _spread(data.val, probes.HELDOUT_IMAGES)
+        probing = probes.write(
+            draft,
+            calibration=data.train.pixels[_spread(data.train, probes.CALIBRATION_IMAGES)],
+            heldout=data.val.pixels[held],
+            labels=data.val.labels[held],
+            logits=lambda images: evaluate.logits(
+                loaded.logits, Images(pixels=images, labels=data.val.labels[: len(images)]), between=between
+            ),
+        )
         manifest = manifest.model_copy(
             update={
                 "parameters": sum(parameter.numel() for parameter in loaded.network.parameters()),
                 "metrics": report,
                 "calibration": Calibration(temperature=temperature),
                 "golden_sha256": digest,
+                "calibration_sha256": probing,
             }
         )
         manifest.write(draft)
@@ -87,4 +112,20 @@ def save_model(
     except BaseException:
         remove_tree(draft)
         raise
-    return report
+    return Saved(
+        report=report,
+        weights_sha256=manifest.weights_sha256,
+        evaluation=Evaluation(
+            figures=figures,
+            logits=logits,
+            labels=judged.labels,
+            classes=classes,
+            temperature=temperature,
+            pixels=lambda index: judged.pixels[index],
+        ),
+    )
+
+
+def _spread(images: Images, most: int) -> npt.NDArray[np.int64]:
+    """The rows of so many images, evenly over all of them."""
+    return np.linspace(0, len(images) - 1, min(most, len(images)), dtype=np.int64)

@@ -43,6 +43,14 @@ class RunState:
         """The network that is validated and kept: the averaged one where there is one."""
         return self.network if self.average is None else self.average
 
+    def is_finite(self) -> bool:
+        """Whether no weight, statistic or tensor of the optimizer has become infinite or not a number."""
+        tensors = [*self.network.state_dict().values(), *optimizers.state(self.optimizer).values()]
+        if self.average is not None:
+            tensors += self.average.state_dict().values()
+        finite = [tensor.isfinite().all().to(self.sums.device) for tensor in tensors if tensor.is_floating_point()]
+        return bool(torch.stack(finite).all())
+
     def checkpoint(self, fingerprint: str) -> Checkpoint:
         groups = {
             "network": self.network.state_dict(),

@@ -5,17 +5,15 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
 
 import orjson
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models import checkpoint as checkpoints
 from models import checkpoint_files
-from models.manifest import Lineage, Name, NetworkSpec
+from models.manifest import Lineage, NetworkSpec
 from models.networks import registry
-from models.recipes import Recipe, RecipeError, resolve
+from models.recipes import Recipe
 from models.runtime import resolve_device
 from store.datasets import Dataset
 from store.layout import Layout
@@ -23,64 +21,66 @@ from worker.job_arguments import JobArguments
 from worker.job_process import JobRefused, Stop, emit
 from worker.orders import NAME as ORDERS
 from worker.orders import OrdersFile
-from worker.trainer import data, optimizer
+from worker.trainer import data, files, optimizer
+from worker.trainer.distributed import World, joined
+from worker.trainer.initial import initialise
 from worker.trainer.loop import Loop
 from worker.trainer.orders import warn_of_late_orders
 from worker.trainer.progress import Progress
 from worker.trainer.save import code_version, save_model
+from worker.trainer.spec import read_spec
 from worker.trainer.state import RunState, averaged_copy
-
-
-class TrainSpec(BaseModel):
-    """spec.json of a train job."""
-
-    model_config = ConfigDict(frozen=True)
-
-    kind: Literal["train"]
-    dataset: str
-    recipe: str
-    overrides: dict[str, Any] = {}
-    register_as: Name | None = None
-    alias: str | None = None
 
 
 def train(at: JobArguments, stop: Stop) -> None:
     """Run the job in `at.run_dir` to its end, from its newest checkpoint where there is one."""
-    spec, recipe = _spec(at.run_dir)
+    spec, recipe = read_spec(at.run_dir)
     folder = Layout(at.data_dir).dataset(spec.dataset)
     dataset = _dataset(folder, spec.dataset)
-    device = _prepared_device(at.device, recipe)
-
-    checkpoint_files.sweep(at.claim_dir)
-    training_data = data.read_training_data(folder, dataset, recipe, _loading(recipe, stop))
     network_spec = NetworkSpec(name=recipe.network, num_classes=len(dataset.classes), in_channels=recipe.channels)
 
-    state = _fresh(network_spec, recipe, device)
-    fingerprint = _fingerprint(recipe, dataset)
-    _resume(state, at.run_dir, fingerprint)
-    loop = Loop(
-        recipe=recipe,
-        data=training_data,
-        classes=len(dataset.classes),
-        state=state,
-        device=device,
-        claim_dir=at.claim_dir,
-        fingerprint=fingerprint,
-        stop=stop,
-        orders_file=OrdersFile(at.claim_dir / ORDERS),
-    )
-    loop.run()
+    def reading(between: Callable[[], None], readers: int = 1) -> data.Reading:
+        return data.Reading(between=between, loader=recipe.loader, workers=recipe.workers, readers=readers)
+
+    with joined(devices=recipe.devices, device=at.device) as (world, device_name):
+        device = _prepared_device(device_name, recipe)
+        if world.size == 1:  # whoever started several has done so
+            checkpoint_files.sweep(at.claim_dir)
+        between = _loading(recipe, stop)
+        training_data = data.read_training_data(folder, dataset, recipe, reading(between, readers=world.size))
+        state = _fresh(network_spec, recipe, device, world)
+        fingerprint = _fingerprint(recipe, dataset)
+        resumed = _resume(state, at.run_dir, fingerprint)
+        world.refuse_unlike(state.step)
+        if not resumed:
+            with world.in_turn():
+                _start_from(state, recipe, dataset, at.data_dir, between)
+        loop = Loop(
+            recipe=recipe,
+            data=training_data,
+            classes=len(dataset.classes),
+            state=state,
+            device=device,
+            claim_dir=at.claim_dir,
+            fingerprint=fingerprint,
+            stop=stop,
+            orders_file=OrdersFile(at.claim_dir / ORDERS),
+            world=world,
+        )
+        loop.run()
+    if not world.leads:
+        return
 
     has_test = "test" in dataset.splits and dataset.splits["test"].images > 0
     if not has_test:
         emit("warning", {"code": "no_test_split", "message": "the dataset has no test split; metrics are those of val"})
     speak = loop.sign_of_life("test")
 
-    def between() -> None:
+    def and_stop() -> None:
         stop.check()  # the last checkpoint says that training has ended; nothing is lost
         speak()
 
-    test = data.read(folder, dataset, "test", training_data.preprocessing, between) if has_test else None
+    test = data.read(folder, dataset, "test", training_data.preprocessing, reading(and_stop)) if has_test else None
 
     def lineage(created_at: datetime) -> Lineage:
         return Lineage(
@@ -95,7 +95,7 @@ def train(at: JobArguments, stop: Stop) -> None:
         )
 
     best, kept = state.best or {}, state.kept or {}
-    report = save_model(
+    saved = save_model(
         target=at.claim_dir / "model",
         weights=state.kept_weights,
         network=network_spec,
@@ -115,25 +115,25 @@ def train(at: JobArguments, stop: Stop) -> None:
             "recipe": recipe.model_dump(mode="json"),
         },
         device=str(device),
-        between=between,
+        between=and_stop,
+    )
+    files.write(
+        at.claim_dir,
+        saved.evaluation,
+        about={
+            "model": {"name": spec.register_as, "version": None, "weights_sha256": saved.weights_sha256},
+            "dataset": {"id": dataset.id, "name": dataset.name, "digest": dataset.digest},
+            "split": saved.report["split"],
+        },
+        report=saved.report,
+        state=state,
+        recipe=recipe,
+        steps_per_epoch=loop.steps_per_epoch,
+        between=and_stop,
     )
     warn_of_late_orders(state, loop.orders_file.look())
-    emit("evaluation", report)
-    emit("result", {"artifact": f"{at.claim_dir.name}/model", "metrics": report})
-
-
-def _spec(run_dir: Path) -> tuple[TrainSpec, Recipe]:
-    try:
-        spec = TrainSpec.model_validate_json((run_dir / "spec.json").read_bytes())
-        return spec, resolve(spec.recipe, spec.overrides)
-    except FileNotFoundError as error:
-        raise JobRefused("no_spec", f"{run_dir} holds no spec.json", "Give the folder of a job.") from error
-    except RecipeError as error:
-        raise JobRefused("bad_recipe", str(error), error.hint) from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "spec.json"
-        raise JobRefused("bad_spec", f"{where}: {first['msg']}", "Correct spec.json.") from error
+    emit("evaluation", saved.report)
+    emit("result", {"artifact": f"{at.claim_dir.name}/model", "metrics": saved.report})
 
 
 def _dataset(folder: Path, dataset_id: str) -> Dataset:
@@ -171,9 +171,10 @@ def _loading(recipe: Recipe, stop: Stop) -> Callable[[], None]:
     return between
 
 
-def _fresh(spec: NetworkSpec, recipe: Recipe, device: torch.device) -> RunState:
+def _fresh(spec: NetworkSpec, recipe: Recipe, device: torch.device, world: World) -> RunState:
     torch.manual_seed(recipe.seed)  # of the first weights; nothing later draws from torch
-    network = registry.build(spec).to(device).to(memory_format=torch.channels_last)
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    network = world.spread(registry.build(spec).to(device)).to(memory_format=layout)
     return RunState(
         network=network,
         optimizer=optimizer.build(network, recipe),
@@ -183,19 +184,32 @@ def _fresh(spec: NetworkSpec, recipe: Recipe, device: torch.device) -> RunState:
 
 
 def _fingerprint(recipe: Recipe, dataset: Dataset) -> str:
-    """A checkpoint is good for the same recipe on the same data only."""
-    return hashlib.sha256(orjson.dumps([recipe.model_dump(mode="json"), dataset.digest])).hexdigest()
+    """A checkpoint is good for the same recipe on the same data only; how the data come makes no difference."""
+    choices = recipe.model_dump(mode="json", exclude={"loader", "workers"})
+    return hashlib.sha256(orjson.dumps([choices, dataset.digest])).hexdigest()
 
 
-def _resume(state: RunState, run_dir: Path, fingerprint: str) -> None:
+def _start_from(state: RunState, recipe: Recipe, dataset: Dataset, data_dir: Path, between: Callable[[], None]) -> None:
+    """The weights that the recipe names, before the first step."""
+    report = initialise(state.network, recipe, classes=dataset.classes, data_dir=data_dir, between=between)
+    if report is None:
+        return
+    if state.average is not None:
+        state.average.load_state_dict(state.network.state_dict())
+    emit("log", {"message": str(report), "tensors": report.taken, "new_head": report.new_head})
+
+
+def _resume(state: RunState, run_dir: Path, fingerprint: str) -> bool:
+    """Whether there is a checkpoint that the run goes on from."""
     checkpoint = checkpoints.newest(run_dir)
     if checkpoint is None:
-        return
+        return False
     if checkpoint.state["fingerprint"] != fingerprint:
         emit(
             "warning", {"code": "other_checkpoint", "message": "a checkpoint of another recipe or dataset is not used"}
         )
         checkpoint_files.forget(run_dir)  # else they would pass for the furthest, and new ones would be pruned
-        return
+        return False
     state.restore(checkpoint)
     emit("log", {"message": f"resumed at step {checkpoint.step}, epoch {state.epoch + 1}", "step": checkpoint.step})
+    return True

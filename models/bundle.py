@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 from models.manifest import GOLDEN, MANIFEST, WEIGHTS, Manifest
 from models.networks.registry import find
@@ -120,9 +121,9 @@ def members(folder: Path, name: str, version: int) -> Iterator[tuple[str, Path |
     yield NETWORK, source
 
 
-def write_zip(target: Path, content: Iterator[tuple[str, Path | bytes]], *, top: str) -> None:
-    """Write the members below a folder `top` to a new zip."""
-    with zipfile.ZipFile(target, "x") as archive:
+def write_zip(target: Path | IO[bytes], content: Iterator[tuple[str, Path | bytes]], *, top: str) -> None:
+    """Write the members below a folder `top` to a new zip, or to an empty file that is open."""
+    with zipfile.ZipFile(target, "x" if isinstance(target, Path) else "w") as archive:
         for name, source in content:
             info = zipfile.ZipInfo(f"{top}/{name}", date_time=_EPOCH)
             info.external_attr, info.create_system = _REGULAR_0644, _UNIX

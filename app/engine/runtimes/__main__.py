@@ -1,0 +1,85 @@
+"""`python -m app.engine.runtimes FOLDER --model NAME --version N --device D`: finds out what is fastest here.
+
+A process of its own, started by the engine that serves already: what it builds and measures takes a minute of all
+cores, much memory, and libraries that may crash. It runs at low priority, one at a time on a machine's data directory,
+and leaves a record under `<data>/runtimes/`. Exit status 0: there is one.
+"""
+
+import argparse
+import fcntl
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+
+from app.engine.runtimes.records import Cache, cores, sweep
+from app.engine.runtimes.tuning import tune
+from models.runtime import load
+from store import logs
+from store.layout import Layout
+from store.process import attach_to_parent
+from store.settings import Settings
+
+log = logging.getLogger("app.engine.runtimes")
+
+_NICE = 10
+_SECONDS = 600.0  # for all of it; what has no record by then is done without
+
+
+def main() -> int:
+    arguments = _arguments()
+    attach_to_parent()
+    os.umask(0o077)
+    os.nice(_NICE)
+    os.dup2(2, 1)  # libraries draw progress bars
+    settings = Settings()
+    logs.configure(settings.log_level, part=f"tuning {arguments.model}@{arguments.version}")
+    layout = Layout(settings.data).create()
+    with (layout.locks / "tuning.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two that measure at once measure each other
+        late = threading.Timer(_SECONDS, _give_up)
+        late.daemon = True
+        late.start()
+        reference = load(arguments.folder, arguments.device)
+        cache = Cache(
+            layout.runtimes,
+            model=arguments.model,
+            version=arguments.version,
+            device=str(reference.device),
+            cores=cores(),
+        )
+        weights = reference.manifest.weights_sha256
+        known = cache.read(weights_sha256=weights, precision=settings.precision, runtime=settings.runtime)
+        if known and not arguments.again:
+            return 0
+        for record in tune(
+            reference,
+            arguments.folder,
+            cache,
+            precision=settings.precision,
+            runtime=settings.runtime,
+            cores=cores(),
+        ):
+            cache.write(record)
+        sweep(layout.runtimes, layout.models, keep=cache.name)
+    return 0
+
+
+def _give_up() -> None:
+    log.error("no time is left", extra={"seconds": _SECONDS})
+    os._exit(1)  # a thread cannot end the library call that the main thread hangs in
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m app.engine.runtimes", description="Measure what serves a model.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--version", type=int, required=True)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--again", action="store_true", help="also where there is a record already")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

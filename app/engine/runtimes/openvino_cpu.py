@@ -1,0 +1,97 @@
+"""OpenVINO's CPU plugin: weights packed once, in float32, bfloat16 or int8.
+
+The network is converted once a machine; the file of the conversion is all that is needed at the next start.
+`ENABLE_CPU_PINNING` is off: several engines would pin their threads to the same cores.
+"""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from app.engine.runtimes.base import Loaded, Numbers, Unavailable
+from app.engine.runtimes.network import Network
+from app.engine.runtimes.openvino_library import nncf_library, openvino_library
+from models.runtime import Outputs, Runtime
+
+FLOAT = "openvino.xml"
+QUANTIZED = "openvino-int8.xml"
+
+_converted: set[tuple[Path, str]] = set()
+
+
+def floating(reference: Runtime, folder: Path) -> Path:
+    """The network as OpenVINO's IR, weights float32; converted unless this process has done so already."""
+    ov, file = openvino_library(), folder / FLOAT
+    if (folder, reference.manifest.weights_sha256) in _converted:
+        return file
+    to = reference.manifest.preprocessing
+    network = Network(reference, folded=False).eval()
+    example = torch.zeros((2, to.height, to.width, to.channels), dtype=torch.uint8)
+    with torch.no_grad():
+        batch = torch.export.Dim("batch", min=1, max=4096)
+        program = torch.export.export(network, (example,), dynamic_shapes=({0: batch},))
+        model = ov.convert_model(program)
+    model.reshape([-1, to.height, to.width, to.channels])
+    ov.save_model(model, file, compress_to_fp16=False)
+    _converted.add((folder, reference.manifest.weights_sha256))
+    return file
+
+
+def quantize(floating: Path, images: npt.NDArray[np.uint8]) -> Path:
+    """The converted network in int8, beside it; activations' ranges are those found on `images` uint8 (N, H, W, C)."""
+    ov, library = openvino_library(), nncf_library()
+    model = ov.Core().read_model(floating)
+    calibration = library.Dataset([image[None] for image in images])
+    quantized = library.quantize(
+        model, calibration, preset=library.QuantizationPreset.MIXED, subset_size=len(images), fast_bias_correction=True
+    )
+    file = floating.with_name(QUANTIZED)
+    ov.save_model(quantized, file, compress_to_fp16=False)
+    return file
+
+
+def load(folder: Path, *, numbers: Numbers, cores: int) -> Loaded:
+    """Raises Unavailable where this CPU has no bfloat16 of its own."""
+    core = openvino_library().Core()
+    able = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if numbers is Numbers.BF16 and not able:
+        raise Unavailable("this CPU computes no bfloat16")
+    model = core.read_model(folder / (QUANTIZED if numbers is Numbers.INT8 else FLOAT))
+    shape = [side.get_length() for side in list(model.inputs[0].get_partial_shape())[1:]]
+    hint = "f32" if numbers is Numbers.FP32 or not able else "bf16"
+
+    def compiled(shape: list[int], streams: int) -> Any:  # noqa: ANN401 - openvino ships no types
+        shaped = model.clone()
+        shaped.reshape(shape)
+        settings = {
+            "INFERENCE_PRECISION_HINT": hint,
+            "INFERENCE_NUM_THREADS": cores,
+            "NUM_STREAMS": streams,
+            "ENABLE_CPU_PINNING": False,
+        }
+        return core.compile_model(shaped, "CPU", settings)
+
+    many = _Requests(compiled([-1, *shape], cores))
+    if cores == 1:
+        return Loaded(wide=many)
+    lone = _Requests(compiled([1, *shape], 1))  # a fixed shape is faster, and who comes alone comes as one image
+    return Loaded(wide=lambda images: (lone if len(images) == 1 else many)(images), narrow=many, streams=cores)
+
+
+class _Requests:
+    """A compiled model; each thread that calls it gets an inference request of its own."""
+
+    def __init__(self, compiled: Any) -> None:  # noqa: ANN401 - openvino ships no types
+        self._compiled = compiled
+        self._own = threading.local()
+
+    def __call__(self, images: npt.NDArray[np.uint8]) -> Outputs:
+        request = getattr(self._own, "request", None)
+        if request is None:
+            request = self._own.request = self._compiled.create_infer_request()
+        logits, embedding = request.infer([np.ascontiguousarray(images)], share_inputs=True).to_tuple()
+        return Outputs(logits=logits, embedding=embedding)

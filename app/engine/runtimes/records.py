@@ -1,0 +1,149 @@
+"""What was found out about a model on this machine, in `<data>/runtimes/`. All of it can be made again.
+
+`<model>-<version>-<machine>.json` is a `Record`; the folder of the same name holds the converted networks, whose
+checksums the record has. A record of other weights, libraries or another processor counts for nothing.
+"""
+
+import hashlib
+import logging
+import os
+import platform
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from app.engine.runtimes.base import Candidate
+from store.files import remove_tree, write_atomic
+from store.settings import Precision, RuntimeName
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 1  # of the record, of converted networks, and of what is measured
+_LIBRARIES = ("torch", "openvino", "nncf")
+
+
+class Measured(BaseModel):
+    """A candidate: why it must not serve, or what it gave. Rates in images a second, by batch size under load."""
+
+    model_config = ConfigDict(frozen=True)
+
+    candidate: Candidate
+    refused: str | None = None
+    deviation: float | None = None
+    alone: float = 0.0
+    loaded: dict[int, float] = {}
+    files: dict[str, str] = {}  # name → sha256: what loading it needs
+
+
+class Record(BaseModel):
+    """`asked` and `runtime` are the settings that the candidates were collected for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    weights_sha256: str
+    machine: str
+    asked: Precision
+    runtime: RuntimeName
+    measured: tuple[Measured, ...]
+
+
+class Cache:
+    """One model version's place under `<data>/runtimes/`, for a device of one type and a number of cores."""
+
+    def __init__(self, root: Path, *, model: str, version: int, device: str, cores: int) -> None:
+        self.machine = machine(device, cores)
+        self._root = root
+        self.name = f"{model}-{version}-{self.machine[:12]}"
+
+    @property
+    def folder(self) -> Path:
+        """Converted networks; made when asked for."""
+        place = self._root / self.name
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return place
+
+    def read(self, *, weights_sha256: str, precision: Precision, runtime: RuntimeName) -> Record | None:
+        """None where there is none that fits, or where it was not made for all candidates of these settings."""
+        try:
+            record = Record.model_validate_json((self._root / f"{self.name}.json").read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            log.warning("what was measured cannot be read; it is measured again", extra={"reason": str(error)})
+            return None
+        fits = (record.weights_sha256, record.machine) == (weights_sha256, self.machine)
+        covers = precision in (record.asked, *_LESS[record.asked])
+        has = record.runtime in (RuntimeName.AUTO, runtime)
+        return record if fits and covers and has else None
+
+    def forget(self) -> None:
+        """Let it be measured again."""
+        (self._root / f"{self.name}.json").unlink(missing_ok=True)
+
+    def write(self, record: Record) -> None:
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomic(self._root / f"{self.name}.json", record.model_dump_json(indent=2).encode())
+
+    def checked(self, files: dict[str, str]) -> Path | None:
+        """The folder, if it holds these files unchanged."""
+        same = all(
+            (self.folder / name).is_file() and digest(self.folder / name) == sha256 for name, sha256 in files.items()
+        )
+        return self.folder if same else None
+
+
+_LESS = {
+    Precision.EXACT: (),
+    Precision.BF16: (Precision.EXACT,),
+    Precision.FASTEST: (Precision.BF16, Precision.EXACT),
+}
+
+
+def digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+@cache
+def machine(device: str, cores: int) -> str:
+    """A digest of what rates and compiled code depend on: processor, cores, GPU, libraries."""
+    cpu = next((line for line in _cpuinfo() if line.startswith("model name")), platform.machine())
+    flags = next((line for line in _cpuinfo() if line.startswith("flags")), "")
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
+    parts = (str(_FORMAT), cpu, flags, str(cores), gpu, *map(_version, _LIBRARIES), platform.python_version())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def sweep(root: Path, models: Path, *, keep: str) -> None:
+    """Remove what belongs to model versions that are gone; `keep` is the name of one that need not be in `models`."""
+    for place in root.iterdir() if root.is_dir() else ():
+        if place.name.removesuffix(".json") == keep:
+            continue
+        name, _, rest = place.name.removesuffix(".json").rpartition("-")
+        name, _, number = name.rpartition("-")
+        if rest and name and number.isdigit() and not (models / name / number).exists():
+            remove_tree(place) if place.is_dir() else place.unlink(missing_ok=True)
+
+
+def _cpuinfo() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _version(library: str) -> str:
+    try:
+        return f"{library} {version(library)}"
+    except PackageNotFoundError:
+        return f"no {library}"
+
+
+def cores() -> int:
+    """Cores that an engine computes on: those it may use, and `OMP_NUM_THREADS` at most where that is set."""
+    mine = len(os.sched_getaffinity(0))
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return min(mine, int(told)) if told.isdigit() and int(told) > 0 else mine

@@ -1,0 +1,180 @@
+"""Which runtime an engine serves with: at load what measuring found before, else the reference until it has."""
+
+import logging
+import sys
+from asyncio import create_subprocess_exec
+from asyncio.subprocess import DEVNULL
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.engine.batch import MAX_BATCH, Device
+from app.engine.runtimes import gates
+from app.engine.runtimes.base import REFERENCE, Candidate, Loaded, Unavailable
+from app.engine.runtimes.choose import batching, choose, wide_pays
+from app.engine.runtimes.loading import load
+from app.engine.runtimes.records import Cache, Measured, Record, cores
+from models import golden
+from models import runtime as reference_runtime
+from models.manifest import Manifest
+from models.runtime import Runtime, read_weights, resolve_device
+from store.layout import Layout
+from store.process import child_environment
+from store.settings import RuntimeName, Settings
+
+log = logging.getLogger(__name__)
+
+_UNMEASURED_BATCH = 8  # on a CPU, where a large batch of a large network takes seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selected:
+    """What serves now: the batcher's device, and how `GET /v1/models/{model}` tells of it."""
+
+    device: Device
+    shown: dict[str, Any]
+
+
+class Selection:
+    """The runtimes of one model version on this machine."""
+
+    def __init__(self, folder: Path, *, model: str, version: int, device: str, settings: Settings) -> None:
+        """Raises ModelDamagedError where the weights are not the manifest's, and ValueError for an absent device."""
+        self.manifest = Manifest.read(folder)
+        read_weights(folder, self.manifest)
+        self.device = str(resolve_device(device))
+        self.reference: Callable[[], Runtime] = cache(lambda: reference_runtime.load(folder, self.device))
+        self._folder = folder
+        self._settings = settings
+        self._names = ("--model", model, "--version", str(version), "--device", self.device)
+        self._limits = settings.batch_limits(model)
+        self._cache = Cache(
+            Layout(settings.data).runtimes, model=model, version=version, device=self.device, cores=cores()
+        )
+
+    @property
+    def measures(self) -> bool:
+        """Whether there is anything to choose from."""
+        return self._settings.runtime is not RuntimeName.EAGER
+
+    def known(self) -> Selected | None:
+        """The runtime that was measured to be best here, proven once more; None where it has to be measured."""
+        record = self._record() if self.measures else None
+        if record is None:
+            return None
+        best = choose(record.measured, precision=self._settings.precision, runtime=self._settings.runtime)
+        if best is None:
+            return None
+        try:
+            loaded = self._load(best)
+        except Exception as error:  # whatever a library says: the reference serves, and all is measured again
+            log.warning("a runtime cannot be used again", extra={"runtime": str(best.candidate), "reason": str(error)})
+            self._cache.forget()
+            return None
+        if loaded.narrow and not wide_pays(best, streams=loaded.streams):
+            loaded = replace(loaded, wide=loaded.narrow)
+        most, delay = batching(best.loaded, streams=loaded.streams)
+        return self._selected(best.candidate, loaded, most=most, delay_ms=delay, record=record)
+
+    def reference_serves(self) -> Selected:
+        """The float32 network as it was trained. Raises ModelDamagedError where it does not give its golden outputs."""
+        runtime = self.reference()
+        golden.check(runtime, self._folder)
+        loaded = load(REFERENCE, lambda: runtime, self._folder, device=self.device, cores=cores())
+        most = MAX_BATCH if loaded.narrow is None and self.device != "cpu" else _UNMEASURED_BATCH
+        return self._selected(REFERENCE, loaded, most=most, delay_ms=0.0, record=None)
+
+    async def measure(self) -> bool:
+        """Find out what serves fastest, in a process of its own. Whether `known` knows it now."""
+        process = await create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "app.engine.runtimes",
+            str(self._folder),
+            *self._names,
+            stdin=DEVNULL,
+            stdout=DEVNULL,
+            env=child_environment(),
+        )
+        try:
+            status = await process.wait()
+        except BaseException:
+            if process.returncode is None:
+                process.kill()
+            raise
+        if status != 0:
+            log.warning("runtimes were not measured", extra={"status": status})
+        return status == 0
+
+    def _record(self) -> Record | None:
+        return self._cache.read(
+            weights_sha256=self.manifest.weights_sha256,
+            precision=self._settings.precision,
+            runtime=self._settings.runtime,
+        )
+
+    def _load(self, best: Measured) -> Loaded:
+        """Raises Unavailable where it is no longer what was measured."""
+        files = self._cache.checked(best.files)
+        if files is None:
+            raise Unavailable("its files are gone or changed")
+        loaded = load(best.candidate, self.reference, files, device=self.device, cores=cores())
+        verdict = gates.golden_only(
+            loaded,
+            numbers=best.candidate.numbers,
+            manifest=self.manifest,
+            golden=golden.read(self._folder, self.manifest),
+        )
+        if verdict.refused:
+            raise Unavailable(verdict.refused)
+        return loaded
+
+    def _selected(
+        self, candidate: Candidate, loaded: Loaded, *, most: int, delay_ms: float, record: Record | None
+    ) -> Selected:
+        most, delay_ms = self._limits.over(most, delay_ms)
+        device = Device(
+            wide=loaded.wide,
+            narrow=loaded.narrow,
+            streams=loaded.streams,
+            max_batch=most,
+            max_delay=delay_ms / 1000,
+        )
+        to = self.manifest.preprocessing
+        sizes = [2**power for power in range(most.bit_length()) if 2**power < most]
+        for compute, images in ((loaded.wide, 1), *((loaded.narrow or loaded.wide, size) for size in (*sizes, most))):
+            compute(np.zeros((images, to.height, to.width, to.channels), dtype=np.uint8))  # a size's first pass is slow
+        return Selected(device=device, shown=_shown(candidate, device, record))
+
+
+def _shown(candidate: Candidate, device: Device, record: Record | None) -> dict[str, Any]:
+    """`images_per_second` is null where nothing was measured."""
+    measured = {each.candidate: each for each in record.measured} if record else {}
+    return {
+        "name": candidate.runtime,
+        "precision": candidate.numbers,
+        "images_per_second": _rates(measured.get(candidate)),
+        "max_batch": device.max_batch,
+        "max_delay_ms": round(device.max_delay * 1000, 2),
+        "streams": device.streams,
+        "candidates": [
+            {
+                "name": name.runtime,
+                "precision": name.numbers,
+                "images_per_second": None if each.refused else _rates(each),
+                "refused": each.refused,
+            }
+            for name, each in measured.items()
+        ],
+    }
+
+
+def _rates(each: Measured | None) -> dict[str, Any] | None:
+    """One image at a time with all cores, and under load by batch size with one core for each batch."""
+    if each is None:
+        return None
+    return {"alone": each.alone, "loaded": {str(size): rate for size, rate in each.loaded.items()}}

@@ -1,0 +1,41 @@
+"""What is counted of the way to the engines, as it travels from where it happens to where it is shown."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+ANSWERED = "answered"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request to an engine: which version, what was asked, and how it ended.
+
+    `outcome` is `answered`, an error's code (`overloaded`, `deadline`, …), `lost` (the engine died) or `cancelled` (the
+    client went away). `good` and `bad` images are those with a result and those with an error of their own.
+    """
+
+    model: str
+    version: int
+    operation: str
+    outcome: str
+    good: int = 0
+    bad: int = 0
+    milliseconds: Mapping[str, float] = field(default_factory=dict)  # of each stage: decode, queue, compute
+
+
+Watch = Callable[[Asked], None]
+
+
+@dataclass(frozen=True)
+class EngineFigures:
+    """What one engine tells of itself; `waiting` (images held now) is None where it does not answer.
+
+    `batches[size]` is how many batches of so many images it has computed since its start.
+    """
+
+    model: str
+    version: int
+    ready: bool
+    restarts: int
+    waiting: int | None = None
+    batches: Mapping[int, int] = field(default_factory=dict)

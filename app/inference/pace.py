@@ -1,0 +1,71 @@
+"""How fast work is done, so that a request that would wait too long is refused when it comes, not when it is late.
+
+An engine looks at what it holds; an HTTP process at what it has under way with an engine, wherever that waits: in the
+socket between them, too, and before its body is read.
+"""
+
+import math
+import time
+
+_MEMORY_SECONDS = 5.0  # of work, after which what was measured counts a third
+_EVIDENCE = 8.0  # images that must have been measured before anybody is refused by it
+
+
+class Pace:
+    """Seconds for each image while there is work, the latest counting most. Times are of any steady clock."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._images = 0.0
+        self._since = 0.0
+
+    def begin(self, now: float) -> None:
+        """The first work after none: from here on the time counts."""
+        self._since = now
+
+    def done(self, images: int, now: float) -> None:
+        """So many images were finished. Those that were given up are not told: their time counts, they do not."""
+        spent, self._since = now - self._since, now
+        kept = math.exp(-spent / _MEMORY_SECONDS)
+        self._seconds = self._seconds * kept + spent
+        self._images = self._images * kept + images
+
+    def wait(self, images: int) -> float:
+        """Seconds until so many images would be finished; 0 as long as too little is known."""
+        return images * self._seconds / self._images if self._images >= _EVIDENCE else 0.0
+
+
+class Queue:
+    """What one HTTP process has under way with one engine. Times are of time.monotonic."""
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._pace = Pace()
+        self._full_until = 0.0
+
+    @property
+    def idle(self) -> bool:
+        return not self._images
+
+    def wait(self, images: int) -> float:
+        """Seconds after which so many more images would be answered; 0 where nothing is under way."""
+        return self._pace.wait(self._images + images) if self._images else 0.0
+
+    def refuses(self, images: int, *, patience: float) -> bool:
+        """Whether so many more images would take longer than `patience` seconds, or the engine was full just now."""
+        return time.monotonic() < self._full_until or self.wait(images) > patience
+
+    def begin(self, images: int) -> None:
+        if not self._images:
+            self._pace.begin(time.monotonic())
+        self._images += images
+
+    def end(self, images: int, *, answered: bool) -> None:
+        """What was begun was answered, or given up."""
+        self._images -= images
+        if answered:
+            self._pace.done(images, time.monotonic())
+
+    def full(self, *, seconds: float) -> None:
+        """The engine says that it is full; for so long it is believed."""
+        self._full_until = time.monotonic() + seconds

@@ -1,0 +1,103 @@
+"""Aliases of a model: names that move from version to version, with a canary and a shadow beside them."""
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Request, Response
+
+from app.auth import needs
+from app.bodies import read_model
+from app.deps import StateDep
+from app.problems import BadRequestError, wrong
+from app.schemas.common import problem_responses
+from app.schemas.models import ALIAS_REQUEST_EXAMPLE, AliasBody, AliasesBody, AliasRequest
+from store.keys import Scope
+
+router = APIRouter(prefix="/v1/models/{name}/aliases", tags=["models"])
+
+Name = Annotated[str, Path(max_length=80, examples=["cifar10-resnet20"])]
+AliasName = Annotated[str, Path(max_length=80, examples=["production"])]
+IfMatch = Annotated[str | None, Header(description="The aliases' ETag: change nothing where they are others by now.")]
+
+_SCHEMA = AliasRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+_SCHEMA.pop("$defs")  # Canary and Shadow are in the answer, and so among the document's own
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": _SCHEMA, "example": ALIAS_REQUEST_EXAMPLE}},
+    }
+}
+_ETAG = re.compile(r'(W/)?"([^"]*)"')
+
+
+def expected(header: str | None) -> frozenset[str] | None:
+    """The ETags of If-Match; None where any will do. A weak one never matches (RFC 9110, 13.1.1).
+
+    Raises BadRequestError.
+    """
+    if header is None or header.strip() == "*":
+        return None
+    found = [_ETAG.fullmatch(each.strip()) for each in header.split(",")]
+    if None in found:
+        detail = "If-Match holds ETags in quotation marks, or *"
+        hint = "Send the ETag header as GET …/aliases gave it."
+        raise BadRequestError("invalid_if_match", f"{detail}.", hint=hint, errors=wrong("/header/If-Match", detail))
+    return frozenset(each[2] for each in found if each is not None and not each[1])
+
+
+@router.get(
+    "", responses=problem_responses(401, 403, 404), dependencies=needs(Scope.PREDICT), summary="List a model's aliases"
+)
+async def aliases(state: StateDep, response: Response, name: Name) -> AliasesBody:
+    """Each with its canary, its shadow, and what it pointed to before. The ETag is of all of them."""
+    found, etag = await state.aliases.all(name)
+    response.headers["ETag"] = f'"{etag}"'
+    return AliasesBody.model_validate(found)
+
+
+@router.put(
+    "/{alias}",
+    responses=problem_responses(400, 401, 403, 404, 412, 422),
+    dependencies=needs(Scope.TRAIN),
+    openapi_extra=_BODY,
+    summary="Point an alias to a version",
+)
+async def put(
+    *, request: Request, response: Response, state: StateDep, name: Name, alias: AliasName, if_match: IfMatch = None
+) -> AliasBody:
+    """What it served goes on serving until the new version is loaded and proven. What is left out it has not."""
+    known = expected(if_match)
+    asked = await read_model(request, AliasRequest)
+    found, etag = await state.aliases.put(
+        name, alias, version=asked.version, canary=asked.canary, shadow=asked.shadow, expected=known
+    )
+    response.headers["ETag"] = f'"{etag}"'
+    return AliasBody.model_validate(found)
+
+
+@router.post(
+    "/{alias}:rollback",
+    responses=problem_responses(400, 401, 403, 404, 409, 412),
+    dependencies=needs(Scope.TRAIN),
+    summary="Point an alias back",
+)
+async def roll_back(
+    response: Response, state: StateDep, name: Name, alias: AliasName, if_match: IfMatch = None
+) -> AliasBody:
+    """To the version before this one, without canary or shadow. Again, it goes further back."""
+    found, etag = await state.aliases.roll_back(name, alias, expected=expected(if_match))
+    response.headers["ETag"] = f'"{etag}"'
+    return AliasBody.model_validate(found)
+
+
+@router.delete(
+    "/{alias}",
+    status_code=204,
+    responses=problem_responses(400, 401, 403, 404, 412),
+    dependencies=needs(Scope.TRAIN),
+    summary="Delete an alias",
+)
+async def delete(state: StateDep, name: Name, alias: AliasName, if_match: IfMatch = None) -> Response:
+    """A `production` that is deleted is the newest version again."""
+    await state.aliases.delete(name, alias, expected=expected(if_match))
+    return Response(status_code=204)

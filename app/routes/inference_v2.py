@@ -1,0 +1,219 @@
+"""The Open Inference Protocol, version 2, as clients of KServe and Triton speak it. Its errors are `{"error"}`."""
+
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Path, Request, Response
+
+from app import bodies
+from app.auth import needs
+from app.deps import ModelRef, StateDep
+from app.disconnect import unless_gone
+from app.problems import BadRequestError, ProblemError
+from app.routes.system import VERSION
+from app.schemas.inference_v2 import (
+    ANSWER_EXAMPLE,
+    ERROR_EXAMPLE,
+    INDEX_EXAMPLE,
+    METADATA_EXAMPLE,
+    REQUEST_EXAMPLE,
+    IndexEntry,
+    IndexRequest,
+    InferAnswer,
+    LiveBody,
+    MetadataBody,
+    ReadyBody,
+    RepositoryRequest,
+    ServerBody,
+)
+from app.services.inference_v2 import EXTENSIONS
+from app.state import State
+from store.keys import Scope
+
+router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+Version = Annotated[str, Path(max_length=100, examples=["1"], description="A version's number, or an alias.")]
+
+_PREDICT = needs(Scope.PREDICT)
+_MANAGE = needs(Scope.ADMIN)
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    schema = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+    content = {"application/json": {"schema": schema, "example": ERROR_EXAMPLE}}
+    named: dict[int | str, dict[str, Any]] = {"default": {"description": "Any other error.", "content": content}}
+    return named | {status: {"description": "What is wrong.", "content": content} for status in statuses}
+
+
+def _example(value: Any, *statuses: int) -> dict[int | str, dict[str, Any]]:  # noqa: ANN401 - anything that JSON can hold
+    return {200: {"content": {"application/json": {"example": value}}}, **_errors(*statuses)}
+
+
+def _body(model: str, example: dict[str, Any], *, required: bool) -> dict[str, Any]:
+    content = {"schema": {"$ref": f"#/components/schemas/{model}"}, "example": example}
+    return {"requestBody": {"required": required, "content": {"application/json": content}}}
+
+
+@router.get("", responses=_errors(), summary="The server, and what of the protocol it knows")
+async def server() -> ServerBody:
+    return ServerBody(name="resnetd", version=VERSION, extensions=list(EXTENSIONS))
+
+
+@router.get("/health/live", responses=_errors(), summary="Is this process alive")
+async def live() -> LiveBody:
+    return LiveBody(live=True)
+
+
+@router.get("/health/ready", responses=_errors(400), summary="Can the default model classify")
+async def ready(state: StateDep) -> ReadyBody:
+    """Like /readyz; a server that is not ready answers 400, as the protocol wants it."""
+    is_ready, body = await state.readiness.look()
+    if not is_ready:
+        reason = body["parts"]["engine"]["reason"] or "it is going away"
+        raise BadRequestError("not_ready", f"The server is not ready: {reason}.", hint="/readyz says more.")
+    return ReadyBody(ready=True)
+
+
+_METADATA = _example(METADATA_EXAMPLE, 401, 403, 404)
+
+
+@router.get("/models/{name}", responses=_METADATA, dependencies=_PREDICT, summary="A model's inputs and outputs")
+async def metadata(state: StateDep, name: ModelRef) -> MetadataBody:
+    return MetadataBody.model_validate(await state.inference_v2.metadata(name, None))
+
+
+@router.get(
+    "/models/{name}/versions/{version}",
+    responses=_METADATA,
+    dependencies=_PREDICT,
+    summary="A version's inputs and outputs",
+)
+async def version_metadata(state: StateDep, name: ModelRef, version: Version) -> MetadataBody:
+    return MetadataBody.model_validate(await state.inference_v2.metadata(name, version))
+
+
+@router.get(
+    "/models/{name}/ready", responses=_errors(400, 401, 403, 404), dependencies=_PREDICT, summary="Is a model loaded"
+)
+async def model_ready(state: StateDep, name: ModelRef) -> ReadyBody:
+    """A model that is not loaded answers 400; the first request loads it."""
+    await state.inference_v2.ready(name, None)
+    return ReadyBody(ready=True)
+
+
+@router.get(
+    "/models/{name}/versions/{version}/ready",
+    responses=_errors(400, 401, 403, 404),
+    dependencies=_PREDICT,
+    summary="Is a version loaded",
+)
+async def version_ready(state: StateDep, name: ModelRef, version: Version) -> ReadyBody:
+    await state.inference_v2.ready(name, version)
+    return ReadyBody(ready=True)
+
+
+_INFER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": InferAnswer,
+        "content": {
+            "application/json": {"example": ANSWER_EXAMPLE},
+            "application/octet-stream": {
+                "schema": {"type": "string", "format": "binary"},
+                "example": "(JSON, then the tensors' bytes)",
+            },
+        },
+    },
+    **_errors(400, 401, 403, 404, 413, 429, 503, 504),
+}
+_ASKED = _body("InferRequest", REQUEST_EXAMPLE, required=True)
+
+
+@router.post("/models/{name}/infer", responses=_INFER, dependencies=_PREDICT, openapi_extra=_ASKED, summary="Infer")
+async def infer(request: Request, state: StateDep, name: ModelRef) -> Response:
+    """By one of the inputs of the model's metadata. Binary tensors come and go as Triton's do."""
+    return await _infer(request, state, name, None)
+
+
+@router.post(
+    "/models/{name}/versions/{version}/infer",
+    responses=_INFER,
+    dependencies=_PREDICT,
+    openapi_extra=_ASKED,
+    summary="Infer by a version",
+)
+async def version_infer(request: Request, state: StateDep, name: ModelRef, version: Version) -> Response:
+    return await _infer(request, state, name, version)
+
+
+async def _infer(request: Request, state: State, name: str, version: str | None) -> Response:
+    coding = request.headers.get("content-encoding", "identity").lower()
+    if coding != "identity":
+        detail = f"A body in Content-Encoding {coding[:40]} is not read."
+        hint = "Send it as it is: images are compressed already."
+        raise ProblemError("unsupported_media_type", detail, hint=hint, status=415)
+    limit = state.settings.max_request_bytes
+    body = await bodies.read(request, limit, hint=f"RESNETD_MAX_REQUEST_BYTES is {limit:,}.")
+    work = state.inference_v2.infer(body, header_length=request.headers.get(HEADER_LENGTH), model=name, version=version)
+    answer = await unless_gone(request, work)
+    if answer.header_length is None:
+        return Response(answer.body, media_type="application/json")
+    headers = {HEADER_LENGTH: str(answer.header_length)}
+    return Response(answer.body, media_type="application/octet-stream", headers=headers)
+
+
+@router.post(
+    "/repository/index",
+    responses=_example([INDEX_EXAMPLE], 401, 403),
+    dependencies=_PREDICT,
+    openapi_extra=_body("IndexRequest", {"ready": True}, required=False),
+    summary="Every version of every model, with its state",
+)
+async def index(request: Request, state: StateDep) -> list[IndexEntry]:
+    asked = await _optional(request, IndexRequest)
+    return [IndexEntry.model_validate(each) for each in await state.inference_v2.index(ready=asked.ready)]
+
+
+_CHANGE = _body("RepositoryRequest", {"parameters": {}}, required=False)
+
+
+@router.post(
+    "/repository/models/{name}/load",
+    responses=_example(INDEX_EXAMPLE, 400, 401, 403, 404, 409, 503),
+    dependencies=_MANAGE,
+    openapi_extra=_CHANGE,
+    summary="Load a model, and wait until it answers",
+)
+async def load(request: Request, state: StateDep, name: ModelRef) -> IndexEntry:
+    await _no_parameters(request)
+    return IndexEntry.model_validate(await state.inference_v2.load(name))
+
+
+@router.post(
+    "/repository/models/{name}/unload",
+    responses=_example({**INDEX_EXAMPLE, "state": "UNAVAILABLE"}, 400, 401, 403, 404, 409, 503),
+    dependencies=_MANAGE,
+    openapi_extra=_CHANGE,
+    summary="Unload a model, which frees its memory",
+)
+async def unload(request: Request, state: StateDep, name: ModelRef) -> IndexEntry:
+    """A version that an alias serves stays, and the answer is 409."""
+    await _no_parameters(request)
+    return IndexEntry.model_validate(await state.inference_v2.unload(name))
+
+
+async def _no_parameters(request: Request) -> None:
+    """Raises BadRequestError for a configuration of the client's own, which would not be followed."""
+    asked = await _optional(request, RepositoryRequest)
+    unknown = sorted(set(asked.parameters) - {"unload_dependents"})  # which tritonclient always sends; there are none
+    if unknown:
+        hint = "A model's configuration is what it was trained with."
+        raise BadRequestError("invalid_request", f"The parameter {unknown[0][:40]!r} is not supported.", hint=hint)
+
+
+Model = TypeVar("Model", IndexRequest, RepositoryRequest)
+
+
+async def _optional(request: Request, model: type[Model]) -> Model:
+    """The JSON body, which may be absent."""
+    body = await bodies.read(request, bodies.MAX_JSON_BYTES, hint="This request is a small JSON object.")
+    return bodies.validate(model, await bodies.parse_json(body)) if body else model()

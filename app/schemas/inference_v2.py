@@ -1,0 +1,169 @@
+"""The Open Inference Protocol's shapes, version 2, with Triton's extensions for binary tensors and classification."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ERROR_EXAMPLE: dict[str, Any] = {"error": "there is no model 'cat'. models here: cifar10-resnet20"}
+METADATA_EXAMPLE: dict[str, Any] = {
+    "name": "cifar10-resnet20",
+    "versions": ["1"],
+    "platform": "pytorch_safetensors",
+    "inputs": [
+        {"name": "image", "datatype": "BYTES", "shape": [-1]},
+        {"name": "pixels", "datatype": "UINT8", "shape": [-1, 32, 32, 3]},
+        {"name": "normalised", "datatype": "FP32", "shape": [-1, 3, 32, 32]},
+    ],
+    "outputs": [
+        {"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]},
+        {"name": "logits", "datatype": "FP32", "shape": [-1, 10]},
+        {"name": "embedding", "datatype": "FP32", "shape": [-1, -1]},
+    ],
+}
+REQUEST_EXAMPLE: dict[str, Any] = {
+    "id": "42",
+    "inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["iVBORw0KGgo…"]}],
+    "outputs": [{"name": "probabilities", "parameters": {"classification": 2}}],
+}
+ANSWER_EXAMPLE: dict[str, Any] = {
+    "model_name": "cifar10-resnet20",
+    "model_version": "1",
+    "id": "42",
+    "outputs": [
+        {
+            "name": "probabilities",
+            "datatype": "BYTES",
+            "shape": [1, 2],
+            "data": ["0.934000:3:cat", "0.041000:5:dog"],
+        }
+    ],
+}
+INDEX_EXAMPLE: dict[str, Any] = {"name": "cifar10-resnet20", "version": "1", "state": "READY", "reason": ""}
+SERVER_EXAMPLE: dict[str, Any] = {"name": "resnetd", "version": "0.4.0", "extensions": ["classification"]}
+
+Parameters = dict[str, Any]
+Count = Annotated[int, Field(ge=0, le=2**31)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputTensor(_Strict):
+    """A tensor of a request: `data` in JSON, or `binary_data_size` among the parameters."""
+
+    name: str = Field(max_length=100)
+    shape: list[Count] = Field(max_length=8)
+    datatype: str = Field(max_length=20)
+    parameters: Parameters = {}
+    data: Any = None
+
+
+class AskedOutput(_Strict):
+    """An output that the request asks for; `classification` and `binary_data` are parameters."""
+
+    name: str = Field(max_length=100)
+    parameters: Parameters = {}
+
+
+class InferRequest(_Strict):
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [REQUEST_EXAMPLE]})
+
+    id: str | None = Field(None, max_length=1000)
+    parameters: Parameters = {}
+    inputs: list[InputTensor] = Field(min_length=1, max_length=8)
+    outputs: list[AskedOutput] | None = Field(None, max_length=8)
+
+
+class ErrorBody(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [ERROR_EXAMPLE]})
+
+    error: str
+
+
+class ServerBody(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [SERVER_EXAMPLE]})
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class LiveBody(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"live": True}]})
+
+    live: bool
+
+
+class ReadyBody(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"ready": True}]})
+
+    ready: bool
+
+
+class MetadataTensor(BaseModel):
+    """A dimension of -1 is as long as you like; of inputs, it counts the images."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class MetadataBody(BaseModel):
+    """`inputs` are three ways to send images; a request uses one of them."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [METADATA_EXAMPLE]})
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[MetadataTensor]
+    outputs: list[MetadataTensor]
+
+
+class OutputTensor(BaseModel):
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: Parameters | None = None
+    data: list[Any] | None = None
+
+
+class InferAnswer(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [ANSWER_EXAMPLE]})
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[OutputTensor]
+
+
+class IndexRequest(_Strict):
+    """`ready`: those models alone that answer now."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [{"ready": True}]})
+
+    ready: bool = False
+
+
+class IndexEntry(BaseModel):
+    """`state`: READY, LOADING, UNLOADING or UNAVAILABLE, for which `reason` says why."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [INDEX_EXAMPLE]})
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+class RepositoryRequest(_Strict):
+    """What `load` and `unload` may be asked with: nothing that this server would follow."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [{"parameters": {}}]})
+
+    parameters: Parameters = {}
+
+
+DESCRIBED = (InferRequest, IndexRequest, RepositoryRequest)  # bodies that the routes read by hand
+ANSWERS = (ErrorBody, ServerBody, LiveBody, ReadyBody, MetadataBody, InferAnswer, IndexEntry)

@@ -1,0 +1,194 @@
+"""The Open Inference Protocol, version 2, over the same engines as everything else.
+
+A model takes images in one of three inputs: `image` (files, as BYTES), `pixels` (UINT8, as `:preprocess` shows them)
+or `normalised` (FP32, the network's own input). It gives `probabilities`, `logits` and `embedding`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import anyio.to_thread
+import orjson
+
+from app.inference.client import Engines, InferenceError, ModelNotFound, Tensors
+from app.inference.fleet import FleetClient
+from app.inference.protocol import Output, TensorInput
+from app.inference.routes import EngineState, Route
+from app.problems import BadRequestError, NotFoundError, ProblemError, UnavailableError
+from app.services.classification import array_of, problem_of
+from app.services.models import Models
+from app.services.requests_v2 import DATATYPES, IMAGE, Asked, Files, Limits, read_request
+from app.services.tensors_v2 import Encoded, classification, numbers, refused
+from models.catalog import Catalog
+from models.manifest import Manifest
+from store.settings import Settings
+
+EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
+PLATFORM = "pytorch_safetensors"
+_STATES = {
+    EngineState.READY: "READY",
+    EngineState.STARTING: "LOADING",
+    EngineState.DRAINING: "UNLOADING",
+    EngineState.FAILED: "UNAVAILABLE",
+}
+_READ_IN_THREAD = 256 * 1024  # bytes of a body from which reading it would be felt by other requests
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """An answer's body; `header_length` is how much of it is JSON, None where it is JSON alone."""
+
+    body: bytes
+    header_length: int | None
+
+
+class InferenceV2:
+    def __init__(
+        self, engines: Engines, fleet: FleetClient, models: Models, catalog: Catalog, settings: Settings
+    ) -> None:
+        self._engines = engines
+        self._fleet = fleet
+        self._models = models
+        self._catalog = catalog
+        self._limits = Limits(images=settings.max_images_per_request, image_bytes=settings.max_image_bytes)
+        self._timeout = settings.request_timeout
+
+    async def metadata(self, model: str, version: str | None) -> dict[str, Any]:
+        """A model's inputs and outputs. Raises NotFoundError."""
+        name, number, manifest = await self._find(model, version)
+        single = version is not None or "@" in model
+        versions = [number] if single else await anyio.to_thread.run_sync(self._catalog.versions, name)
+        to, classes = manifest.preprocessing, len(manifest.classes)
+        inputs = {
+            IMAGE: (),
+            TensorInput.PIXELS.value: (to.height, to.width, to.channels),
+            TensorInput.NORMALISED.value: (to.channels, to.height, to.width),
+        }
+        outputs = {Output.PROBABILITIES: classes, Output.LOGITS: classes, Output.EMBEDDING: -1}
+        return {
+            "name": name,
+            "versions": [str(each) for each in versions],
+            "platform": PLATFORM,
+            "inputs": [
+                {"name": each, "datatype": DATATYPES[each], "shape": [-1, *shape]} for each, shape in inputs.items()
+            ],
+            "outputs": [
+                {"name": each.value, "datatype": "FP32", "shape": [-1, width]} for each, width in outputs.items()
+            ],
+        }
+
+    async def ready(self, model: str, version: str | None) -> None:
+        """Raises NotFoundError, and BadRequestError where no engine of it answers: the protocol knows no other code."""
+        name, number, _ = await self._find(model, version)
+        route = self._route(name, number)
+        if route is None or route.state is not EngineState.READY:
+            said = "is not loaded" if route is None else route.reason or f"is {route.state}"
+            hint = "The first request loads it, and so does POST /v2/repository/models/{name}/load."
+            raise BadRequestError("model_not_ready", f"{name}@{number} {said}.", hint=hint)
+
+    async def index(self, *, ready: bool) -> list[dict[str, str]]:
+        """Every version of every model, or those alone that answer now."""
+
+        def load() -> list[tuple[str, int]]:
+            catalog = self._catalog
+            return [(name, version) for name in catalog.names() for version in catalog.versions(name)]
+
+        found = []
+        for name, version in await anyio.to_thread.run_sync(load):
+            route = self._route(name, version)
+            found.append(_entry(name, version, route.state if route else None, route.reason if route else None))
+        return [each for each in found if each["state"] == "READY" or not ready]
+
+    async def load(self, model: str) -> dict[str, str]:
+        """The version's entry of the index, once it is ready. Raises NotFoundError, ConflictError, UnavailableError."""
+        told = await self._models.load(model)
+        name, version = told["model"], told["version"]
+        if told["state"] != EngineState.READY:
+            detail = f"{name}@{version} is still being loaded."
+            raise UnavailableError("model_loading", detail, hint="Ask again soon.", retry_after=5)
+        return _entry(name, version, EngineState.READY, None)
+
+    async def unload(self, model: str) -> dict[str, str]:
+        """The version's entry of the index, once its memory is free. Raises as `load`; Conflict where it is needed."""
+        told = await self._models.unload(model)
+        return _entry(told["model"], told["version"], None, None)
+
+    async def infer(self, body: bytes, *, header_length: str | None, model: str, version: str | None) -> Inferred:
+        """Raises ProblemError."""
+        if len(body) < _READ_IN_THREAD:
+            asked = read_request(body, header_length, self._limits)
+        else:
+            asked = await anyio.to_thread.run_sync(read_request, body, header_length, self._limits)
+        classes: Sequence[str] = ()
+        try:
+            answer = await self._ask(_ref(model, version), asked)
+            if any(each.classes for each in asked.outputs):
+                manifest = await anyio.to_thread.run_sync(self._catalog.manifest, answer.model, answer.version)
+                classes = manifest.classes
+        except (ModelNotFound, InferenceError) as error:
+            raise problem_of(error) from error
+        return _encoded(asked, answer, classes)
+
+    async def _ask(self, ref: str, asked: Asked) -> Tensors:
+        """Raises BadRequestError for the first image that is none: this protocol has no error for one of several."""
+        images, outputs = asked.images, asked.names
+        timeout = min(self._timeout, asked.timeout or self._timeout)
+        if not isinstance(images, Files):
+            return await self._engines.infer(
+                ref, images.data, kind=images.kind, shape=images.shape, outputs=outputs, timeout=timeout
+            )
+        answer = await self._engines.classify(ref, images.files, top_k=1, outputs=outputs, timeout=timeout)
+        for result in answer.results:
+            error = result.error
+            if error is None:
+                continue
+            detail = f"image {result.index}: {error.code}: {error.message}"
+            if error.code == "internal":
+                raise ProblemError("engine_failed", f"{detail}.", hint=error.hint)
+            raise refused(detail, hint=error.hint)
+        return answer
+
+    async def _find(self, model: str, version: str | None) -> tuple[str, int, Manifest]:
+        def find() -> tuple[str, int, Manifest]:
+            name, number = self._engines.resolve(_ref(model, version))
+            return name, number, self._catalog.manifest(name, number)
+
+        try:
+            return await anyio.to_thread.run_sync(find)
+        except ModelNotFound as error:
+            raise NotFoundError("model_not_found", f"{error}.", hint=error.hint) from error
+
+    def _route(self, name: str, version: int) -> Route | None:
+        """The engine of a version; one on its way out where there is no other."""
+        same = [route for route in self._fleet.engines(name) if route.version == version]
+        return min(same, key=lambda route: route.state is EngineState.DRAINING, default=None)
+
+
+def _entry(name: str, version: int, state: EngineState | None, reason: str | None) -> dict[str, str]:
+    """A version in the index; `state` None: no engine has it."""
+    shown = "UNAVAILABLE" if state is None else _STATES[state]
+    told = reason or ("unloaded" if state is None else "")
+    return {"name": name, "version": str(version), "state": shown, "reason": told}
+
+
+def _ref(model: str, version: str | None) -> str:
+    return model if version is None else f"{model}@{version}"
+
+
+def _encoded(asked: Asked, answer: Tensors, classes: Sequence[str]) -> Inferred:
+    outputs: list[Encoded] = []
+    for each in asked.outputs:
+        array = array_of(answer.tensors[each.name])
+        if each.classes:
+            outputs.append(classification(each.name.value, array, classes, count=each.classes, binary=each.binary))
+        else:
+            outputs.append(numbers(each.name.value, array, binary=each.binary))
+    document: dict[str, Any] = {"model_name": answer.model, "model_version": str(answer.version)}
+    if asked.id is not None:
+        document["id"] = asked.id
+    document["outputs"] = [each.head for each in outputs]
+    head = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    if not any(each.binary for each in asked.outputs):
+        return Inferred(head, None)
+    return Inferred(b"".join([head, *(each.binary for each in outputs)]), len(head))

@@ -1,0 +1,132 @@
+"""One version of a model: its card, labels and figures, its files to take away, and its end."""
+
+import fcntl
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+import anyio.to_thread
+
+from app.inference.fleet import FleetClient
+from app.problems import ConflictError
+from app.services.ledger import AsyncLedger
+from app.services.models import Models, not_found
+from jobs.answers import JobNotFound
+from models import bundle
+from models.card import card
+from models.catalog import Catalog, ModelNotFound, VersionInUse
+from models.manifest import WEIGHTS, Manifest
+from store.layout import Layout
+
+Form = Literal["bundle", "weights"]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to send. `lock` is an open file where it was made for this answer, which removes it and closes that."""
+
+    path: Path
+    filename: str
+    media_type: str
+    etag: str
+    lock: int | None = None
+
+    def discard(self) -> None:
+        if self.lock is not None:
+            self.path.unlink(missing_ok=True)
+            os.close(self.lock)
+
+
+class ModelVersions:
+    def __init__(
+        self, catalog: Catalog, models: Models, fleet: FleetClient, ledger: AsyncLedger, layout: Layout
+    ) -> None:
+        self._catalog = catalog
+        self._models = models
+        self._fleet = fleet
+        self._ledger = ledger
+        self._layout = layout
+
+    # Each raises NotFoundError.
+
+    async def card(self, ref: str) -> str:
+        name, version, manifest = await self._find(ref)
+        return card(name, version, manifest)
+
+    async def labels(self, ref: str) -> dict[str, Any]:
+        """`labels[i]` is the name of class index i."""
+        name, version, manifest = await self._find(ref)
+        return {"model": name, "version": version, "labels": list(manifest.classes)}
+
+    async def metrics(self, ref: str) -> dict[str, Any]:
+        """What its evaluation gave; empty for one that was never evaluated here."""
+        name, version, manifest = await self._find(ref)
+        temperature = manifest.calibration.temperature if manifest.calibration else None
+        return {"model": name, "version": version, "metrics": manifest.metrics, "temperature": temperature}
+
+    async def download(self, name: str, version: int, form: Form) -> File:
+        """The weights as safetensors, or all of it as one zip: the bytes that an export would give."""
+        base, _, manifest = await self._find(f"{name}@{version}")
+        folder = self._catalog.folder(base, version)
+        if form == "weights":
+            filename = f"{base}-{version}.safetensors"
+            return File(folder / WEIGHTS, filename, "application/octet-stream", manifest.weights_sha256)
+        return await anyio.to_thread.run_sync(self._bundle, folder, base, version)
+
+    async def delete(self, name: str, version: int) -> None:
+        """Remove a version for good. Raises ConflictError while it is needed, UnavailableError."""
+        base, _, manifest = await self._find(f"{name}@{version}")
+        await self._check_published(manifest.lineage.job)
+        try:
+            used = partial(self._user, base, version)
+            await anyio.to_thread.run_sync(lambda: self._catalog.delete(base, version, used=used))
+        except ModelNotFound as error:
+            raise not_found(error) from error
+        except VersionInUse as error:
+            raise ConflictError(
+                "version_in_use",
+                f"{base}@{version} cannot be deleted: {error.by}.",
+                hint=f"Point the alias elsewhere, or POST /v1/models/{base}@{version}:unload, then delete it.",
+            ) from error
+
+    async def _find(self, ref: str) -> tuple[str, int, Manifest]:
+        name, version = await self._models.resolve(ref)
+        try:
+            return name, version, await anyio.to_thread.run_sync(self._catalog.manifest, name, version)
+        except ModelNotFound as error:
+            raise not_found(error) from error
+
+    async def _check_published(self, job_id: str) -> None:
+        """The job that is just publishing the version would do so again."""
+        try:
+            job = await self._ledger.read(lambda ledger: ledger.get(job_id))
+        except JobNotFound:
+            return
+        if not job.ended:
+            raise ConflictError(
+                "job_publishing", f"Job {job_id} is just publishing this version.", hint="Ask again in a moment."
+            )
+
+    def _user(self, name: str, version: int) -> str | None:
+        found = next((route for route in self._fleet.engines(name) if route.version == version), None)
+        return None if found is None else f"it has an engine, which is {found.state}"
+
+    def _bundle(self, folder: Path, name: str, version: int) -> File:
+        members = list(bundle.members(folder, name, version))
+        small = [content for _, content in members if isinstance(content, bytes)]
+        digest = hashlib.sha256((folder / "model.json").read_bytes() + b"".join(small)).hexdigest()
+        path = self._layout.uploads / f"bundle-{uuid4().hex}.part"
+        lock = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+        made = File(path, f"{name}-{version}.zip", "application/zip", digest, lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # what nobody holds is swept away
+            with os.fdopen(os.dup(lock), "w+b") as target:
+                bundle.write_zip(target, iter(members), top=f"{name}-{version}")
+        except BaseException:
+            made.discard()
+            raise
+        return made

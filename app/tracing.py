@@ -1,0 +1,81 @@
+"""W3C Trace Context: what a request came with goes on to the engine and into its job's record; and OpenTelemetry, where
+the standard `OTEL_*` variables ask for it: a span for each request, and below it those of the engine's stages.
+
+Otherwise nothing of OpenTelemetry is imported. What the variables mean is its SDK's matter, not ours.
+"""
+
+import re
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from app.telemetry import Telemetry
+
+#: version, trace id, parent id, flags (https://www.w3.org/TR/trace-context/#traceparent-header)
+_TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+_MAX_LENGTH = 200
+_EXPORTS = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+
+class Span(Protocol):
+    """One request under way, as somebody who watches sees it."""
+
+    def stages(self, milliseconds: Mapping[str, float], *, model: str, version: int) -> None:
+        """What an engine said about this request, which it has just answered."""
+
+    def end(self, *, route: str, status: int) -> None: ...
+
+
+class Trace:
+    """The trace that a request belongs to: what is told to those who work for it, and its span, where there is one."""
+
+    def __init__(self, traceparent: str | None, span: Span | None = None) -> None:
+        self.traceparent = traceparent
+        self.span = span
+        self.milliseconds: Mapping[str, float] = {}
+
+    def stages(self, milliseconds: Mapping[str, float], *, model: str, version: int) -> None:
+        """An engine has just answered for this request, and says how long it took."""
+        self.milliseconds = milliseconds
+        if self.span is not None:
+            self.span.stages(milliseconds, model=model, version=version)
+
+
+_current: ContextVar[Trace | None] = ContextVar("trace", default=None)
+
+
+def current() -> Trace:
+    """The trace of the request that this task works for."""
+    return _current.get() or Trace(None)
+
+
+def enter(trace: Trace) -> None:
+    """From here on, this task works for the request of this trace. Each request has a task of its own."""
+    _current.set(trace)
+
+
+def read(traceparent: str | None) -> str | None:
+    """A `traceparent` header that is valid; another one counts as none, as the standard has it."""
+    if traceparent is None or len(traceparent) > _MAX_LENGTH:
+        return None
+    found = _TRACEPARENT.fullmatch(traceparent)
+    return None if found is None or (found[1] == "00" and found[2]) else traceparent
+
+
+def wanted(environment: Mapping[str, str]) -> bool:
+    """Whether `OTEL_*` asks for traces to be exported."""
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    if environment.get("OTEL_TRACES_EXPORTER", "").lower() == "none":
+        return False
+    return any(environment.get(name) for name in _EXPORTS)
+
+
+def telemetry(environment: Mapping[str, str]) -> "Telemetry | None":
+    """OpenTelemetry, where it is wanted; imported only then."""
+    if not wanted(environment):
+        return None
+    from app.telemetry import Telemetry  # noqa: PLC0415 - see above
+
+    return Telemetry.from_environment(environment)

@@ -1,0 +1,96 @@
+"""Overload, open loop: twice and ten times what the server can do; what it does stays what it can do."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.soak.http_load import BROKEN, Answer, Connection, OpenLoop, closed_loop, put
+from benchmarks.soak.measures import by_status, milliseconds, use
+from benchmarks.soak.service import Service
+
+_PEAK_CLIENTS = 32
+_LEAST_GOODPUT = 0.9
+_REFUSAL_MS = 20.0
+_DEADLINE = 10.0  # seconds
+
+
+async def run(folder: Path, image: bytes, *, network: str, photos: list[Path], seconds: float) -> dict[str, Any]:
+    """The peak is what 32 clients get that wait for their answers. `network`: torchvision's, or `toy`."""
+    service = Service(folder / "overload", request_timeout=str(_DEADLINE))
+    if network != "toy":
+        from benchmarks import photo_models  # noqa: PLC0415 - it computes; the toy needs nothing of it
+
+        models, work = service.layout.models, folder / "photo-model"
+        name = await asyncio.to_thread(photo_models.publish, models, network, photos, work=work)
+        service.environment["RESNETD_MODEL"] = name
+    service.start()
+    try:
+        await service.ready()
+        await service.settled()
+        return await _measure(service, put("/v1/classify", image), seconds=seconds)
+    finally:
+        service.kill()
+
+
+async def _measure(service: Service, request: bytes, *, seconds: float) -> dict[str, Any]:
+    peak = await _peak(service, request, seconds=seconds)
+    before, most = use(service.pids()).own, [0]
+    sampling = asyncio.create_task(_sample(service, most))
+    at = {}
+    for times in (2, 10):
+        began = time.perf_counter()
+        answers = await OpenLoop(service.address, [request], rate=peak * times, seconds=seconds).run()
+        at[f"{times}x"] = _judged(answers, offered=peak * times, peak=peak, took=time.perf_counter() - began)
+    sampling.cancel()
+    return {
+        "passed": all(each["passed"] for each in at.values()),
+        "peak_per_s": round(peak, 1),
+        "deadline_s": _DEADLINE,
+        "at": at,
+        "own_mb": round(before / 1e6, 1),
+        "own_mb_at_most": round(most[0] / 1e6, 1),
+    }
+
+
+def _judged(answers: Sequence[Answer], *, offered: float, peak: float, took: float) -> dict[str, Any]:
+    good = [answer for answer in answers if answer.status == 200]
+    refused = [answer for answer in answers if answer.status in (429, 503)]
+    goodput = len(good) / took / peak
+    accepted, refusal = milliseconds(good, share=0.99), milliseconds(refused, share=0.5)
+    broken = any(answer.status == BROKEN for answer in answers)
+    kept = goodput >= _LEAST_GOODPUT and accepted <= _DEADLINE * 1000
+    return {
+        "passed": kept and refusal <= _REFUSAL_MS and not broken,
+        "offered_per_s": round(offered, 1),
+        "goodput_of_peak": round(goodput, 3),
+        "statuses": by_status(answers),
+        "accepted_p99_ms": accepted,
+        "refused_p50_ms": refusal,
+        "refused_p99_ms": milliseconds(refused, share=0.99),
+    }
+
+
+async def _peak(service: Service, request: bytes, *, seconds: float) -> float:
+    """Answers a second to clients that wait for them; the first third of the time is warming up."""
+    connections = [Connection(service.address) for _ in range(_PEAK_CLIENTS)]
+    began = time.perf_counter()
+    counted = 0
+
+    async def ask(number: int) -> None:
+        nonlocal counted
+        answer = await connections[number].ask(request)
+        counted += answer.status == 200 and time.perf_counter() - began > seconds / 3
+
+    await closed_loop(ask, clients=_PEAK_CLIENTS, going=lambda: time.perf_counter() - began < seconds)
+    for connection in connections:
+        connection.close()
+    return counted / (time.perf_counter() - began - seconds / 3)
+
+
+async def _sample(service: Service, most: list[int]) -> None:
+    """The most memory of its own that the service had, until cancelled."""
+    while True:
+        most[0] = max(most[0], use(service.pids()).own)
+        await asyncio.sleep(0.5)

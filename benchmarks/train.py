@@ -1,0 +1,146 @@
+"""This trainer against the book's way, on the same network, images and machine, in one run.
+
+    python -m benchmarks.train [--data FOLDER_OR_ZIP] [--steps 12] [--rounds 3] [--override compile=true]
+
+The book's way (Dive into Deep Learning, 8.6): a DataLoader whose workers resize each PIL image anew in every epoch,
+float32, eager, PyTorch's own memory format. Ours: `python -m worker.trainer` with the environment that the worker gives
+it, the images prepared once, in bf16. Both train in processes of their own, in turn, `rounds` times; the ratio is that
+of the medians, of whole epochs without validation.
+
+`--data` holds the four IDX files of MNIST or Fashion-MNIST. MFU is of the peak of a bf16 matrix product, measured in
+the same run; a training step counts as three forward passes. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.idx_files import read_split, write_dataset
+from store.layout import Layout
+from worker.job_environment import computing_environment
+
+REAL, SUBSET = Path("../shared/data/fashion-mnist"), Path(__file__).parents[1] / "tests/data/fashion-mnist-mini"
+DATASET = "ds_bench"
+EPOCHS = 2  # the first one warms up: memory is touched, kernels are made
+HELD_OUT = 256
+
+
+def measure(asked: argparse.Namespace) -> dict[str, Any]:
+    pixels, labels = read_split(asked.data, "train")
+    wanted = asked.steps * asked.batch + 2 * HELD_OUT
+    if len(pixels) < wanted:
+        raise SystemExit(f"{asked.data} has {len(pixels)} images, this needs {wanted}: take fewer --steps")
+    with tempfile.TemporaryDirectory(prefix="resnetd-bench-") as folder:
+        layout = Layout(Path(folder) / "data").create()
+        write_dataset(layout, DATASET, pixels[:wanted], labels[:wanted], held_out=HELD_OUT)
+        facts = part("limits", layout, asked)
+        book, ours, pipeline = [], [], []
+        for number in range(asked.rounds):
+            book.append(part("book", layout, asked))
+            ours.append(train(layout, asked))
+            pipeline.append(part("pipeline", layout, asked))
+            print(f"round {number + 1}: book {book[-1]}, ours {ours[-1]}", file=sys.stderr)
+    return {**vars(asked), "data": asked.data.name, **facts, **_compared(facts, book, ours, pipeline)}
+
+
+def train(layout: Layout, asked: argparse.Namespace) -> dict[str, float]:
+    """The trainer's process: images a second of its last epoch, and seconds until steps are told of."""
+    run_dir = layout.job(f"job_{time.time_ns()}")
+    run_dir.mkdir()
+    overrides = {
+        "network": asked.network,
+        "image_size": asked.size,
+        "batch_size": asked.batch,
+        "epochs": EPOCHS,
+        "precision": "bf16",
+        "checkpoint_seconds": 1e6,
+        **asked.override,
+    }
+    spec = {"kind": "train", "dataset": DATASET, "recipe": "d2l-fashion-mnist", "overrides": overrides}
+    (run_dir / "spec.json").write_text(json.dumps(spec))
+    command = [sys.executable, "-m", "worker.trainer", str(run_dir), "--data", str(layout.root)]
+    began, first, seconds = time.monotonic(), 0.0, []
+    with subprocess.Popen(
+        [*command, "--device", asked.device], stdout=subprocess.PIPE, env=computing_environment()
+    ) as process:
+        for line in map(json.loads, process.stdout or ()):
+            if line["type"] == "progress" and line["data"]["phase"] == "train":
+                first = first or time.monotonic() - began
+            elif line["type"] == "epoch":
+                seconds.append(line["data"]["seconds"])
+            elif line["type"] == "error":
+                raise SystemExit(f"the trainer refused: {line['data']['message']} {line['data']['hint']}")
+    if process.returncode or len(seconds) != EPOCHS:
+        raise SystemExit(f"the trainer ended with status {process.returncode}")
+    return {"images_per_second": asked.steps * asked.batch / seconds[-1], "first_step_s": first}
+
+
+def part(name: str, layout: Layout, asked: argparse.Namespace) -> dict[str, Any]:
+    """A part of `benchmarks.train_parts`, in its own process; the book's has no allocator settings of ours."""
+    options = {key: value for key, value in vars(asked).items() if key != "data"}
+    command = [sys.executable, "-m", "benchmarks.train_parts", name, str(layout.root), json.dumps(options)]
+    environment = dict(os.environ) if name == "book" else computing_environment()
+    ended = subprocess.run(command, stdout=subprocess.PIPE, env=environment, check=True)
+    return dict(json.loads(ended.stdout.splitlines()[-1]))
+
+
+Rounds = list[dict[str, Any]]
+
+
+def _compared(facts: dict[str, Any], book: Rounds, ours: Rounds, pipeline: Rounds) -> dict[str, Any]:
+    needed = 3 * facts["forward_flops_per_image"]
+    speed = {"book": _median(book, "images_per_second"), "ours": _median(ours, "images_per_second")}
+    return {
+        "images_per_second": {name: round(value, 2) for name, value in speed.items()},
+        "each_round": {
+            name: [round(each["images_per_second"], 2) for each in rounds]
+            for name, rounds in (("book", book), ("ours", ours))
+        },
+        "ratio": round(speed["ours"] / speed["book"], 3),
+        "mfu": {name: round(value * needed / facts["peak_bf16_flops"], 4) for name, value in speed.items()},
+        "input_share": {
+            "book": round(_median(book, "input_share"), 4),
+            "ours": round(speed["ours"] / _median(pipeline, "images_per_second"), 4),
+        },
+        "ours_first_step_s": round(_median(ours, "first_step_s"), 2),
+    }
+
+
+def _median(rounds: Rounds, name: str) -> float:
+    return float(statistics.median(each[name] for each in rounds))
+
+
+def _overrides(texts: list[str]) -> Iterator[tuple[str, Any]]:
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            yield name, json.loads(value)
+        except json.JSONDecodeError:
+            yield name, value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="This trainer against the book's way; see the module.")
+    parser.add_argument("--data", type=Path, default=REAL if REAL.exists() else SUBSET)
+    parser.add_argument("--steps", type=int, default=12, help="of each epoch")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--size", type=int, default=96, help="side of the network's input")
+    parser.add_argument("--network", default="d2l/resnet18")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--override", action="append", default=[], metavar="FIELD=VALUE", help="of our recipe")
+    asked = parser.parse_args()
+    asked.override = dict(_overrides(asked.override))
+    print(json.dumps(measure(asked)))
+
+
+if __name__ == "__main__":
+    main()

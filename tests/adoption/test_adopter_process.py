@@ -1,0 +1,233 @@
+"""`python -m worker.adopter` and the disposable process below it, on real files."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from plain_networks import PlainResNet, trained
+from safetensors.torch import save_file
+
+from models import bundle, golden, runtime
+from models.catalog import STARTERS
+from models.manifest import Manifest, Origin
+from worker.adopter.adopting import adopt
+from worker.adopter.bundles import adopt_bundle
+from worker.adopter.reading import format_of, read
+from worker.adopter.task import AdoptSpec, Task
+from worker.adopter.unpickling import NoStateDict, state_of
+from worker.adopter.weights import adopt_tensors
+from worker.job_arguments import JobArguments
+from worker.job_process import DONE, REFUSED, JobRefused, JobStopped, Stop
+
+
+class Evil:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (self._command,)
+
+
+def resnet20() -> dict[str, Any]:
+    network = trained(PlainResNet((3, 3, 3), 16, bottleneck=False, word="", head="linear", classes=10))
+    return dict(network.state_dict())
+
+
+def task(upload: Path, tmp_path: Path, **asked: object) -> Task:
+    spec = AdoptSpec.model_validate({"kind": "adopt", "upload": "job_x", "register_as": "mine", **asked})
+    draft = tmp_path / "draft"
+    draft.mkdir()
+    origin = Origin(filename="f", sha256="0", format=format_of(upload))
+    return Task(
+        spec=spec, job="job_x", upload=upload, origin=origin, draft=draft, stop=Stop(), begin=lambda _phase: None
+    )
+
+
+def test_a_pickled_state_dict_of_a_plain_cifar_resnet_becomes_a_model_that_proves_itself(tmp_path: Path) -> None:
+    run_dir = tmp_path / "jobs" / "job_x"
+    run_dir.mkdir(parents=True)
+    nested = {"net": {f"module.{key}": tensor for key, tensor in resnet20().items()}, "acc": 91.2, "epoch": 7}
+    torch.save(nested, run_dir / "upload")
+    classes = [f"c{index}" for index in range(10)]
+    spec = {"kind": "adopt", "upload": "job_x", "filename": "ckpt.pth", "register_as": "mine", "classes": classes}
+    (run_dir / "spec.json").write_text(json.dumps(spec))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "worker.adopter", str(run_dir)]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=200)
+    assert ended.returncode == DONE, ended.stderr
+    result = json.loads(ended.stdout.splitlines()[-1])
+    assert (result["type"], result["data"]["artifact"]) == ("result", "claim-1/model")
+    assert result["data"]["metrics"]["plain_layout_difference"] <= 1e-4
+    folder = run_dir / "claim-1" / "model"
+    manifest = Manifest.read(folder)
+    assert (manifest.network.name, manifest.parameters, manifest.classes) == ("cifar/resnet20", 269_722, (*classes,))
+    assert manifest.lineage.origin is not None
+    assert (manifest.lineage.job, manifest.lineage.origin.filename) == ("job_x", "ckpt.pth")
+    assert golden.check(runtime.load(folder, "cpu"), folder) <= 1e-4
+    assert [each.name for each in (run_dir / "claim-1").iterdir()] == ["model"]
+
+
+def test_a_pickle_that_would_run_a_command_runs_nothing_and_is_refused(tmp_path: Path) -> None:
+    canary, upload = tmp_path / "canary", tmp_path / "upload"
+    torch.save({"conv1.weight": Evil(f"touch {canary}")}, upload)
+    with pytest.raises(JobRefused, match="it holds more than tensors"):
+        read(upload, "torch", scratch=tmp_path / "scratch", stop=Stop())
+    assert not canary.exists()
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_the_disposable_process_may_neither_write_nor_start_anything(tmp_path: Path) -> None:
+    code = f"""
+import subprocess, resource
+from worker.adopter import sandbox
+banned = sandbox.enter(memory_bytes=2**30, written_bytes=4096)
+done = []
+try:
+    open({str(tmp_path / "written")!r}, "w").close()
+    done.append("wrote")
+except PermissionError:
+    pass
+try:
+    subprocess.run(["/bin/true"])
+    done.append("started")
+except PermissionError:
+    pass
+print(banned, done, resource.getrlimit(resource.RLIMIT_DATA)[0], resource.getrlimit(resource.RLIMIT_FSIZE)[0])
+"""
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    banned, _, rest = ended.stdout.strip().partition(" ")
+    expected = "[]" if banned == "True" else "['wrote', 'started']"  # a kernel without Landlock
+    assert rest == f"{expected} {2**30} 4096"
+
+
+def test_a_state_dict_is_found_below_the_usual_names() -> None:
+    tensors = {"a": torch.zeros(1)}
+    for wrapped in (
+        tensors,
+        {"state_dict": tensors, "epoch": 3},
+        {"model": {"module": tensors}, "best": torch.ones(1)},
+        {"anything": tensors},
+    ):
+        assert state_of(wrapped) == tensors
+    nothings: tuple[object, ...] = ([1, 2], {"epoch": 3}, {"a": {}, "b": {}})
+    for nothing in nothings:
+        with pytest.raises(NoStateDict):
+            state_of(nothing)
+
+
+def test_a_model_of_safetensors_says_what_was_guessed(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    upload = tmp_path / "upload"
+    save_file(resnet20(), upload)
+    metrics = adopt_tensors(task(upload, tmp_path))
+    assert metrics["network"] == "cifar/resnet20"
+    assert b"classes_guessed" in capfdbinary.readouterr().out
+    assert Manifest.read(tmp_path / "draft").classes[3] == "class 3"
+
+
+def starter_bundle(tmp_path: Path) -> Path:
+    upload = tmp_path / "upload"
+    folder = STARTERS / "mnist-residual"
+    bundle.write_zip(upload, bundle.members(folder, "mnist-residual", 1), top="mnist-residual-1")
+    return upload
+
+
+def test_a_bundle_is_a_model_again_with_all_that_it_knew(tmp_path: Path) -> None:
+    upload = starter_bundle(tmp_path)
+    adopt_bundle(task(upload, tmp_path))
+    before, after = Manifest.read(STARTERS / "mnist-residual"), Manifest.read(tmp_path / "draft")
+    assert after.lineage.job == "job_x"
+    assert after.lineage.origin is not None
+    told = {"job": before.lineage.job, "origin": None}
+    after = after.model_copy(update={"lineage": after.lineage.model_copy(update=told)})
+    assert after == before.model_copy(update={"calibration_sha256": None})
+
+
+def test_a_bundle_whose_weights_were_changed_is_refused(tmp_path: Path) -> None:
+    upload, changed = starter_bundle(tmp_path), tmp_path / "changed"
+    with zipfile.ZipFile(upload) as source, zipfile.ZipFile(changed, "w") as target:
+        for member in source.infolist():
+            content = bytearray(source.read(member))
+            if member.filename.endswith("weights.safetensors"):
+                content[-1] ^= 1
+            target.writestr(member.filename, bytes(content))
+    with pytest.raises(JobRefused, match="the bundle is damaged"):
+        adopt_bundle(task(changed, tmp_path))
+
+
+def test_a_bundle_takes_no_other_classes(tmp_path: Path) -> None:
+    with pytest.raises(JobRefused, match="has its own classes"):
+        adopt_bundle(task(starter_bundle(tmp_path), tmp_path, classes=["a", "b"]))
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"hello, world" * 20, "unsupported_file"),
+        (b"", "unsupported_file"),
+        (b"\xff" * 8 + b"{}", "unsupported_file"),
+        (b"PK\x03\x04 and nothing more", "broken_file"),
+    ],
+)
+def test_a_file_of_no_kind_is_refused_by_its_content(tmp_path: Path, content: bytes, code: str) -> None:
+    upload = tmp_path / "model.pth"
+    upload.write_bytes(content)
+    with pytest.raises(JobRefused) as refused:
+        format_of(upload)
+    assert refused.value.code == code
+
+
+def test_zips_that_pytorch_did_not_write_are_refused(tmp_path: Path) -> None:
+    for names, said in ((["x/data.pkl", "x/constants.pkl"], "TorchScript"), (["cat.png"], "something else")):
+        upload = tmp_path / "upload"
+        with zipfile.ZipFile(upload, "w") as archive:
+            for name in names:
+                archive.writestr(name, b"")
+        with pytest.raises(JobRefused, match=said):
+            format_of(upload)
+    with zipfile.ZipFile(upload, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", bytes(10_000))
+    with pytest.raises(JobRefused, match=r"not as torch\.save writes it"):
+        format_of(upload)
+
+
+def test_safetensors_that_lie_are_refused(tmp_path: Path) -> None:
+    upload = tmp_path / "upload"
+    head = b'{"a":{"dtype":"F32","shape":[1000000],"data_offsets":[0,4000000]}}'
+    upload.write_bytes(len(head).to_bytes(8, "little") + head + bytes(16))
+    assert format_of(upload) == "safetensors"
+    with pytest.raises(JobRefused, match="the file is broken"):
+        read(upload, "safetensors", scratch=tmp_path / "scratch", stop=Stop())
+
+
+def test_the_reading_of_a_file_stops_when_it_is_to_stop(tmp_path: Path) -> None:
+    class Stopped(Stop):
+        @property
+        def requested(self) -> bool:
+            return True
+
+    upload = tmp_path / "upload"
+    torch.save(resnet20(), upload)
+    with pytest.raises(JobStopped):
+        read(upload, "torch", scratch=tmp_path / "scratch", stop=Stopped())
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_an_upload_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.setrlimit", lambda *_: None)  # they would hold for all tests after this one
+    run_dir = tmp_path / "jobs" / "job_x"
+    run_dir.mkdir(parents=True)
+    (run_dir / "spec.json").write_text('{"kind": "adopt", "upload": "job_x", "register_as": "m"}')
+    with pytest.raises(JobRefused) as refused:
+        adopt(JobArguments(run_dir=run_dir, claim=1, data_dir=tmp_path, device="cpu"), Stop())
+    assert (refused.value.code, REFUSED) == ("upload_missing", 78)

@@ -1,0 +1,219 @@
+"""Aliases, versions and their files over HTTP, by requests and by the client."""
+
+import hashlib
+import io
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from edge_kit import Server, problem
+from typer.testing import CliRunner
+
+from app.inference.routes import EngineState, Route, Routes
+from models.catalog import STARTERS, Catalog
+from models.manifest import GOLDEN, WEIGHTS, Lineage, Manifest, NetworkSpec, Origin, Preprocessing
+from resnetd.cli import app as command_line
+from resnetd.client import Client
+from resnetd.errors import Problem
+
+CONTENT = b"weights"
+
+
+@pytest.fixture
+def name(server: Server, tmp_path: Path) -> str:
+    """A model with three versions."""
+    chosen = f"toy-{uuid4().hex[:8]}"
+    catalog = Catalog(server.layout.models)
+    for number in (1, 2, 3):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / WEIGHTS).write_bytes(CONTENT)
+        (folder / GOLDEN).write_bytes(b"golden")
+        Manifest(
+            network=NetworkSpec(name="cifar/resnet8", num_classes=2, in_channels=3),
+            parameters=75_000,
+            classes=("cat", "<b>dog</b>"),
+            preprocessing=Preprocessing(
+                channels=3, height=32, width=32, resize=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
+            ),
+            metrics={"top1": 0.8, "total": 100, "split": "test", "per_class": "odd"},
+            lineage=Lineage(
+                job=f"job_{chosen}_{number}",
+                dataset="",
+                dataset_name="",
+                dataset_digest="",
+                recipe="",
+                seed=0,
+                code_version="0",
+                created_at=datetime.now(UTC),
+                origin=Origin(filename="a|b.pth", sha256="0" * 64, format="torch"),
+            ),
+            weights_sha256=hashlib.sha256(CONTENT).hexdigest(),
+            golden_sha256=hashlib.sha256(b"golden").hexdigest(),
+        ).write(folder)
+        catalog.publish(chosen, folder, f"job_{chosen}_{number}")
+    return chosen
+
+
+def test_aliases_are_changed_by_whoever_knows_them_as_they_are(http, name):
+    url = f"/v1/models/{name}/aliases"
+    seen = http.get(url)
+    assert seen.json()["aliases"]["production"]["version"] == 3
+    etag = seen.headers["etag"]
+    put = http.put(f"{url}/production", json={"version": 1}, headers={"If-Match": etag})
+    assert put.status_code == 200
+    problem(http.put(f"{url}/production", json={"version": 2}, headers={"If-Match": etag}), 412, "aliases_changed")
+    for known in (f'"other", {put.headers["etag"]}', "*"):
+        answer = http.put(f"{url}/production", json={"version": 2}, headers={"If-Match": known})
+        assert answer.status_code == 200
+    assert http.get(url).headers["etag"] == answer.headers["etag"]
+    weak = {"If-Match": f"W/{answer.headers['etag']}"}
+    problem(http.delete(f"{url}/production", headers=weak), 412, "aliases_changed")
+    bad = http.put(f"{url}/production", json={"version": 1}, headers={"If-Match": "no quotes"})
+    problem(bad, 400, "invalid_if_match")
+
+
+def test_a_canary_a_shadow_and_the_way_back(http, name):
+    url = f"/v1/models/{name}/aliases/production"
+    http.put(url, json={"version": 1})
+    asked = {"version": 2, "canary": {"version": 3, "percent": 12.5}, "shadow": {"version": 1}}
+    assert http.put(url, json=asked).json() | asked == http.put(url, json=asked).json()
+    back = http.post(f"{url}:rollback").json()
+    assert (back["version"], back["canary"], back["shadow"]) == (1, None, None)
+    assert [(past["version"], past["left_by"]) for past in back["history"]] == [(1, "set"), (2, "rollback")]
+    problem(http.post(f"{url}:rollback"), 409, "nothing_to_roll_back")
+    assert http.delete(url).status_code == 204
+    problem(http.delete(url), 404, "model_not_found")
+    problem(http.post(f"/v1/models/{name}/aliases/nobody:rollback"), 404, "model_not_found")
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"version": 1, "canary": {"version": 2, "percent": 101}}, "#/canary/percent"),
+        ({"version": 1, "canary": {"version": 2}}, "#/canary/percent"),
+        ({"version": 1, "canary": {"version": 1, "percent": 5}}, "#/canary/version"),
+        ({"version": 1, "shadow": {"version": 1}}, "#/shadow/version"),
+        ({"version": 1, "shaddow": {"version": 2}}, "#/shaddow"),
+    ],
+)
+def test_an_alias_that_makes_no_sense_is_refused_at_its_field(http, name, body, pointer):
+    answer = http.put(f"/v1/models/{name}/aliases/production", json=body)
+    assert answer.status_code == 422
+    assert [each["pointer"] for each in answer.json()["errors"]] == [pointer]
+
+
+def test_a_canary_that_does_not_exist_is_not_found(http, name):
+    asked = {"version": 1, "canary": {"version": 9, "percent": 5}}
+    problem(http.put(f"/v1/models/{name}/aliases/production", json=asked), 404, "model_not_found")
+
+
+def test_a_card_is_markdown_in_which_names_mean_nothing(http, name):
+    answer = http.get(f"/v1/models/{name}@2/card")
+    assert answer.headers["content-type"] == "text/markdown; charset=utf-8"
+    assert answer.text.startswith(f"# {name}, version 2\n")
+    assert "cat, \\<b\\>dog\\</b\\>." in answer.text
+    assert "- Adopted from: a\\|b.pth, torch" in answer.text
+    assert "| Top-1 accuracy | 0.8000 |" in answer.text
+    assert "<b>" not in answer.text.replace("\\<b\\>", "")
+    problem(http.get(f"/v1/models/{name}@9/card"), 404, "model_not_found")
+
+
+def test_labels_and_figures_are_told_by_version(http, name):
+    assert http.get(f"/v1/models/{name}@1/labels").json() == {
+        "model": name,
+        "version": 1,
+        "labels": ["cat", "<b>dog</b>"],
+    }
+    told = http.get(f"/v1/models/{name}/metrics").json()
+    assert (told["version"], told["metrics"]["top1"], told["temperature"]) == (3, 0.8, None)
+
+
+def test_a_version_is_taken_away_whole_or_its_weights_alone(http, server, name):
+    whole = http.get(f"/v1/models/{name}/versions/2/download")
+    with zipfile.ZipFile(io.BytesIO(whole.content)) as archive:
+        assert archive.read(f"{name}-2/{WEIGHTS}") == CONTENT
+    assert f'filename="{name}-2.zip"' in whole.headers["content-disposition"]
+    again = http.get(f"/v1/models/{name}/versions/2/download")
+    assert (again.content, again.headers["etag"]) == (whole.content, whole.headers["etag"])
+    part = http.get(f"/v1/models/{name}/versions/2/download", headers={"Range": "bytes=2-5"})
+    assert (part.status_code, part.content) == (206, whole.content[2:6])
+    weights = http.get(f"/v1/models/{name}/versions/2/download?format=weights")
+    assert (weights.content, weights.headers["etag"]) == (CONTENT, f'"{hashlib.sha256(CONTENT).hexdigest()}"')
+    assert http.head(f"/v1/models/{name}/versions/2/download").headers["content-length"] == str(len(whole.content))
+    problem(http.get(f"/v1/models/{name}/versions/7/download"), 404, "model_not_found")
+    assert http.get(f"/v1/models/{name}/versions/2/download?format=onnx").status_code == 422
+    assert not list(server.layout.uploads.glob("bundle-*"))
+
+
+def test_a_version_is_deleted_once_nobody_needs_it(http, server, ledger, name):
+    url = f"/v1/models/{name}"
+    problem(http.delete(f"{url}/versions/3"), 409, "version_in_use")
+    http.put(f"{url}/aliases/production", json={"version": 1, "shadow": {"version": 2}})
+    problem(http.delete(f"{url}/versions/2"), 409, "version_in_use")
+    route = Route(model=name, version=3, state=EngineState.DRAINING, socket="s", device="cpu")
+    Routes(engines=(route,)).write(server.layout.routes)
+    try:
+        told = problem(http.delete(f"{url}/versions/3"), 409, "version_in_use")
+        assert "it has an engine, which is draining" in str(told["detail"])
+        assert http.get(url).json()["loaded"][0]["state"] == "draining"
+    finally:
+        server.layout.routes.unlink()
+    assert http.delete(f"{url}/versions/3").status_code == 204
+    problem(http.delete(f"{url}/versions/3"), 404, "model_not_found")
+    assert [each["version"] for each in http.get(url).json()["versions"]] == [2, 1]
+
+
+def test_without_a_fleet_loading_is_told_to_come_back(http, name):
+    answer = http.post(f"/v1/models/{name}:load")
+    problem(answer, 503, "engine_unavailable")
+    assert answer.headers["retry-after"]
+    problem(http.post(f"/v1/models/{name}:unload"), 503, "engine_unavailable")
+    problem(http.post("/v1/models/nothing:load"), 404, "model_not_found")
+
+
+def test_the_client_says_all_of_it(server, name, tmp_path):
+    with Client(server.url) as client:
+        _, etag = client.aliases(name)
+        put = client.set_alias(name, "production", 1, canary=(2, 10), shadow=3, if_match=etag)
+        assert (put["canary"], put["shadow"]) == ({"version": 2, "percent": 10.0}, {"version": 3})
+        with pytest.raises(Problem, match="aliases_changed"):
+            client.set_alias(name, "production", 2, if_match=etag)
+        client.set_alias(name, "production", 3)
+        assert client.roll_back(name, "production")["version"] == 1
+        assert client.card(name).startswith("# ")
+        assert client.labels(name)["labels"][0] == "cat"
+        assert client.model_metrics(name)["metrics"]["top1"] == 0.8
+        client.download_model(name, 1, tmp_path / "m.safetensors", form="weights")
+        assert (tmp_path / "m.safetensors").read_bytes() == CONTENT
+        with pytest.raises(Problem, match="model_not_found"):
+            client.download_model(name, 9, tmp_path / "none.zip")
+        client.delete_version(name, 2)
+        client.delete_alias(name, "production")
+    assert [each.name for each in tmp_path.iterdir() if "none" in each.name or each.name.startswith(".")] == []
+
+
+def test_the_command_line_says_all_of_it(server, name, tmp_path):
+    def run(*words: str) -> str:
+        done = CliRunner().invoke(command_line, ["models", *words, "--server", server.url])
+        assert done.exit_code == 0, (words, done.output, done.exception)
+        return done.output
+
+    assert "version 2 answers 12.5 %" in run("alias", name, "production", "1", "--canary", "2:12.5", "--shadow", "3")
+    assert "12.5 %" in run("aliases", name)
+    run("alias", name, "production", "3")
+    assert f"{name}@production is version 1." in run("rollback", name, "production")
+    assert f"# {name}, version 1" in run("card", name)
+    assert "adopted from" in run("show", name)
+    run("download", f"{name}@1", "--output", str(tmp_path / "out"))
+    assert (tmp_path / "out" / f"{name}-1.zip").is_file()
+    run("delete", f"{name}@3")
+
+
+def test_what_a_starter_says_of_itself_is_its_card(http, server):
+    assert (STARTERS / "mnist-residual").is_dir()
+    Catalog(server.layout.models).seed()
+    text = http.get("/v1/models/mnist-residual/card").text
+    assert "| Class | Precision | Recall | F1 | Images |" in text

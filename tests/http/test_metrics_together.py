@@ -1,0 +1,116 @@
+"""Figures of several HTTP processes as one, and what is told of engines; labels stay few."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.inference.figures import Asked, EngineFigures
+from app.metrics import Metrics, cumulative
+from store import redis_account
+from store.layout import Layout
+
+
+def samples(text: str) -> dict[tuple[str, ...], float]:
+    """(name, label values …) → value."""
+    families = text_string_to_metric_families(text)
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+@contextlib.contextmanager
+def http_process(layout: Layout, redis: Layout, counting: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    environment = {
+        **os.environ,
+        "RESNETD_DATA": str(layout.root),
+        "REDIS_URL": redis_account.url(redis),
+        "PROMETHEUS_MULTIPROC_DIR": str(counting),
+    }
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        fd = listener.fileno()
+        started = subprocess.Popen([sys.executable, "-m", "app", "--fd", str(fd)], env=environment, pass_fds=[fd])
+        try:
+            yield started, f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            started.kill()
+            started.wait()
+
+
+def test_any_process_tells_of_all_and_of_one_that_was_killed(redis_layout: Layout, tmp_path: Path) -> None:
+    layout, counting = Layout(tmp_path / "data").create(), tmp_path / "metrics"
+    counting.mkdir()
+    with (
+        http_process(layout, redis_layout, counting) as (first, one),
+        http_process(layout, redis_layout, counting) as (_, other),
+    ):
+        for url, times in ((one, 2), (other, 3)):
+            for _ in range(times):
+                assert httpx.get(f"{url}/livez", timeout=60).status_code == 200
+        livez = ("http_requests_total", "GET", "/livez", "200")
+        assert samples(httpx.get(f"{other}/metrics", timeout=20).text)[livez] == 5
+        told = samples(httpx.get(f"{one}/metrics", timeout=20).text)
+        assert told[livez] == 5
+        assert told["http_request_duration_seconds_count", "GET", "/livez"] == 5
+        assert told["http_event_streams",] == 0
+        assert len(list(counting.glob("gauge_livesum_*.db"))) == 2
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        assert samples(httpx.get(f"{other}/metrics", timeout=20).text)[livez] == 5
+        assert len(list(counting.glob("gauge_livesum_*.db"))) == 1  # its open streams are gone with it
+
+
+def test_engines_tell_of_batches_their_sizes_what_waits_and_how_often_they_died() -> None:
+    busy = EngineFigures("cats", 3, ready=True, restarts=2, waiting=7, batches={1: 10, 3: 2, 32: 1})
+    dead = EngineFigures("dogs", 1, ready=False, restarts=5)
+    told = samples(Metrics().render(jobs={"queued": 4}, engines=[busy, dead]).decode())
+    assert told["training_jobs", "queued"] == 4
+    assert told["inference_batches_total", "cats", "3"] == 13
+    assert told["inference_batch_size_sum", "cats", "3"] == 48
+    assert told["inference_batch_size_bucket", "2.0", "cats", "3"] == 10
+    assert told["inference_batch_size_bucket", "4.0", "cats", "3"] == 12
+    assert told["inference_batch_size_bucket", "+Inf", "cats", "3"] == 13
+    assert told["inference_queue_depth", "cats", "3"] == 7
+    assert told["inference_engine_restarts_total", "dogs", "1"] == 5
+    assert (told["inference_engine_ready", "cats", "3"], told["inference_engine_ready", "dogs", "1"]) == (1, 0)
+    assert ("inference_queue_depth", "dogs", "1") not in told  # unknown is not zero
+
+
+def test_each_request_to_an_engine_is_counted_by_model_version_and_outcome() -> None:
+    metrics = Metrics()
+    metrics.count(Asked("cats", 3, "classify", "answered", 2, 1, {"decode": 2, "queue": 4, "compute": 8, "total": 15}))
+    metrics.count(Asked("cats", 3, "classify", "overloaded"))
+    told = samples(metrics.render(jobs={}, engines=[]).decode())
+    assert told["inference_requests_total", "cats", "classify", "answered", "3"] == 1
+    assert told["inference_requests_total", "cats", "classify", "overloaded", "3"] == 1
+    assert told["inference_images_total", "cats", "classified", "3"] == 2
+    assert told["inference_images_total", "cats", "rejected", "3"] == 1
+    sums = [told[f"inference_{stage}_seconds_sum", "cats", "3"] for stage in ("decode", "queue", "compute")]
+    assert sums == pytest.approx([0.002, 0.004, 0.008])
+
+
+def test_the_versions_with_figures_of_their_own_are_few() -> None:
+    metrics = Metrics()
+    for version in range(1000):
+        metrics.count(Asked("cats", version, "classify", "answered", good=1))
+    told = samples(metrics.render(jobs={}, engines=[]).decode())
+    images = [key for key in told if key[0] == "inference_images_total"]
+    assert len(images) == 201
+    assert told["inference_images_total", "other", "classified", "other"] == 800
+
+
+def test_buckets_grow_and_end_with_all() -> None:
+    bounds = cumulative({5: 3, 300: 2})
+    assert bounds[-1] == ("+Inf", 5)
+    assert dict(bounds)["256.0"] == 3
+    assert [count for _, count in bounds] == sorted(count for _, count in bounds)

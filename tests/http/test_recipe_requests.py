@@ -1,0 +1,72 @@
+"""What a training may be asked with: recipes, and what they start from."""
+
+from uuid import uuid4
+
+import pytest
+from edge_kit import problem, train
+
+from models.catalog import STARTERS, Catalog
+from models.manifest import Manifest
+from models.recipes import RECIPES
+
+
+@pytest.fixture(scope="module")
+def model(server) -> str:
+    """A `mnist/residual`."""
+    source, name = STARTERS / "mnist-residual", f"digits-{uuid4().hex[:8]}"
+    Catalog(server.layout.models).publish(name, source, Manifest.read(source).lineage.job)
+    return name
+
+
+def test_every_recipe_is_told_whole(http):
+    told = {each["name"]: each["fields"] for each in http.get("/v1/recipes").json()["data"]}
+    assert told == {name: recipe.model_dump(mode="json") for name, recipe in RECIPES.items()}
+    assert told["finetune"]["init"] == {"weights": "IMAGENET1K_V2"}
+
+
+@pytest.mark.parametrize("ref", ["{}", "{}@1", "{}@production"])
+def test_a_training_starts_from_the_version_that_is_meant_now(http, dataset, model, ref):
+    overrides = {"init": {"model": ref.format(model)}, "freeze_epochs": 0.5, "lr": 0.01}
+    answer = train(http, dataset, recipe="mnist", overrides=overrides)
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["spec"]["overrides"] == {**overrides, "init": {"model": f"{model}@1"}}
+
+
+def test_ready_made_weights_are_asked_for_by_name(http, dataset):
+    overrides = {"network": "torchvision/resnet18", "init": {"weights": "IMAGENET1K_V1"}, "random_resized_crop": None}
+    answer = train(http, dataset, recipe="finetune", overrides=overrides)
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["spec"]["overrides"] == overrides
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (("mnist", {"schedule": "cosin"}), ("invalid_overrides", "/schedule", "nearest is 'cosine'")),
+        (("mnist", {"freeze_epochs": 2}), ("invalid_overrides", "", "needs init")),
+        (("mnist", {"init": {"weights": "V2"}}), ("invalid_overrides", "", "no ready-made weights")),
+        (("mnist", {"init": {"modell": "a"}}), ("invalid_overrides", "/init/modell", "nearest is 'model'")),
+        (("mnist", {"init": {"model": "nobody"}}), ("model_not_found", "/init/model", "models here")),
+        (("finetune", {"random_resized_crop": [2, 3]}), ("invalid_overrides", "/random_resized_crop/0", "equal to 1")),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(http, dataset, model, asked, expected):
+    (recipe, overrides), (code, pointer, said) = asked, expected
+    body = problem(train(http, dataset, recipe=recipe, overrides=overrides), 422, code)
+    assert [each["pointer"] for each in body["errors"]] == ["#/overrides" + pointer]
+    assert said in str(body)
+    assert body["hint"]
+
+
+def test_a_model_of_another_network_is_refused_with_the_overrides_that_fit(http, dataset, model):
+    body = problem(
+        train(http, dataset, recipe="mnist-gated", overrides={"init": {"model": model}}), 422, "invalid_overrides"
+    )
+    assert body["errors"][0]["pointer"] == "#/overrides/init/model"
+    assert "Override network with mnist/residual" in str(body["hint"])
+
+
+def test_a_network_tells_the_ready_made_weights_that_it_can_start_from(http):
+    told = {each["name"]: each["weights"] for each in http.get("/v1/architectures").json()["data"]}
+    assert told["torchvision/resnet50"] == ["IMAGENET1K_V1", "IMAGENET1K_V2"]
+    assert told["cifar/resnet20"] == []

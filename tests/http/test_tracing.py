@@ -1,0 +1,165 @@
+"""W3C Trace Context through the house, and OpenTelemetry where it is configured."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+from edge_kit import IMAGE, Server, dataset_on_disk, serving, train
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from app import tracing
+from jobs.ledger import Ledger
+from jobs.model import Lane
+from store.settings import Settings
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    ("header", "valid"),
+    [
+        (PARENT, True),
+        ("01-" + PARENT[3:] + "-more", True),  # of a later version, which may say more
+        (PARENT + "-more", False),
+        (None, False),
+        ("", False),
+        (PARENT.upper(), False),
+        ("ff" + PARENT[2:], False),
+        (f"00-{'0' * 32}-b7ad6b7169203331-01", False),
+        (f"00-{TRACE}-{'0' * 16}-01", False),
+        ("01-" + PARENT[3:] + "-" + "x" * 300, False),
+    ],
+)
+def test_a_traceparent_is_taken_where_it_is_valid(header: str | None, valid: bool) -> None:
+    assert tracing.read(header) == (header if valid else None)
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted"),
+    [
+        ({}, False),
+        ({"OTEL_SERVICE_NAME": "x"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://localhost:4318/v1/traces"}, True),
+        ({"OTEL_TRACES_EXPORTER": "console"}, True),
+        ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}, False),
+        ({"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}, False),
+    ],
+)
+def test_traces_are_exported_where_the_standard_variables_ask_for_it(environment: dict[str, str], wanted: bool) -> None:
+    assert tracing.wanted(environment) is wanted
+
+
+def test_without_them_nothing_that_records_or_exports_is_even_imported(tmp_path) -> None:
+    code = (
+        "import sys; from app.main import create_app; from store.settings import Settings; create_app(Settings()); "
+        "ours = ('opentelemetry.sdk.trace', 'opentelemetry.exporter', 'app.telemetry'); "
+        "print([name for name in sys.modules if name.startswith(ours)])"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    environment = {**kept, "RESNETD_DATA": str(tmp_path / "data")}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    assert ended.stdout == b"[]\n"
+
+
+def test_a_trace_reaches_the_log_and_the_record_of_its_job_and_the_job_that_its_upload_makes(
+    server: Server, dataset: str, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="resnetd.access"):
+        client = httpx.Client(base_url=server.url, headers={"traceparent": PARENT})
+        with client:
+            trained = train(client, dataset).json()["id"]
+            imported = client.put("/v1/datasets", content=b"zip").json()["job"]["id"]
+    assert [ledger.get(job).traceparent for job in (trained, imported)] == [PARENT, PARENT]
+    assert {record.traceparent for record in caplog.records} == {PARENT}
+    plain = train(server.http, dataset).json()["id"]
+    assert ledger.get(plain).traceparent is None
+
+
+def test_a_claim_carries_the_trace(idle: Ledger, server: Server) -> None:
+    dataset = dataset_on_disk(server.layout, "ds_traced")
+    client = httpx.Client(base_url=server.url, headers={"traceparent": PARENT})
+    with client:
+        job_id = train(client, dataset).json()["id"]
+    claim = idle.claim(Lane.DEVICE, owner="test", token="traced")
+    assert claim is not None
+    assert (claim.job_id, claim.traceparent) == (job_id, PARENT)
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Takes what an OTLP exporter posts."""
+
+    spans: list[object] = []  # noqa: RUF012 - the class is the collector
+    services: set[str] = set()  # noqa: RUF012 - likewise
+    arrived = threading.Event()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            self.services.update(a.value.string_value for a in resource.resource.attributes if a.key == "service.name")
+            for scope in resource.scope_spans:
+                self.spans.extend(scope.spans)
+        self.arrived.set()
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_request_is_a_span_below_the_callers_and_its_trace_goes_on_with_it(
+    alone: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "cats")
+        with serving(alone) as server, caplog.at_level(logging.INFO, logger="resnetd.access"):
+            headers = {"traceparent": PARENT, "x-request-id": "mine"}
+            assert server.http.post("/v1/classify", content=IMAGE, headers=headers).status_code == 200
+            server.http.get("/nothing")
+        collector.shutdown()
+    mine = next(span for span in Collector.spans if span.trace_id.hex() == TRACE)
+    assert (mine.name, mine.parent_span_id.hex()) == ("POST /v1/classify", PARENT.split("-")[2])
+    attributes = {each.key: each.value.string_value or each.value.int_value for each in mine.attributes}
+    assert attributes["http.route"] == "/v1/classify"
+    assert attributes["http.response.status_code"] == 200
+    assert attributes["resnetd.request_id"] == "mine"
+    assert any(span.name == "GET unmatched" for span in Collector.spans)
+    assert Collector.services == {"cats"}
+    told = [record.traceparent for record in caplog.records if getattr(record, "request_id", "") == "mine"]
+    assert told == [f"00-{TRACE}-{mine.span_id.hex()}-01"]
+
+
+def test_the_engines_stages_are_spans_in_the_order_in_which_they_were() -> None:
+    code = """
+import time
+from app.telemetry import Telemetry
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+exporter = InMemorySpanExporter()
+telemetry = Telemetry(exporter)
+trace = telemetry.begin(None, method="PUT", path="/v1/classify", request_id="r")
+trace.span.stages({"decode": 2.0, "queue": 1.0, "compute": 5.0, "total": 8.5}, model="toy", version=3)
+trace.span.end(route="/v1/classify", status=503)
+telemetry.close()
+import json
+print(json.dumps([[s.name, s.start_time, s.end_time, s.parent.span_id if s.parent else None, s.context.span_id,
+                   s.status.status_code.name] for s in exporter.get_finished_spans()]))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    spans = {name: rest for name, *rest in json.loads(ended.stdout)}
+    assert list(spans) == ["decode", "queue", "compute", "engine", "PUT /v1/classify"]
+    request, engine = spans["PUT /v1/classify"], spans["engine"]
+    assert (engine[2], request[4]) == (request[3], "ERROR")
+    assert [round((spans[stage][1] - spans[stage][0]) / 1e6) for stage in ("decode", "queue", "compute")] == [2, 1, 5]
+    assert spans["decode"][1] == spans["queue"][0]
+    assert spans["queue"][1] == spans["compute"][0]
+    assert all(spans[stage][2] == engine[3] for stage in ("decode", "queue", "compute"))

@@ -1,0 +1,159 @@
+"""What a plan computes from what it was told: images of each part, the curve, memory, time, and what is the same."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planning_kit import described, recipe
+
+from models.manifest import NetworkSpec
+from models.networks import registry
+from models.recipes import RECIPES, RecipeError
+from worker.planner import memory, network
+from worker.planner.curve import learning_rates
+from worker.planner.estimate import Speed, run_seconds
+from worker.planner.memory import Peak
+from worker.planner.rehearsal import fresh_state
+from worker.planner.request import PlanRequest, measured_key, plan_key
+from worker.planner.split_sizes import Sizes, held_out, sizes
+from worker.planner.summary import MOST
+from worker.trainer import train
+from worker.trainer.data import stratified
+from worker.trainer.distributed import World
+from worker.trainer.optimizer import learning_rate
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 400), min_size=2, max_size=8), st.floats(0.01, 0.89))
+def test_as_many_images_are_held_out_as_the_trainer_holds_out(per_class, fraction):
+    labels = np.repeat(np.arange(len(per_class)), per_class)
+    _, held = stratified(labels, fraction=fraction, seed=0)
+    expected = np.bincount(labels[held], minlength=len(per_class))
+    assert held_out(np.array(per_class), fraction).tolist() == expected.tolist()
+
+
+def test_a_step_takes_no_more_images_than_there_are():
+    few = sizes(described({"train": (3, 3, 3), "val": (1, 1, 1)}), recipe(batch_size=16))
+    assert (few.batch, few.steps_per_epoch, few.val, few.test) == (9, 1, 3, 0)
+    assert sizes(described({"test": (1, 1, 1)}), recipe()).steps_per_epoch == 0
+
+
+@pytest.mark.parametrize("name", ["cifar/resnet20", "d2l/resnet18", "mnist/gated", "torchvision/resnet50"])
+def test_parameters_are_counted_without_a_weight_being_drawn(name):
+    entry = registry.find(name)
+    before = torch.random.get_rng_state()
+    parameters, flops = network.count(
+        NetworkSpec(name=name, num_classes=10, in_channels=entry.input[0]), size=entry.input[1]
+    )
+    assert parameters == entry.parameters
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert flops > 0
+
+
+def test_the_flops_are_those_of_the_papers():
+    resnet50 = NetworkSpec(name="torchvision/resnet50", num_classes=1000, in_channels=3)
+    assert network.count(resnet50, size=224)[1] / 2 == pytest.approx(4.09e9, rel=0.01)  # multiply-adds, torchvision
+    resnet20 = NetworkSpec(name="cifar/resnet20", num_classes=10, in_channels=3)
+    assert network.count(resnet20, size=32)[1] / 2 == pytest.approx(40.6e6, rel=0.02)  # He et al. 2015, section 4.2
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"schedule": "one_cycle", "warmup_epochs": 1.5},
+        {"schedule": "cosine", "warmup_epochs": 0.0},
+        {"schedule": "step", "step_epochs": [2, 5], "warmup_epochs": 0.5},
+        {"schedule": "constant", "warmup_epochs": 0.0},
+    ],
+)
+def test_the_lines_between_the_points_of_the_curve_are_the_learning_rate_of_every_step(overrides):
+    chosen = recipe(epochs=8, lr=0.2, **overrides)
+    steps, values = learning_rates(chosen, 454)
+    assert (steps[0], steps[-1]) == (0, 8 * 454 - 1)
+    assert len(steps) <= 210
+    every = np.arange(8 * 454)
+    exact = [learning_rate(chosen, step=int(step), steps_per_epoch=454) for step in every]
+    assert np.interp(every, steps, values) == pytest.approx(exact, abs=2e-4 * 0.2)
+
+
+def test_no_larger_batch_is_tried_than_a_recipe_may_have():
+    assert recipe(batch_size=MOST).batch_size == MOST
+    with pytest.raises(RecipeError):
+        recipe(batch_size=MOST + 1)
+
+
+def test_a_run_of_one_step_has_a_curve_of_one_point_and_one_of_none_has_none():
+    one = recipe(epochs=1, warmup_epochs=0.0)
+    assert [len(each) for each in learning_rates(one, 1)] == [1, 1]
+    assert learning_rates(one, 0) == ([], [])
+
+
+def test_memory_is_a_line_through_two_peaks_and_a_tenth_is_left_free():
+    low, high = Peak(images=10, bytes=1000), Peak(images=20, bytes=1500)
+    assert memory.needed(low, high, 100) == 5500
+    fits = memory.largest(low, high, free=10_000, extra=500)
+    assert fits == 160
+    assert memory.needed(low, high, fits) + 500 <= 9_000 < memory.needed(low, high, fits + 1) + 500
+    assert memory.largest(low, high, free=100, extra=0) == 0
+    assert memory.largest(low, Peak(images=20, bytes=1000), free=10_000, extra=0) is None
+
+
+def test_the_peak_meter_sees_what_is_held_for_a_moment():
+    meter = memory.PeakMeter(torch.device("cpu"))
+    meter.reset()
+    before = meter.read()
+    np.ones(64 * 2**20, dtype=np.uint8)
+    assert meter.read() - before > 50 * 2**20
+    assert 0 < memory.room(torch.device("cpu")).free <= memory.room(torch.device("cpu")).total
+
+
+def test_the_time_of_a_run_is_that_of_its_parts_and_ends_with_max_seconds():
+    counted = Sizes(train=1000, val=100, test=200, batch=100)
+    speed = Speed(train=50.0, evaluate=100.0, load=1000.0)
+    found = run_seconds(recipe(epochs=3), counted, speed)
+    assert found == {"load": 1.3, "train": 60.0, "validate": 3.0, "test": 3.0, "total": 67.3}
+    cut = run_seconds(recipe(epochs=3, max_seconds=30), counted, speed)
+    assert cut == {"load": 1.3, "train": 30.0, "validate": 2.0, "test": 3.0, "total": 36.3}
+
+
+def test_a_measurement_counts_for_another_plan_where_the_steps_are_the_same_work():
+    one = measured_key(recipe(), "sha256:1", "here")
+    same = {"lr": 0.5, "epochs": 99, "seed": 3, "patience": 2, "schedule": "cosine", "label_smoothing": 0.1}
+    for name, value in same.items():
+        assert measured_key(recipe(**{name: value}), "sha256:1", "here") == one, name
+    other = {
+        "batch_size": 32,
+        "precision": "bf16",
+        "crop_padding": 0,
+        "optimizer": "adamw",
+        "network": "cifar/resnet20",
+    }
+    for name, value in other.items():
+        assert measured_key(recipe(**{name: value}), "sha256:1", "here") != one, name
+    assert measured_key(recipe(), "sha256:2", "here") != one
+    assert measured_key(recipe(), "sha256:1", "there") != one
+
+
+def test_plans_that_say_different_things_are_different():
+    question = PlanRequest(dataset="ds_1", recipe="mnist")
+    others = [
+        plan_key(question.model_copy(update=change), recipe(), "sha256:1", "here")
+        for change in ({}, {"curve": True}, {"max_seconds": 9.0}, {"dataset": "ds_2"})
+    ]
+    others.append(plan_key(question, recipe(lr=0.3), "sha256:1", "here"))
+    assert len(set(others)) == 5
+
+
+@pytest.mark.parametrize("name", ["cifar10-resnet20", "mnist"])
+def test_a_rehearsal_begins_with_what_a_training_begins_with(name):
+    chosen = RECIPES[name]
+    spec = NetworkSpec(name=chosen.network, num_classes=10, in_channels=chosen.channels)
+    ours = fresh_state(spec, chosen, torch.device("cpu"))
+    theirs = train._fresh(spec, chosen, torch.device("cpu"), World())
+    assert (ours.average is None) == (theirs.average is None)
+    assert str(ours.optimizer) == str(theirs.optimizer)
+    for key, tensor in theirs.network.state_dict().items():
+        mine = ours.network.state_dict()[key]
+        assert torch.equal(mine, tensor)
+        assert mine.stride() == tensor.stride()

@@ -1,0 +1,145 @@
+"""The planner, on real steps of a real network, in its own process and in this one."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from planning_kit import images, on_disk
+from running import environment
+
+from store.layout import Layout
+from worker.job_process import DONE, REFUSED, JobRefused, Stop
+from worker.planner import measuring, planning
+from worker.planner.request import PlanRequest
+
+QUESTION = {
+    "dataset": "ds_pets",
+    "recipe": "fashion-mnist-small",
+    "overrides": {"batch_size": 32, "precision": "fp32", "epochs": 4, "val_fraction": 0.2},
+}
+
+
+Lines = list[tuple[str, dict]]
+
+
+@pytest.fixture
+def plan(layout, monkeypatch):
+    """The lines of a plan made in this process; `measure` takes real steps."""
+
+    def go(*, measure: bool = False, **question: object) -> Lines:
+        lines: Lines = []
+        monkeypatch.setattr(planning, "emit", lambda kind, data: lines.append((kind, json.loads(json.dumps(data)))))
+        monkeypatch.setattr(measuring, "_MOST_STEPS", 5)
+        request = PlanRequest.model_validate({**QUESTION, **question})
+        planning.plan(request, data_dir=layout.root, device_name="cpu", measure=measure, stop=Stop())
+        return lines
+
+    return go
+
+
+def process(layout: Layout, *options: str, **question: object) -> tuple[Lines, int]:
+    """The lines of the planner's own process, and its exit status."""
+    command = [sys.executable, "-m", "worker.planner", "--data", str(layout.root), "--device", "cpu", *options]
+    asked = json.dumps({**QUESTION, **question})
+    ended = subprocess.run(
+        command, input=asked, env=environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+    lines = [json.loads(line) for line in ended.stdout.splitlines()]
+    return [(line["type"], line["data"]) for line in lines], ended.returncode
+
+
+def test_real_steps_are_measured_and_everything_else_follows_from_them(plan, layout):
+    on_disk(layout, {"train": images(300, seed=0), "test": images(30, seed=1)})
+    lines, code = process(layout, "--measure")
+    assert (code, [kind for kind, _ in lines]) == (DONE, ["plan", "measured", "plan"])
+    early, found = lines[0][1], lines[2][1]
+    assert (early["measured"]["reason"], early["images_per_second"]) == ("not_finished", None)
+    assert found["images"] == {"train": 240, "val": 60, "test": 30}
+    assert (found["steps_per_epoch"], found["steps"]) == (7, 28)
+    assert found["recipe"]["batch_size"] == 32
+    measured = found["measured"]
+    assert (measured["reason"], measured["cached"], measured["streamed"]) == (None, False, False)
+    speed = measured["steps"] * measured["batch_size"] / measured["seconds"]
+    assert found["images_per_second"] == pytest.approx(speed, rel=0.01)
+    assert measured["steps"] >= 1 <= measured["warmup_steps"]
+    assert found["eta"]["train"] == pytest.approx(28 * 32 / found["images_per_second"], rel=0.01, abs=0.1)
+    assert found["memory"]["device_bytes"] > found["memory"]["free_bytes"] > 0
+    assert found["memory"]["data_bytes"] == 300 * 28 * 28
+    assert found["device"]["type"] == "cpu"
+    assert {each["code"] for each in found["problems"]} >= {"no_val_split"}
+
+    ((kind, cached),) = plan(measured=lines[1][1])  # as the worker hands it back for another plan of the same work
+    assert kind == "plan"
+    assert (cached["images_per_second"], cached["measured"]["cached"]) == (found["images_per_second"], True)
+
+
+def test_a_device_that_is_in_use_is_left_alone_and_the_rest_is_told(plan, layout):
+    on_disk(layout, {"train": images(60, seed=0), "test": images(30, seed=1)})
+    ((_, found),) = plan()
+    assert found["measured"] == {"reason": "device_busy", "cached": False}
+    assert (found["parameters"], found["memory"], found["eta"]) == (74_547, None, None)
+    assert found["learning_rate"]["steps"][-1] == found["steps"] - 1
+
+
+def test_a_training_that_would_be_refused_is_planned_with_the_reason_and_not_measured(plan, layout):
+    pixels, labels = images(30, seed=0)
+    on_disk(layout, {"train": (pixels[:1], labels[:1]), "test": (pixels, labels)})
+    ((_, found),) = plan(measure=True)
+    assert found["measured"]["reason"] == "refused"
+    assert found["problems"][0]["code"] == "no_training_data"
+
+
+def test_the_curve_is_an_svg(plan, layout):
+    on_disk(layout, {"train": images(60, seed=0)})
+    ((_, found),) = plan(curve=True)
+    assert found["svg"].lstrip().startswith("<?xml")
+    assert "Learning rate" in found["svg"]
+
+
+def test_what_cannot_be_planned_is_refused_with_a_hint(plan, layout):
+    for question, expected in (({}, "no_dataset"), ({"recipe": "nothing"}, "bad_recipe")):
+        with pytest.raises(JobRefused) as refused:
+            plan(**question)
+        assert refused.value.code == expected
+        assert refused.value.hint
+    ((kind, error),), code = process(layout, dataset=3)
+    assert (kind, code, error["code"]) == ("error", REFUSED, "bad_request")
+
+
+def test_damaged_files_are_a_problem_that_is_told_with_all_that_is_known(plan, layout):
+    dataset = on_disk(layout, {"train": images(60, seed=0), "test": images(30, seed=1)})
+    (layout.dataset(dataset.id) / "data" / "train.images.npy").write_bytes(b"torn")
+    for found in (plan(measure=True)[-1][1], plan()[-1][1]):
+        assert found["parameters"] > 0
+        assert (found["problems"][0]["severity"], found["problems"][0]["code"]) == ("error", "dataset_damaged")
+        assert found["measured"]["reason"] == "refused"
+
+
+def test_images_that_the_run_would_stream_are_streamed_by_the_measurement_too(plan, layout):
+    on_disk(layout, {"train": images(200, seed=0), "test": images(30, seed=1)})
+    found = plan(measure=True, overrides={**QUESTION["overrides"], "loader": "stream"})[-1][1]
+    assert found["measured"]["streamed"]
+    assert (found["memory"]["data_bytes"], found["eta"]["load"]) == (0, 0.0)
+    assert found["images_per_second"] <= found["measured"]["load_images_per_second"]
+
+
+def test_a_batch_in_parts_and_a_dataset_smaller_than_it_are_measured_as_they_would_run(plan, layout):
+    on_disk(layout, {"train": images(60, seed=0), "test": images(30, seed=1)})
+    parts = {**QUESTION["overrides"], "batch_size": 64, "accumulate": 4}
+    found = plan(measure=True, overrides=parts, max_seconds=0.001)[-1][1]
+    assert found["measured"]["batch_size"] == 48
+    assert (found["largest_batch_size"], found["largest_batch"]["bound_by"]) == (48, "data")
+    assert {"batch_larger_than_data", "max_seconds_too_short"} <= {each["code"] for each in found["problems"]}
+
+
+def test_a_measurement_that_needs_more_memory_than_there_is_says_so(plan, layout, monkeypatch):
+    on_disk(layout, {"train": images(60, seed=0), "test": images(30, seed=1)})
+
+    def too_much(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(planning.Measurement, "run", too_much)
+    found = plan(measure=True)[-1][1]
+    assert found["measured"]["reason"] == "out_of_memory"
+    assert "out_of_memory" in {each["code"] for each in found["problems"]}

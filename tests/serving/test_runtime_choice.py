@@ -1,0 +1,247 @@
+"""Which runtime serves: what may, what is fastest, in which batches; and what is kept of it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from serving_toys import make_artifact
+
+from app.engine.runtimes import gates
+from app.engine.runtimes.base import REFERENCE, Candidate, Numbers, candidates
+from app.engine.runtimes.choose import batching, choose, wide_pays
+from app.engine.runtimes.records import Cache, Measured, Record, digest, sweep
+from models import probes
+from models.manifest import Manifest
+from store.settings import BatchLimits, Precision, RuntimeName, Settings
+
+FOLDED = Candidate(RuntimeName.FOLDED, Numbers.BF16)
+FLOAT = Candidate(RuntimeName.OPENVINO, Numbers.FP32)
+BF16 = Candidate(RuntimeName.OPENVINO, Numbers.BF16)
+INT8 = Candidate(RuntimeName.OPENVINO, Numbers.INT8)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return Manifest.read(make_artifact(tmp_path_factory.mktemp("toy") / "model", job="job_a", network=False))
+
+
+def measured(candidate: Candidate, alone: float, loaded: float, *, refused: str | None = None) -> Measured:
+    return Measured(candidate=candidate, alone=alone, loaded={1: loaded}, refused=refused)
+
+
+ALL = (measured(REFERENCE, 20, 25), measured(FLOAT, 40, 50), measured(BF16, 110, 130), measured(INT8, 350, 280))
+
+
+@pytest.mark.parametrize(
+    ("precision", "best"), [(Precision.EXACT, FLOAT), (Precision.BF16, BF16), (Precision.FASTEST, INT8)]
+)
+def test_the_fastest_that_the_precision_allows_serves(precision, best):
+    chosen = choose(ALL, precision=precision, runtime=RuntimeName.AUTO)
+    assert chosen is not None
+    assert chosen.candidate == best
+
+
+def test_among_equally_fast_ones_the_most_exact_serves():
+    near = (measured(BF16, 102, 102), measured(FLOAT, 100, 100), measured(REFERENCE, 50, 50))
+    chosen = choose(near, precision=Precision.BF16, runtime=RuntimeName.AUTO)
+    assert chosen is not None
+    assert chosen.candidate == FLOAT
+
+
+def test_both_the_lone_image_and_the_crowd_count():
+    lopsided = (measured(BF16, 10, 130), measured(FOLDED, 60, 90))
+    chosen = choose(lopsided, precision=Precision.BF16, runtime=RuntimeName.AUTO)
+    assert chosen is not None
+    assert chosen.candidate == FOLDED
+
+
+def test_what_was_refused_never_serves_and_a_runtime_asked_for_by_name_does_even_if_it_is_slower():
+    refused = (measured(REFERENCE, 20, 25), measured(INT8, 350, 280, refused="accuracy drops"))
+    for runtime in (RuntimeName.AUTO, RuntimeName.OPENVINO):
+        chosen = choose(refused, precision=Precision.FASTEST, runtime=runtime)
+        assert chosen is not None
+        assert chosen.candidate == REFERENCE
+    slow = (measured(REFERENCE, 20, 25), measured(FOLDED, 10, 12))
+    chosen = choose(slow, precision=Precision.BF16, runtime=RuntimeName.FOLDED)
+    assert chosen is not None
+    assert chosen.candidate == FOLDED
+    assert choose((), precision=Precision.BF16, runtime=RuntimeName.AUTO) is None
+
+
+def test_candidates_are_those_of_the_device_and_the_reference_is_always_one():
+    assert {each.runtime for each in candidates("cuda", precision=Precision.FASTEST, runtime=RuntimeName.AUTO)} == {
+        RuntimeName.EAGER,
+        RuntimeName.FOLDED,
+        RuntimeName.CUDA_GRAPHS,
+        RuntimeName.COMPILED,
+    }
+    assert INT8 not in candidates("cpu", precision=Precision.BF16, runtime=RuntimeName.AUTO)
+    exact = candidates("cpu", precision=Precision.EXACT, runtime=RuntimeName.AUTO)
+    assert {each.numbers for each in exact} == {Numbers.FP32}
+    assert candidates("cpu", precision=Precision.EXACT, runtime=RuntimeName.OPENVINO) == (REFERENCE, FLOAT)
+
+
+def test_a_lone_image_gets_all_cores_only_where_that_is_sooner_than_one():
+    assert wide_pays(measured(BF16, 112, 134), streams=2)  # 9 ms against 15
+    assert not wide_pays(measured(BF16, 600, 1500), streams=2)  # 1.7 ms against 1.3
+    assert wide_pays(measured(BF16, 900, 1500), streams=2)
+
+
+def test_the_largest_batch_is_the_smallest_that_reaches_full_speed():
+    assert batching({1: 63.0, 2: 64.0, 4: 65.0, 8: 66.0}, streams=2) == (1, 0.0)
+    assert batching({1: 197.0, 8: 320.0, 16: 345.0, 32: 351.0}, streams=1) == (16, 0.0)
+
+
+def test_a_batch_may_wait_only_where_a_larger_one_is_worth_it_and_others_are_computed_meanwhile():
+    assert batching({1: 500.0, 8: 900.0}, streams=2) == (8, 4.0)  # one image takes a core 4 ms
+    assert batching({1: 50.0, 8: 90.0}, streams=2) == (8, 5.0)
+    assert batching({1: 500.0, 8: 600.0}, streams=2) == (8, 0.0)
+    assert batching({1: 500.0, 8: 900.0}, streams=1) == (8, 0.0)
+
+
+def test_what_a_person_says_about_batches_holds_over_what_was_found():
+    settings = Settings(batching="resnet50=16/2.5, other=64")
+    assert settings.batch_limits("resnet50").over(4, 0.0) == (16, 2.5)
+    assert settings.batch_limits("other").over(4, 1.0) == (64, 1.0)
+    assert settings.batch_limits("third") == BatchLimits()
+    assert BatchLimits().over(4, 1.0) == (4, 1.0)
+    for wrong in ("resnet50", "resnet50=0", "resnet50=16/", "a=1;b=2"):
+        with pytest.raises(ValidationError, match="as in resnet50=16/2"):
+            Settings(batching=wrong)
+
+
+LOGITS = np.random.default_rng(0).normal(0, 3, (400, 3)).astype(np.float32)
+
+
+def test_a_runtime_may_deviate_as_far_as_its_numbers_allow(manifest):
+    moved = LOGITS + np.array([0.01, 0, 0], dtype=np.float32)
+    assert gates.compare(LOGITS, LOGITS, numbers=Numbers.FP32, manifest=manifest) == gates.Verdict(0.0)
+    refused = gates.compare(moved, LOGITS, numbers=Numbers.FP32, manifest=manifest)
+    assert refused.refused is not None
+    assert "allowed are 0.001" in refused.refused
+    assert 1e-3 < refused.deviation < 2e-2
+    far = gates.compare(moved * 1.2, LOGITS, numbers=Numbers.BF16, manifest=manifest)
+    assert far.refused is not None
+    assert "allowed are 0.02" in far.refused
+
+
+def test_bf16_must_name_the_same_class_on_99_of_100(manifest):
+    ties = LOGITS.copy()
+    ties[:, 1] = ties[:, 0] = 5.0
+    ours = ties.copy()
+    ours[:4, 1] += 1e-3  # the same probability, another class: 4 of 400
+    assert gates.compare(ours, ties, numbers=Numbers.BF16, manifest=manifest).refused is None
+    ours[:5, 1] += 1e-3
+    refused = gates.compare(ours, ties, numbers=Numbers.BF16, manifest=manifest).refused
+    assert refused == "the top class is the same on 98.8% of the probes, needed are 99%"
+
+
+def test_what_is_not_finite_is_refused_whatever_the_numbers(manifest):
+    broken = LOGITS.copy()
+    broken[7, 1] = np.nan
+    for numbers in Numbers:
+        assert gates.compare(broken, LOGITS, numbers=numbers, manifest=manifest).refused is not None
+
+
+def test_int8_serves_only_where_accuracy_on_labelled_images_drops_by_half_a_point_at_most():
+    labels = LOGITS.argmax(axis=1).astype(np.int64)
+    wrong = LOGITS.copy()
+    wrong[:2] = -wrong[:2]
+    assert gates.accuracy(wrong, LOGITS, labels) is None
+    wrong[2:3] = -wrong[2:3]
+    assert gates.accuracy(wrong, LOGITS, labels) == "accuracy drops by 0.8 points on 400 images, allowed are 0.5"
+    few = gates.accuracy(LOGITS[:199], LOGITS[:199], labels[:199])
+    assert few is not None
+    assert "too few" in few
+
+
+def record(cache: Cache, *, runtime: RuntimeName = RuntimeName.AUTO) -> Record:
+    return Record(weights_sha256="abc", machine=cache.machine, asked=Precision.BF16, runtime=runtime, measured=ALL)
+
+
+def read(
+    cache: Cache,
+    *,
+    weights: str = "abc",
+    precision: Precision = Precision.BF16,
+    runtime: RuntimeName = RuntimeName.AUTO,
+) -> Record | None:
+    return cache.read(weights_sha256=weights, precision=precision, runtime=runtime)
+
+
+def test_a_record_counts_for_the_same_weights_the_same_machine_and_no_more_than_it_was_made_for(tmp_path: Path):
+    cache = Cache(tmp_path, model="toy", version=3, device="cpu", cores=2)
+    assert read(cache) is None
+    cache.write(record(cache))
+    assert read(cache) == read(cache, precision=Precision.EXACT) == record(cache)
+    assert read(cache, runtime=RuntimeName.FOLDED) == record(cache)
+    assert read(cache, precision=Precision.FASTEST) is None
+    assert read(cache, weights="other") is None
+    assert read(Cache(tmp_path, model="toy", version=3, device="cpu", cores=1)) is None
+    cache.write(record(cache, runtime=RuntimeName.OPENVINO))
+    assert read(cache) is None
+    assert read(cache, runtime=RuntimeName.OPENVINO) is not None
+    cache.forget()
+    assert read(cache, runtime=RuntimeName.OPENVINO) is None
+    cache.write(record(cache))
+    (file,) = tmp_path.glob("*.json")
+    file.write_text("{")
+    assert read(cache) is None
+
+
+def test_converted_networks_are_used_only_as_they_were_written(tmp_path: Path):
+    cache = Cache(tmp_path, model="toy", version=3, device="cpu", cores=2)
+    file = cache.folder / "openvino.bin"
+    file.write_bytes(b"weights")
+    files = {"openvino.bin": digest(file)}
+    assert cache.checked(files) == cache.folder
+    file.write_bytes(b"other")
+    assert cache.checked(files) is None
+    file.unlink()
+    assert cache.checked(files) is None
+
+
+def test_what_belongs_to_versions_that_are_gone_is_removed(tmp_path: Path):
+    models, root = tmp_path / "models", tmp_path / "runtimes"
+    (models / "a-b" / "1").mkdir(parents=True)
+    for version in (1, 2):
+        cache = Cache(root, model="a-b", version=version, device="cpu", cores=1)
+        (cache.folder / "openvino.xml").write_text("x")
+        cache.write(record(cache))
+    sweep(root, models, keep=cache.name)  # of version 2, which is gone
+    assert len(list(root.iterdir())) == 4
+    sweep(root, models, keep="")
+    assert {place.name.rpartition("-")[0] for place in root.iterdir()} == {"a-b-1"}
+    assert len(list(root.iterdir())) == 2
+
+
+@pytest.mark.parametrize(("side", "channels", "kept"), [(28, 1, 120), (35, 3, 120), (112, 3, 120)])
+def test_probes_are_read_as_they_were_when_their_logits_were_computed(manifest, tmp_path, side, channels, kept):
+    draw = np.random.default_rng(0)
+    small = draw.integers(0, 256, (120, 7, 7, channels), dtype=np.uint8)
+    images = small.repeat(side // 7, 1).repeat(side // 7, 2)
+    labels = draw.integers(0, 3, 120)
+    seen = []
+
+    def logits(pixels):
+        seen.append(pixels)
+        return pixels.reshape(len(pixels), -1)[:, :3].astype(np.float32)
+
+    sha256 = probes.write(tmp_path, calibration=images, heldout=images, labels=labels, logits=logits)
+    read = probes.read(tmp_path, manifest.model_copy(update={"calibration_sha256": sha256}))
+    assert read is not None
+    assert len(read.calibration) == kept
+    assert len(read.heldout) == len(read.labels) == len(read.logits) == kept
+    assert np.array_equal(read.heldout, seen[0])
+    assert np.abs(read.heldout.astype(int) - images[:kept]).mean() < 6
+    assert np.array_equal(read.labels, labels[:kept])
+    assert (tmp_path / "calibration.safetensors").stat().st_size < 26_000_000
+
+
+def test_a_model_without_probes_or_with_others_has_none(manifest, tmp_path):
+    assert probes.read(tmp_path, manifest) is None
+    named = manifest.model_copy(update={"calibration_sha256": "abc"})
+    assert probes.read(tmp_path, named) is None
+    (tmp_path / "calibration.safetensors").write_bytes(b"something else")
+    assert probes.read(tmp_path, named) is None

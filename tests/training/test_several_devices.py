@@ -1,0 +1,161 @@
+"""One training on two devices: here two processes on the CPU, joined by gloo as GPUs are by NCCL."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from running import processes_that_name
+from squares import squares, write_dataset
+from test_trainer_orders import order
+from test_trainer_process import after_checkpoints, finish, lines, of, trainer
+
+from models import checkpoint
+from models.recipes import RecipeError, resolve
+from store.layout import Layout
+from worker.job_arguments import JobArguments
+from worker.job_process import DISK_FULL, DONE, REFUSED, STOPPED, JobRefused, Stop
+from worker.trainer import distributed
+from worker.trainer.distributed import World, shares
+from worker.trainer.ranks import verdict
+from worker.trainer.train import train
+
+SPLITS = {"train": squares(111, seed=0), "test": squares(30, seed=1)}
+FEATURES = {
+    "epochs": 2,
+    "batch_size": 22,
+    "lr": 0.01,
+    "ema_decay": 0.9,
+    "crop_padding": 2,
+    "cutout": 4,
+    "erasing": 0.3,
+    "mixup": 0.2,
+    "cutmix": 0.5,
+    "label_smoothing": 0.05,
+    "class_weights": "balanced",
+    "accumulate": 2,
+    "clip_norm": 5.0,
+}
+
+
+def ranks(run_dir: Path) -> dict[int, int]:
+    """Pid of each living rank of a training."""
+    found = {}
+    for entry in processes_that_name(run_dir):
+        pid = int(entry.partition(":")[0])
+        with contextlib.suppress(OSError):
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            found.update({int(each[5:]): pid for each in variables if each.startswith(b"RANK=")})
+    return found
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.mark.timeout(900)  # sixteen processes with torch, one after the other or in pairs
+def test_two_devices_learn_what_one_does_and_a_crash_a_stop_and_orders_change_no_bit(layout: Layout, new_job):
+    write_dataset(layout, SPLITS)
+    whole, hurt = new_job("whole", **FEATURES, devices=2), new_job("hurt", **FEATURES, devices=2, checkpoint_seconds=0)
+    code, said = finish(whole)
+    assert code == DONE
+    assert len(of(said, "result")) == 1  # one of them speaks
+
+    # The loss curve of one device; the weights too, but for the order of summation.
+    train(JobArguments(run_dir=new_job("one", **FEATURES), claim=1, data_dir=layout.root, device="cpu"), Stop())
+    one, two = (checkpoint.newest(layout.job(name)) for name in ("one", "whole"))
+    assert one is not None
+    assert two is not None
+    for ours, theirs in zip(two.state["history"], one.state["history"], strict=True):
+        assert ours["train"]["loss"] == pytest.approx(theirs["train"]["loss"], rel=1e-4)
+        assert ours["val"]["loss"] == pytest.approx(theirs["val"]["loss"], rel=1e-3)
+    for name, tensor in one.tensors.items():
+        assert torch.allclose(tensor.double(), two.tensors[name].double(), rtol=1e-2, atol=2e-3), name
+
+    # A rank's crash is the job's, and takes the other rank with it.
+    with trainer(hurt) as process:
+        for line in lines(process):
+            if line["type"] == "checkpoint":
+                others = ranks(hurt)
+                assert sorted(others) == [0, 1]
+                os.kill(others[1], signal.SIGKILL)
+                break
+        assert process.wait() == -signal.SIGKILL
+    assert ranks(hurt) == {}
+
+    # Orders reach both, and so does a stop; both end in a checkpoint that rank 0 wrote.
+    order(hurt / "claim-2", version=1, checkpoint=1)
+    with trainer(hurt, "--claim", "2") as process:
+        stopped = after_checkpoints(process, 2, signal.SIGTERM)
+        assert process.wait() == STOPPED
+    assert of(stopped, "checkpoint")[0]["asked"] == 1
+    reached = of(stopped, "checkpoint")[-1]
+    assert checkpoint.load(hurt / reached["path"]).step == reached["step"]
+
+    code, said = finish(hurt)
+    assert code == DONE
+    assert of(said, "log")[0]["step"] == reached["step"]
+    weights = "model/weights.safetensors"
+    assert (hurt / "claim-3" / weights).read_bytes() == (whole / "claim-1" / weights).read_bytes()
+    assert not list(hurt.glob("claim-*/.*"))
+
+
+def test_the_ranks_die_with_their_parent(layout: Layout, new_job):
+    write_dataset(layout, SPLITS)
+    job = new_job("orphans", **FEATURES, devices=2)
+    with trainer(job) as process:
+        wait_for(lambda: len(ranks(job)) == 2)
+        process.send_signal(signal.SIGKILL)
+        wait_for(lambda: not ranks(job))
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        ([(1, DONE), (0, DONE)], (0, DONE)),
+        ([(1, STOPPED), (0, STOPPED)], (1, STOPPED)),
+        ([(1, -signal.SIGKILL), (0, 1)], (1, -signal.SIGKILL)),
+        ([(0, DISK_FULL), (1, 1)], (0, DISK_FULL)),
+        ([(0, 1), (1, REFUSED)], (1, REFUSED)),
+        ([(1, DONE), (0, 1)], (0, 1)),
+    ],
+)
+def test_the_rank_whose_end_explains_the_others_decides(ends: list[tuple[int, int]], told: tuple[int, int]):
+    assert verdict(ends) == told
+
+
+@pytest.mark.parametrize(("batch", "parts", "size"), [(22, 2, 2), (7, 1, 3), (13, 3, 4)])
+def test_the_ranks_share_every_part_of_a_batch_and_a_mixed_image_has_its_partner(batch: int, parts: int, size: int):
+    plain = [shares(batch, parts=parts, world=World(rank, size), mixed=False) for rank in range(size)]
+    mixed = [shares(batch, parts=parts, world=World(rank, size), mixed=True) for rank in range(size)]
+    for number, whole in enumerate(shares(batch, parts=parts, world=World(), mixed=True)):
+        assert np.concatenate([rank[number] for rank in plain]).tolist() == whole.tolist()
+        partners = dict(zip(whole.tolist(), np.roll(whole, 1).tolist(), strict=True))
+        for own, on_top in zip(plain, mixed, strict=True):
+            assert on_top[number].tolist() == [partners[own[number][0]], *own[number]]
+
+
+def test_more_devices_than_there_are_and_senseless_recipes_are_refused(monkeypatch: pytest.MonkeyPatch):
+    assert not torch.cuda.is_available() or torch.cuda.device_count() < 64
+    for device in ("cpu", "auto", "cuda:3"):
+        with pytest.raises(JobRefused, match="64 devices") as caught:
+            distributed._own_device(device, 64, 0)
+        assert caught.value.code == "too_few_devices"
+        assert "Set devices to" in caught.value.hint
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(JobRefused, match="2 devices, 3 processes"), distributed.joined(devices=2, device="cpu"):
+        pass
+    with pytest.raises(RecipeError, match="compile"):
+        resolve("mnist", {"devices": 2, "compile": True})
+    with pytest.raises(RecipeError, match="accumulate times devices"):
+        resolve("mnist", {"devices": 2, "batch_size": 6, "accumulate": 4})

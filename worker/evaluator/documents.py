@@ -1,0 +1,82 @@
+"""An evaluation as files: figures as JSON and CSV, drawings as SVG and PNG; those of a job and of a training's end."""
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from store.files import write_atomic
+from worker.evaluator import report
+from worker.figures import confusion, mistakes, reliability
+from worker.figures.files import draw
+from worker.trainer import metrics
+from worker.trainer.metrics import Labels, Logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """`figures` are those of `report.summary` of the rest; logits (N, K), labels (N,) in the model's class indices.
+
+    `pixels` gives image `index` of the split as the network saw it, uint8 (H, W, C).
+    """
+
+    figures: dict[str, Any]
+    logits: Logits
+    labels: Labels
+    classes: tuple[str, ...]
+    temperature: float
+    pixels: Callable[[int], npt.NDArray[np.uint8]]
+
+
+def write(folder: Path, evaluation: Evaluation, *, about: dict[str, Any], between: Callable[[], None]) -> None:
+    """report.json, per_class.csv and the drawings. `about` says in the report of what it is.
+
+    `between` is called between two drawings; what it raises ends the writing.
+    """
+    figures, temperature = evaluation.figures, evaluation.temperature
+    worst = report.worst_mistakes(evaluation.logits, evaluation.labels, evaluation.classes, temperature)
+    served = metrics.confidence_bins(evaluation.logits, evaluation.labels, temperature)
+    plain = metrics.confidence_bins(evaluation.logits, evaluation.labels)
+    document = {
+        **about,
+        "classes": evaluation.classes,
+        "metrics": figures,
+        "reliability": report.reliability(served),
+        "reliability_uncalibrated": report.reliability(plain),
+        "worst_mistakes": worst,
+    }
+    write_atomic(folder / "report.json", as_json(document))
+    write_atomic(folder / "per_class.csv", as_csv(figures["per_class"]))
+    if figures["confusion"] is not None:
+        between()
+        draw(folder, "confusion", lambda: confusion.confusion(figures["confusion"], evaluation.classes))
+    between()
+    draw(
+        folder,
+        "reliability",
+        lambda: reliability.reliability(
+            served, ece=figures["ece"], uncalibrated=plain, ece_uncalibrated=figures["ece_uncalibrated"]
+        ),
+    )
+    between()
+    draw(folder, "mistakes", lambda: mistakes.mistakes([evaluation.pixels(each["index"]) for each in worst], worst))
+
+
+def as_json(document: dict[str, Any]) -> bytes:
+    """Indented; NumPy values are allowed, and what is no finite number becomes null."""
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
+
+
+def as_csv(rows: list[dict[str, Any]]) -> bytes:
+    """RFC 4180 with a header line, in UTF-8; the columns are the first row's keys. Raises ValueError for others."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue().encode()

@@ -1,0 +1,218 @@
+"""Speed and memory of a training, from a few of its real steps in a few seconds."""
+
+import gc
+import math
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import torch
+
+from models.recipes import Recipe
+from worker.job_process import Stop, out_of_memory
+from worker.planner.memory import Peak, PeakMeter, Room, described, largest, room
+from worker.planner.rehearsal import Rehearsal
+from worker.planner.sample import Sample
+from worker.trainer.state import RunState
+
+SECONDS = 10.0
+_FIRST_FLOPS = 1e11  # of a first step on a CPU: about a second where it is slow
+_SHARE = 0.25  # of the time that is left, for one step
+_STRIDE = 8  # times as many images
+_MOST_STEPS = 50
+_EVALUATED = 256
+_APART = 16  # images at once of the second peak, at least: below, other things than images move it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was seen: `steps` of `batch_size` images in `seconds`, after `warmup_steps` of the same size.
+
+    `peaks`: the most memory at two numbers of images at once, without the data; of none where fewer images than in the
+    other took no less, and null where even they did.
+    `fits`, `too_many`: the most images at once that a CUDA device took, and the fewest that it did not, where tried.
+    `finite`: whether the loss stayed a number. `load_images_per_second`: of reading, decoding and resizing.
+    `streamed`: whether the run would stream its images, as these steps did. `at`: when, RFC 3339. `room`: before.
+    """
+
+    at: str
+    device: dict[str, Any]
+    room: Room
+    batch_size: int
+    warmup_steps: int
+    steps: int
+    seconds: float
+    images_per_second: float
+    evaluate_images_per_second: float
+    load_images_per_second: float
+    streamed: bool
+    peaks: tuple[Peak, Peak] | None
+    fits: int | None
+    too_many: int | None
+    finite: bool
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        """From what `as_json` gave."""
+        peaks = values["peaks"]
+        known = {"room": Room(**values["room"]), "peaks": (Peak(**peaks[0]), Peak(**peaks[1])) if peaks else None}
+        return cls(**{**values, **known})
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Measurement:
+    """One measurement of `state`'s training on `sample`. `batch_size` is what a step of the run takes."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        sample: Sample,
+        state: RunState,
+        device: torch.device,
+        *,
+        classes: int,
+        batch_size: int,
+        stop: Stop,
+    ) -> None:
+        self._recipe, self._sample, self._state, self._device = recipe, sample, state, device
+        self._classes, self._batch_size, self._stop = classes, batch_size, stop
+        self._at_once = math.ceil(batch_size / recipe.accumulate)
+        self._meter, self._room = PeakMeter(device), room(device)
+        self._meter.reset()
+        self._at_rest = Peak(images=0, bytes=self._meter.read())
+        self._peaks: dict[int, int] = {}
+        self._too_many: int | None = None
+
+    def run(self, *, flops_per_image: int, most: int, seconds: float = SECONDS) -> Measured:
+        """`most`: no larger batch is tried on a CUDA device. Raises JobStopped, and whatever torch raises where there
+        is too little memory for the smallest step.
+        """
+        until = time.monotonic() + seconds
+        loop, batch_size, took = self._grown(self._first(flops_per_image), until)
+        warm_up = 1
+        while warm_up < 3 and took * 10 < until - time.monotonic():
+            took, warm_up = loop.step(), warm_up + 1
+        enough = (until + time.monotonic()) / 2
+        began, steps = time.perf_counter(), 0
+        while steps == 0 or (steps < _MOST_STEPS and time.monotonic() + took < enough):
+            loop.step()
+            steps += 1
+        total = time.perf_counter() - began
+
+        evaluated = min(_EVALUATED, max(batch_size, 2))
+        forward = [loop.evaluate(evaluated) for _ in range(2)][-1]
+        del loop
+        if max(self._peaks) < _APART <= most and took / batch_size * _APART < until - time.monotonic():
+            self._watched(self._loop(_APART), _APART)
+        peaks = self._two_peaks()
+        return Measured(
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            device=described(self._device),
+            room=self._room,
+            batch_size=batch_size,
+            warmup_steps=warm_up,
+            steps=steps,
+            seconds=round(total, 3),
+            images_per_second=round(self._sustained(steps * batch_size / total), 1),
+            evaluate_images_per_second=round(evaluated / forward, 1),
+            load_images_per_second=round(self._sample.images_per_second, 1),
+            streamed=self._sample.streamed,
+            peaks=peaks,
+            fits=self._most_that_fit(most, until) if self._device.type == "cuda" else None,
+            too_many=self._too_many,
+            finite=bool(torch.isfinite(self._state.sums).all()),
+        )
+
+    def _two_peaks(self) -> tuple[Peak, Peak] | None:
+        few, many = self._peak(min(self._peaks)), self._peak(max(self._peaks))
+        return next(((low, many) for low in (few, self._at_rest) if low.bytes < many.bytes), None)
+
+    def _sustained(self, images_per_second: float) -> float:
+        """What is streamed is read ahead: a few steps could be faster than the reading, a whole run cannot."""
+        return min(images_per_second, self._sample.images_per_second) if self._sample.streamed else images_per_second
+
+    def _first(self, flops_per_image: int) -> int:
+        """Images of the first step: few, because nobody knows how long it takes."""
+        some = max(self._at_once // 8, 2)
+        if self._device.type == "cpu":  # a training step is three forward passes of work
+            some = min(some, max(int(_FIRST_FLOPS / (3 * flops_per_image)), 2))
+        return min(some, self._at_once)
+
+    def _grown(self, first: int, until: float) -> tuple[Rehearsal, int, float]:
+        """The loop at the run's batch size, or at the largest that there is time and memory for, and a step's seconds.
+
+        From `first` images in strides: what a step costs besides its images makes small ones a bad guide.
+        """
+        loop = self._loop(first)
+        loop.step()  # whatever is done once only
+        batch_size, took = first, self._watched(loop, first)
+        while batch_size < self._batch_size:
+            affordable = int(_SHARE * (until - time.monotonic()) / took * batch_size)
+            larger = min(self._batch_size, _STRIDE * batch_size, affordable)
+            at_once = min(larger, self._at_once, self._safe())
+            larger = at_once if at_once < self._at_once else larger
+            if larger < min(1.5 * batch_size, self._batch_size):
+                break
+            bigger = self._loop(larger, accumulate=math.ceil(larger / self._at_once))
+            longer = self._fitting(bigger, at_once)
+            if longer is None:
+                self._too_many = at_once
+                break
+            loop, batch_size, took = bigger, larger, longer
+        return loop, batch_size, took
+
+    def _safe(self) -> int:
+        """Images at once that surely fit in the machine's memory, where nothing says so before it is too late."""
+        if self._device.type == "cuda":
+            return self._at_once
+        last = self._peak(max(self._peaks))
+        return largest(self._at_rest, last, free=self._room.free, extra=0) or last.images
+
+    def _most_that_fit(self, most: int, until: float) -> int:
+        """By larger batches, twice as many images each time, then between what fits and what does not."""
+        fits = max(self._peaks)
+        while time.monotonic() < until:
+            images = min(2 * fits, most) if self._too_many is None else (fits + self._too_many) // 2
+            if images <= fits * 1.06:
+                break
+            if self._fitting(self._loop(images), images) is None:
+                self._too_many = images
+            else:
+                fits = images
+        return fits
+
+    def _fitting(self, loop: Rehearsal, at_once: int) -> float | None:
+        """A step, its peak noted; seconds, or None where a CUDA device's memory was too little."""
+        try:
+            return self._watched(loop, at_once)
+        except RuntimeError as error:
+            if self._device.type != "cuda" or not out_of_memory(error):
+                raise
+        gc.collect()
+        torch.cuda.empty_cache()
+        return None
+
+    def _watched(self, loop: Rehearsal, at_once: int) -> float:
+        """A step, its peak noted; seconds."""
+        self._meter.reset()
+        took = loop.step()
+        self._peaks[at_once] = max(self._meter.read() - self._sample.bytes_held, 0)
+        return took
+
+    def _peak(self, images: int) -> Peak:
+        return Peak(images=images, bytes=self._peaks[images])
+
+    def _loop(self, batch_size: int, *, accumulate: int = 1) -> Rehearsal:
+        return Rehearsal(
+            self._recipe,
+            self._sample.of_at_least(batch_size).data,
+            self._state,
+            self._device,
+            classes=self._classes,
+            batch_size=batch_size,
+            accumulate=accumulate,
+            stop=self._stop,
+        )

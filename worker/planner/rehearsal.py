@@ -1,0 +1,106 @@
+"""The run's own training steps, taken one by one: nothing validates, speaks or writes."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+
+from models.manifest import NetworkSpec
+from models.networks import registry
+from models.recipes import Recipe
+from models.runtime import Normalise, resolve_device
+from worker.job_process import JobRefused, Stop
+from worker.trainer import optimizer
+from worker.trainer.data import TrainingData
+from worker.trainer.distributed import World
+from worker.trainer.state import RunState, averaged_copy
+from worker.trainer.steps import Steps
+
+
+def prepared_device(name: str, recipe: Recipe) -> torch.device:
+    """The device with the threads and the algorithms that the trainer would use. Raises JobRefused."""
+    try:
+        device = resolve_device(name)
+    except ValueError as error:
+        raise JobRefused("no_device", str(error), "Use auto or cpu.") from error
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    if recipe.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(mode=True)
+    return device
+
+
+def fresh_state(spec: NetworkSpec, recipe: Recipe, device: torch.device) -> RunState:
+    """What the trainer begins with, but for weights that the recipe takes from elsewhere: they cost the same."""
+    torch.manual_seed(recipe.seed)
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    network = registry.build(spec).to(device).to(memory_format=layout)
+    return RunState(
+        network=network,
+        optimizer=optimizer.build(network, recipe),
+        average=averaged_copy(network) if recipe.ema_decay is not None else None,
+        sums=torch.zeros(3, dtype=torch.float64, device=device),
+    )
+
+
+class Rehearsal:
+    """Steps of `batch_size` images, computed in `accumulate` parts, whatever the recipe says of both.
+
+    Every layer learns, nothing is compiled, and one device does it all.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: TrainingData,
+        state: RunState,
+        device: torch.device,
+        *,
+        classes: int,
+        batch_size: int,
+        accumulate: int,
+        stop: Stop,
+    ) -> None:
+        changed = {"batch_size": batch_size, "accumulate": accumulate, "compile": False, "freeze_epochs": 0.0}
+        self._recipe = recipe.model_copy(update=changed)
+        self._data, self._state, self._device, self._stop = data, state, device, stop
+        self._steps = Steps(recipe=self._recipe, data=data, classes=classes, state=state, device=device, world=World())
+        self._normalise = Normalise(data.preprocessing, device)
+        self._next = self._endless()
+
+    def step(self) -> float:
+        """Take the next training step; seconds until the device was done with it. Raises JobStopped."""
+        self._stop.check()
+        return self._timed(lambda: next(self._next))
+
+    def evaluate(self, images: int) -> float:
+        """The forward pass of a validation, of so many images; seconds. No step may follow. Raises JobStopped."""
+        self._stop.check()
+        network = self._state.judged.eval()
+        size = self._recipe.image_size
+        shape = (images, size, size, self._recipe.channels)
+        pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=self._device)
+
+        @torch.inference_mode()
+        def forward() -> None:
+            network(self._normalise(pixels))
+
+        return self._timed(forward)
+
+    def _endless(self) -> Iterator[None]:
+        state = self._state
+        while True:
+            state.epoch_step = 0
+            with self._steps.epoch(self._recipe) as step:
+                while state.epoch_step < self._steps.per_epoch:
+                    step(self._recipe)
+                    yield
+
+    def _timed(self, work: Callable[[], object]) -> float:
+        began = time.perf_counter()
+        work()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter() - began

@@ -1,0 +1,40 @@
+"""How many images each part of a run has, before any is read."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models.recipes import Recipe
+from store.datasets import Dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Images that a run trains on, validates on and is tested on; `batch` is what a step really takes."""
+
+    train: int
+    val: int
+    test: int
+    batch: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.train // self.batch if self.batch else 0
+
+
+def sizes(dataset: Dataset, recipe: Recipe) -> Sizes:
+    """As the trainer splits: where there is no val split, `val_fraction` of each class is held out of train."""
+    images = {name: split.images for name, split in dataset.splits.items()}
+    train, val = images.get("train", 0), images.get("val", 0)
+    if val == 0 and "train" in dataset.splits:
+        val = int(held_out(np.array(dataset.splits["train"].per_class), recipe.val_fraction).sum())
+        train -= val
+    return Sizes(train=train, val=val, test=images.get("test", 0), batch=min(recipe.batch_size, train))
+
+
+def held_out(per_class: npt.NDArray[np.int64], fraction: float) -> npt.NDArray[np.int64]:
+    """Images of each class that are held out: `fraction` of them, at least one of a class with two or more."""
+    wanted = np.maximum(np.array([round(fraction * int(count)) for count in per_class]), 1)
+    held: npt.NDArray[np.int64] = np.maximum(np.minimum(wanted, per_class - 1), 0)
+    return held

@@ -1,0 +1,170 @@
+"""The plan as JSON: every figure, where it comes from, and why one is missing."""
+
+import math
+import socket
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from models.recipes import Recipe
+from worker.planner.estimate import Speed, run_seconds
+from worker.planner.measuring import Measured
+from worker.planner.memory import largest, needed
+from worker.planner.problems import Problem, in_order, note, warning
+from worker.planner.split_sizes import Sizes
+
+#: Why there are no measured figures.
+Reason = Literal["refused", "device_busy", "not_finished", "out_of_memory"]
+MOST = 8192  # a recipe's largest batch_size
+FEW_STEPS = 3
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """What is known so far."""
+
+    recipe: Recipe
+    sizes: Sizes
+    parameters: int
+    flops_per_image: int
+    curve: tuple[list[int], list[float]]
+    device_name: str
+    problems: list[Problem]
+    max_seconds: float | None = None
+    measured: Measured | None = None
+    cached: bool = False
+
+    @property
+    def refused(self) -> bool:
+        return any(problem.severity == "error" for problem in self.problems)
+
+    @property
+    def data_bytes(self) -> int:
+        """Of all images that a run holds in memory at once: train and val, as pixels."""
+        return (self.sizes.train + self.sizes.val) * self.recipe.canvas**2 * self.recipe.channels
+
+    def as_json(self, *, without: Reason) -> dict[str, Any]:
+        """The plan; `without` says why nothing was measured, where that is so."""
+        sizes, recipe, measured = self.sizes, self.recipe, self.measured
+        steps, values = self.curve
+        told: dict[str, Any] = {
+            "recipe": recipe.model_dump(mode="json"),
+            "images": {"train": sizes.train, "val": sizes.val, "test": sizes.test},
+            "parameters": self.parameters,
+            "flops_per_image": self.flops_per_image,
+            "steps_per_epoch": sizes.steps_per_epoch,
+            "steps": recipe.epochs * sizes.steps_per_epoch,
+            "learning_rate": {"steps": steps, "values": values},
+            "device": {"worker": socket.gethostname(), "name": self.device_name, "type": None},
+            "images_per_second": None,
+            "eta_seconds": None,
+            "eta": None,
+            "memory": None,
+            "largest_batch_size": None,
+            "largest_batch": None,
+            "measured": {"reason": without, "cached": False},
+        }
+        problems = list(self.problems)
+        if measured is not None:
+            told |= self._figures(measured)
+            problems += self._about(measured, told)
+        return {**told, "problems": [problem.as_json() for problem in in_order(problems)]}
+
+    def _figures(self, measured: Measured) -> dict[str, Any]:
+        train, evaluate, load = (
+            measured.images_per_second,
+            measured.evaluate_images_per_second,
+            measured.load_images_per_second,
+        )
+        if measured.streamed:  # nothing is loaded before it is needed, and whoever needs it waits for it
+            evaluate, load = min(evaluate, load), math.inf
+        eta = run_seconds(self.recipe, self.sizes, Speed(train=train, evaluate=evaluate, load=load))
+        peak, batch = self._peak(measured), self._largest(measured)
+        return {
+            "images_per_second": measured.images_per_second,
+            "eta_seconds": eta["total"],
+            "eta": eta,
+            "device": measured.device,
+            "memory": {
+                "peak_bytes": peak,
+                "device_bytes": measured.room.total,
+                "free_bytes": measured.room.free,
+                "data_bytes": self._held(measured),
+                "method": "measured" if measured.peaks and measured.peaks[1].images >= self._at_once() else "estimated",
+            },
+            "largest_batch_size": batch and batch["images"],
+            "largest_batch": batch,
+            "measured": {
+                "reason": None,
+                "cached": self.cached,
+                "at": measured.at,
+                "batch_size": measured.batch_size,
+                "warmup_steps": measured.warmup_steps,
+                "steps": measured.steps,
+                "seconds": measured.seconds,
+                "streamed": measured.streamed,
+                "evaluate_images_per_second": measured.evaluate_images_per_second,
+                "load_images_per_second": measured.load_images_per_second,
+            },
+        }
+
+    def _held(self, measured: Measured) -> int:
+        """Bytes of images in the device's memory while the run trains; a GPU has those that half of it holds."""
+        elsewhere = measured.device["type"] == "cuda" and self.data_bytes > measured.room.free // 2
+        return 0 if measured.streamed or elsewhere else self.data_bytes
+
+    def _at_once(self) -> int:
+        return math.ceil(self.sizes.batch / self.recipe.accumulate)
+
+    def _peak(self, measured: Measured) -> int | None:
+        """Measured where a whole part of the batch was, else on the line through what was."""
+        if measured.peaks is None:
+            return None
+        return needed(*measured.peaks, self._at_once()) + self._held(measured)
+
+    def _largest(self, measured: Measured) -> dict[str, Any] | None:
+        """The largest `batch_size` with as many parts as the recipe's, how that is known, and what bounds it."""
+        parts, most = self.recipe.accumulate, min(self.sizes.train, MOST)
+        if measured.fits is not None and (measured.too_many is not None or measured.fits * parts >= most):
+            images, method = measured.fits, "tried"
+        elif measured.peaks is not None:
+            fitting = largest(*measured.peaks, free=measured.room.free, extra=self._held(measured))
+            if fitting is None:
+                return None
+            images, method = fitting, "estimated"
+        else:
+            return None
+        bound = "memory" if images * parts < most else "data" if most == self.sizes.train else "recipe"
+        return {"images": min(images * parts, most), "method": method, "bound_by": bound}
+
+    def _about(self, measured: Measured, told: dict[str, Any]) -> list[Problem]:
+        """What the measurement says against the recipe, and what it does not cover."""
+        recipe, batch, found = self.recipe, self.sizes.batch, []
+        largest_batch = told["largest_batch"]
+        if largest_batch and largest_batch["images"] < batch:
+            found.append(
+                warning(
+                    "batch_too_large_for_memory",
+                    f"a batch of {batch:,} images needs more memory than is free; {largest_batch['images']:,} fit",
+                    "Set a smaller batch_size, or accumulate=2 or more to compute a batch in parts.",
+                )
+            )
+        if not measured.finite and measured.batch_size == batch:
+            message = f"the loss was no number after {measured.steps + measured.warmup_steps} steps"
+            hint = "Lower lr, lengthen warmup_epochs, or use precision fp32."
+            found.append(warning("loss_not_finite", message, hint))
+        if self.max_seconds is not None and told["eta_seconds"] > self.max_seconds:
+            message = f"the job may run {self.max_seconds:g} s and would take about {told['eta_seconds']:g} s"
+            hint = (
+                "Raise max_seconds, or train fewer epochs; the recipe's own max_seconds ends a training in good order."
+            )
+            found.append(warning("max_seconds_too_short", message, hint))
+        for applies, message in (
+            (measured.batch_size < batch, f"steps of {measured.batch_size:,} images, for a whole one takes too long"),
+            (measured.steps < FEW_STEPS, f"{measured.steps} step{'s' if measured.steps > 1 else ''}: one takes long"),
+            (recipe.compile, "steps without compile, which would take longer than a plan may"),
+            (recipe.devices > 1, "one device; several share a batch, and lose some time to each other"),
+            (recipe.freeze_epochs > 0, "steps in which every layer learns; while some are frozen, steps are faster"),
+        ):
+            if applies:
+                found.append(note("measured_otherwise", f"images/s was measured on {message}", "Take it as a guide."))
+        return found

@@ -1,0 +1,171 @@
+"""Training steps: a batch's gradient, in as many parts as the recipe says and on as many devices, then the update."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from models.recipes import Recipe
+from models.runtime import Normalise
+from worker.job_process import JobRefused, emit
+from worker.trainer import augment, freezing, mixing, precision
+from worker.trainer.data import TrainingData
+from worker.trainer.distributed import World, shares
+from worker.trainer.feed import Batch, feed
+from worker.trainer.loss import class_weights, cross_entropy, weight_of
+from worker.trainer.optimizer import learning_rate
+from worker.trainer.state import RunState, update_average
+
+Step = Callable[[Recipe], float]
+
+
+class Steps:
+    """Moves `state` on, a step at a time. What a step computes is a function of the recipe, the data and the state."""
+
+    def __init__(
+        self, *, recipe: Recipe, data: TrainingData, classes: int, state: RunState, device: torch.device, world: World
+    ) -> None:
+        self.data, self.state, self.device, self.world = data, state, device, world
+        samples = len(data.train)
+        self.batch_size = min(recipe.batch_size, samples)
+        self.per_epoch = samples // self.batch_size  # what is left over is another part in each epoch
+        if self.batch_size < world.size:
+            raise JobRefused("dataset_too_small", "a batch has fewer images than devices", "Set devices to 1.")
+        self._parts = [
+            torch.from_numpy(places).to(device)
+            for places in shares(
+                self.batch_size,
+                parts=min(recipe.accumulate, self.batch_size // world.size),
+                world=world,
+                mixed=bool(recipe.mixup or recipe.cutmix),
+            )
+        ]
+        self._feed = feed(data.train.pixels, device, workers=recipe.workers)
+        self._normalise = Normalise(data.preprocessing, device)
+        self._labels = torch.from_numpy(data.train.labels).to(device)
+        weights = class_weights(recipe, data.train.labels, classes)
+        self._class_weights = None if weights is None else weights.to(device)
+        self._forward = _compiled(state.network) if recipe.compile else state.network
+        self._spread_frozen: bool | None = None  # how the network was when it was made parallel; None: it was not yet
+        self._frozen: bool | None = None  # whether the backbone is; None: the network is not in a mode to train
+
+    @contextmanager
+    def epoch(self, recipe: Recipe) -> Iterator[Step]:
+        """The rest of the state's epoch: call what is given for each step; it returns the step's learning rate."""
+        state, samples = self.state, len(self.data.train)
+        order = self._order(recipe, samples)
+        on_device = torch.from_numpy(order).to(self.device)
+        draws = augment.draw(recipe, samples=samples, epoch=state.epoch, device=self.device)
+        own = torch.cat(self._parts).cpu().numpy()
+        self._frozen = None  # after a validation
+        visits = order[: self.per_epoch * self.batch_size].reshape(self.per_epoch, self.batch_size)[
+            state.epoch_step :, own
+        ]
+        with closing(self._feed.batches(visits)) as batches:
+            yield lambda now: self._step(now, next(batches), on_device, draws)
+
+    def _order(self, recipe: Recipe, samples: int) -> npt.NDArray[np.int64]:
+        seed, epoch = recipe.seed, self.state.epoch
+        if recipe.sampling == "balanced":
+            return augment.balanced_order(self.data.train.labels, seed=seed, epoch=epoch)
+        return augment.order(samples=samples, seed=seed, epoch=epoch)
+
+    def _step(self, recipe: Recipe, batch: Batch, order: Tensor, draws: augment.Draws) -> float:
+        state = self.state
+        self._set_mode(frozen=freezing.is_frozen(recipe, step=state.step, steps_per_epoch=self.per_epoch))
+        lr = learning_rate(recipe, step=state.step, steps_per_epoch=self.per_epoch)
+        for group in state.optimizer.param_groups:
+            group["lr"] = lr
+        state.optimizer.zero_grad(set_to_none=True)
+        sums, taken = torch.zeros_like(state.sums), 0
+        with precision.float32_products(recipe):
+            for number, places in enumerate(self._parts):
+                rows = places + state.epoch_step * self.batch_size
+                part = Batch(pixels=batch.pixels, index=batch.index[taken : taken + len(places)])
+                taken += len(places)
+                with self._summing(last=number == len(self._parts) - 1):
+                    sums += self._backward(recipe, part, order[rows], rows, draws)
+        state.sums += self.world.add(sums)
+        if recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(state.network.parameters(), recipe.clip_norm)
+        state.optimizer.step()
+        state.step += 1
+        state.epoch_step += 1
+        if state.average is not None and recipe.ema_decay is not None:
+            update_average(state.average, state.network, decay=recipe.ema_decay, step=state.step)
+        return lr
+
+    def _set_mode(self, *, frozen: bool) -> None:
+        if frozen == self._frozen:
+            return
+        freezing.train_mode(self.state.network, frozen=frozen)
+        self._frozen = frozen
+        if self.world.size > 1 and frozen != self._spread_frozen:  # it must know which gradients there will be
+            self._forward = self.world.parallel(self.state.network, self.device)
+            self._spread_frozen = frozen
+
+    def _summing(self, *, last: bool) -> AbstractContextManager[None]:
+        """Gradients are summed over the devices once a step, with those of its last part."""
+        if last or not isinstance(self._forward, DistributedDataParallel):
+            return nullcontext()
+        return self._forward.no_sync()
+
+    def _backward(self, recipe: Recipe, part: Batch, samples: Tensor, rows: Tensor, draws: augment.Draws) -> Tensor:
+        """Add the gradient of these images; float64 (3,): sum of losses, how many were right, how many.
+
+        `samples` and `rows` (B,) are those of the dataset and of the draws. On several devices a mixed part has one
+        image on top, the first one's partner.
+        """
+        images = augment.batch(part.pixels, part.index, rows, draws, recipe).to(self.device)
+        inputs = augment.hide(self._normalise(images), rows, draws, cutout=recipe.cutout)
+        labels, partners, kept = self._labels[samples], None, None
+        if draws.mix is not None:
+            partners = labels.roll(1, 0)
+            inputs, kept = mixing.mix(inputs, rows, draws.mix)
+            if self.world.size > 1:
+                inputs, kept, labels, partners = inputs[1:], kept[1:], labels[1:], partners[1:]
+        if not recipe.channels_last:
+            inputs = inputs.contiguous()
+        with precision.autocast(recipe, self.device):
+            logits = self._forward(inputs)
+        loss = cross_entropy(
+            logits,
+            labels,
+            smoothing=recipe.label_smoothing,
+            weights=self._class_weights,
+            kept=kept,
+            partners=partners,
+        )
+        (loss * self._share(labels, kept, partners)).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        correct = (logits.detach().argmax(1) == labels).sum()
+        return torch.stack((loss.detach() * len(labels), correct, torch.full_like(correct, len(labels)))).double()
+
+    def _share(self, labels: Tensor, kept: Tensor | None, partners: Tensor | None) -> Tensor | float:
+        """What these images' mean loss counts for in the step's.
+
+        A part counts by its images, and in it a device by the weight of its own.
+        """
+        if self.world.size == 1:
+            return len(labels) / self.batch_size
+        counts = torch.stack(
+            (
+                weight_of(labels, weights=self._class_weights, kept=kept, partners=partners),
+                torch.full((), len(labels), dtype=torch.float32, device=self.device),
+            )
+        )
+        own = counts[0].clone()
+        weight, images = self.world.add(counts).unbind()
+        return own / weight * images / self.batch_size * self.world.size  # gradients are averaged, not summed
+
+
+def _compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    if not any(shutil.which(name) for name in ("c++", "g++", "clang++", "cc")):
+        emit("warning", {"code": "no_compiler", "message": "no C++ compiler was found; training goes on uncompiled"})
+        return network
+    compiled: Callable[[Tensor], Tensor] = torch.compile(network)
+    return compiled
