@@ -7,15 +7,14 @@ from starlette.requests import Request
 from app.inference.client import ModelNotFound
 from app.state import State
 
-_COMPUTING = frozenset({"POST", "PUT"})
 _BODIES_THAT_NAME = ("multipart/", "application/json")  # a model: which one is not known before they are read
 
 
 async def admitted(request: Request) -> AsyncIterator[None]:
-    """A dependency: the request has a place until its answer is sent. Raises TooManyError, UnavailableError."""
-    if request.method not in _COMPUTING:
-        yield
-        return
+    """A dependency: the request has a place until its answer is sent. Raises TooManyError, UnavailableError.
+
+    It comes after `needs`: who has no key is told so, however much there is to do.
+    """
     state: State = request.app.state.edge
     if _engine_is_full(request, state):
         raise state.admission.refuse_full()

@@ -11,7 +11,6 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app import handlers
-from app.admission import admitted
 from app.deps import known_query
 from app.inference.client import Engines
 from app.middleware import Envelope
@@ -63,9 +62,18 @@ def create_app(settings: Settings, *, engines: Engines | None = None) -> FastAPI
     app.add_middleware(Envelope, metrics=state.metrics, telemetry=exported)
     handlers.install(app)
     app.include_router(system.router)
-    for computing in (classification, explanation, inference_v2):
-        app.include_router(computing.router, dependencies=[Depends(known_query), Depends(admitted)])
-    for room in (datasets, jobs, plans, artifacts, deliveries, models, aliases):
+    for room in (
+        classification,
+        explanation,
+        inference_v2,
+        datasets,
+        jobs,
+        plans,
+        artifacts,
+        deliveries,
+        models,
+        aliases,
+    ):
         app.include_router(room.router, dependencies=[Depends(known_query)])
     _describe_problems(app)
     return app

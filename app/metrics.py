@@ -7,6 +7,7 @@ that was started by hand, each counts for itself. What engines and the ledger te
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -100,7 +101,8 @@ class Metrics:
         for file in Path(folder).glob("gauge_live*.db"):  # of processes that were killed: their streams are gone
             pid = int(file.stem.rpartition("_")[2])
             if not Path(f"/proc/{pid}").exists():
-                mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]  # it has no annotations
+                with suppress(FileNotFoundError):  # another process is just doing the same
+                    mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]  # it has no annotations
         together = CollectorRegistry()
         MultiProcessCollector(together, folder)  # type: ignore[no-untyped-call]  # likewise
         return together

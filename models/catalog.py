@@ -165,8 +165,8 @@ class Catalog:
         canary: Canary | None = None,
         shadow: Shadow | None = None,
         expected: Collection[str] | None = None,
-    ) -> Alias:
-        """Make an alias exactly this. Raises ModelNotFound for a version that is not there, AliasesChanged where their
+    ) -> tuple[Alias, str]:
+        """Make an alias exactly this; the alias, and the etag that the aliases have by it. Raises ModelNotFound for a version that is not there, AliasesChanged where their
         etag is none of `expected`, and ValueError for an alias that is no name.
         """
         _check_alias(alias)
@@ -177,10 +177,10 @@ class Catalog:
                 self.folder(name, each)
             if wanted != before:
                 self._write(name, document.put(alias, wanted))
-            return wanted
+            return wanted, self.etag(name)
 
-    def roll_back(self, name: str, alias: str, *, expected: Collection[str] | None = None) -> Alias:
-        """Point an alias to what it pointed to before, without canary or shadow.
+    def roll_back(self, name: str, alias: str, *, expected: Collection[str] | None = None) -> tuple[Alias, str]:
+        """Point an alias to what it pointed to before, without canary or shadow; like `put_alias`.
 
         Raises ModelNotFound, NothingToRollBack, and AliasesChanged as `put_alias`.
         """
@@ -191,7 +191,7 @@ class Catalog:
                 raise NothingToRollBack
             wanted = found.moved(version=target, canary=None, shadow=None, at=datetime.now(UTC), by="rollback")
             self._write(name, document.put(alias, wanted))
-            return wanted
+            return wanted, self.etag(name)
 
     def delete_alias(self, name: str, alias: str, *, expected: Collection[str] | None = None) -> None:
         """Raises ModelNotFound, also for a `production` that nobody set, and AliasesChanged as `put_alias`."""

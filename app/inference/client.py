@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
 from pydantic import BaseModel, ConfigDict
 
 from app import tracing
@@ -23,6 +22,7 @@ from app.inference.errors import (
     RequestRefused,
 )
 from app.inference.figures import ANSWERED, Asked, EngineFigures, Watch
+from app.inference.fleet import ask
 from app.inference.pace import Queue
 from app.inference.protocol import (
     Answer,
@@ -396,24 +396,13 @@ class Engines:
             except OSError:
                 pass  # it died, and the fleet has not said so yet
             try:
-                reply = await self._ask_fleet({"op": "ensure", "model": name, "version": version})
+                reply = await ask(self._layout.fleet_socket, {"op": "ensure", "model": name, "version": version})
                 if reply["state"] == EngineState.FAILED:
                     raise EngineUnavailable(f"{name}@{version} cannot be served: {reply['reason']}")
             except (OSError, ValueError) as error:
                 if clock() > grace_over:
                     raise EngineUnavailable("the process that starts engines does not answer") from error
             await asyncio.sleep(_POLL)
-
-    async def _ask_fleet(self, request: dict[str, Any]) -> dict[str, Any]:
-        """One line of JSON there, one back. Raises OSError or ValueError where the fleet is gone."""
-        reader, writer = await asyncio.open_unix_connection(str(self._layout.fleet_socket))
-        try:
-            writer.write(orjson.dumps(request) + b"\n")
-            await writer.drain()
-            reply: dict[str, Any] = orjson.loads(await reader.readline())
-            return reply
-        finally:
-            writer.close()
 
     async def _connection(self, socket: str) -> Connection:
         async with self._opening:

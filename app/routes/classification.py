@@ -3,8 +3,9 @@
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
+from app.admission import admitted
 from app.auth import needs
 from app.deps import ModelRef, StateDep
 from app.disconnect import unless_gone
@@ -14,7 +15,7 @@ from app.schemas.common import problem_responses
 from app.state import State
 from store.keys import Scope
 
-router = APIRouter(tags=["classification"], dependencies=needs(Scope.PREDICT))
+router = APIRouter(tags=["classification"], dependencies=[*needs(Scope.PREDICT), Depends(admitted)])
 
 TopK = Annotated[int | None, Query(ge=1, description="Labels for each image; default 5, at most all classes.")]
 Model = Annotated[str | None, Query(max_length=200, description="name, name@3 or name@alias; default: the server's.")]

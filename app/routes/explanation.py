@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import orjson
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.accept import prefer
+from app.admission import admitted
 from app.auth import needs
 from app.deps import ModelRef, StateDep
 from app.disconnect import unless_gone
@@ -20,7 +21,7 @@ from app.services.explanation import Shown
 from app.state import State
 from store.keys import Scope
 
-router = APIRouter(tags=["classification"], dependencies=needs(Scope.PREDICT))
+router = APIRouter(tags=["classification"], dependencies=[*needs(Scope.PREDICT), Depends(admitted)])
 
 ClassIndex = Annotated[
     int | None, Query(ge=0, le=1_000_000, description="The class to look for; default: each image's likeliest.")
@@ -32,7 +33,7 @@ _EXPLAIN |= {"image/png": "png", "image/*": "png"}
 _PREPROCESS: dict[str, Form] = _EXPLAIN | {"*/*": "png"}
 
 _PNG = {"schema": {"type": "string", "format": "binary"}, "example": "(the bytes of a PNG file)"}
-_PROBLEMS = problem_responses(401, 403, 404, 406, 413, 422, 429, 503, 504)
+_PROBLEMS = problem_responses(401, 403, 404, 406, 408, 413, 422, 429, 503, 504)
 
 
 def _answers(model: Any, example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:  # noqa: ANN401 - a pydantic model

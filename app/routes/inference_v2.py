@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 
 from app import bodies
+from app.admission import admitted
 from app.auth import needs
 from app.deps import ModelRef, StateDep
 from app.disconnect import unless_gone
@@ -35,6 +36,7 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 Version = Annotated[str, Path(max_length=100, examples=["1"], description="A version's number, or an alias.")]
 
 _PREDICT = needs(Scope.PREDICT)
+_COMPUTE = [*_PREDICT, Depends(admitted)]
 _MANAGE = needs(Scope.ADMIN)
 
 
@@ -123,12 +125,12 @@ _INFER: dict[int | str, dict[str, Any]] = {
             },
         },
     },
-    **_errors(400, 401, 403, 404, 413, 429, 503, 504),
+    **_errors(400, 401, 403, 404, 408, 413, 429, 503, 504),
 }
 _ASKED = _body("InferRequest", REQUEST_EXAMPLE, required=True)
 
 
-@router.post("/models/{name}/infer", responses=_INFER, dependencies=_PREDICT, openapi_extra=_ASKED, summary="Infer")
+@router.post("/models/{name}/infer", responses=_INFER, dependencies=_COMPUTE, openapi_extra=_ASKED, summary="Infer")
 async def infer(request: Request, state: StateDep, name: ModelRef) -> Response:
     """By one of the inputs of the model's metadata. Binary tensors come and go as Triton's do."""
     return await _infer(request, state, name, None)
@@ -137,7 +139,7 @@ async def infer(request: Request, state: StateDep, name: ModelRef) -> Response:
 @router.post(
     "/models/{name}/versions/{version}/infer",
     responses=_INFER,
-    dependencies=_PREDICT,
+    dependencies=_COMPUTE,
     openapi_extra=_ASKED,
     summary="Infer by a version",
 )

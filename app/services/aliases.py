@@ -7,7 +7,7 @@ import anyio.to_thread
 
 from app.problems import ConflictError, InvalidError, PreconditionError, ProblemError, wrong
 from app.services.models import not_found
-from models.aliases import Alias, Canary, Shadow
+from models.aliases import Alias, Canary, Shadow, etag
 from models.catalog import AliasesChanged, Catalog, ModelNotFound, NothingToRollBack
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ class Aliases:
             self._catalog.resolve(name)
             served = self._catalog.served(name)
             shown = {alias: _shown(name, alias, each) for alias, each in sorted(served.items())}
-            return {"name": name, "aliases": shown}, self._catalog.etag(name)
+            return {"name": name, "aliases": shown}, etag(served)
 
         return await self._run(load)
 
@@ -47,10 +47,10 @@ class Aliases:
                 raise InvalidError(f"invalid_{field}", f"{detail}.", errors=wrong(f"#/{field}/version", detail))
 
         def change() -> tuple[dict[str, Any], str]:
-            made = self._catalog.put_alias(
+            made, tag = self._catalog.put_alias(
                 name, alias, version=version, canary=canary, shadow=shadow, expected=expected
             )
-            return _shown(name, alias, made), self._catalog.etag(name)
+            return _shown(name, alias, made), tag
 
         return await self._run(change)
 
@@ -58,9 +58,8 @@ class Aliases:
         """Raises NotFoundError, ConflictError where there is no way back, PreconditionError."""
 
         def change() -> tuple[dict[str, Any], str]:
-            return _shown(name, alias, self._catalog.roll_back(name, alias, expected=expected)), self._catalog.etag(
-                name
-            )
+            made, tag = self._catalog.roll_back(name, alias, expected=expected)
+            return _shown(name, alias, made), tag
 
         return await self._run(change)
 

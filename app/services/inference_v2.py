@@ -51,7 +51,11 @@ class InferenceV2:
         self._fleet = fleet
         self._models = models
         self._catalog = catalog
-        self._limits = Limits(images=settings.max_images_per_request, image_bytes=settings.max_image_bytes)
+        self._limits = Limits(
+            images=settings.max_images_per_request,
+            image_bytes=settings.max_image_bytes,
+            tensor_bytes=settings.max_request_bytes,
+        )
         self._timeout = settings.request_timeout
 
     async def metadata(self, model: str, version: str | None) -> dict[str, Any]:

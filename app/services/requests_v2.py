@@ -14,15 +14,17 @@ from app.services.tensors_v2 import read_images, read_numbers, refused, split_bo
 
 IMAGE = "image"
 DATATYPES = {IMAGE: "BYTES", TensorInput.PIXELS.value: "UINT8", TensorInput.NORMALISED.value: "FP32"}
+_MOST_IN_JSON = 4_000_000  # values: as Python's objects they take up to thirty times the bytes of their text
 _FOREIGN = ("shared_memory_region", "sequence_id", "priority")  # what a client must not believe to be followed
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one request: images, and bytes of each image's file."""
+    """Of one request: images, bytes of each image's file, and bytes of a tensor, which in JSON may be shorter."""
 
     images: int
     image_bytes: int
+    tensor_bytes: int
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,17 @@ def read_request(body: bytes, header_length: str | None, limits: Limits) -> Aske
         _check_size([bytes(binary)], limits)
         outputs = tuple(Wanted(output, classes=0, binary=True) for output in Output)
         return Asked(None, Files([bytes(binary)]), outputs, None)
+    if head.count(b",") > _MOST_IN_JSON:  # counted before anything is built of them
+        raise refused(f"more than {_MOST_IN_JSON:,} values in JSON", hint="Send tensors as binary data.")
     request = _parse(head)
     parts = take_binary(request.inputs, binary)
     _refuse_foreign(request)
     outputs = tuple(_wanted(each, request) for each in request.outputs or [AskedOutput(name=name) for name in Output])
     timeout = _timeout(request)
     tensor, part = _only(request.inputs), parts[0]
-    if tensor.shape and tensor.shape[0] > limits.images:
+    if not tensor.shape:
+        raise refused(f"input {tensor.name} has no shape", hint="Its first dimension counts the images.")
+    if tensor.shape[0] > limits.images:
         raise refused(f"at most {limits.images} images a request", hint="Send several requests.")
     images: Files | Prepared
     if tensor.name == IMAGE:
@@ -87,6 +93,9 @@ def read_request(body: bytes, header_length: str | None, limits: Limits) -> Aske
     else:
         kind = TensorInput(tensor.name)
         images = Prepared(kind, tensor.shape, read_numbers(tensor, kind, part))
+        if len(images.data) > limits.tensor_bytes:  # the engine would take its sender for somebody else's
+            detail = f"The tensor is larger than {limits.tensor_bytes:,} bytes."
+            raise TooLargeError("body_too_large", detail, hint="Send several requests.")
     return Asked(request.id, images, outputs, timeout)
 
 

@@ -124,6 +124,21 @@ def test_while_an_engine_is_full_nothing_is_read_for_it_and_other_models_are_ask
     assert server.http.post("/v1/classify", files={"f": ("a", IMAGE)}, data=form).status_code == 200
 
 
+def test_who_has_no_key_is_told_so_however_full_the_engine_is(alone: Settings, monkeypatch):
+    with serving(alone.model_copy(update={"host": "0.0.0.0"})) as server:
+        create_key(server.layout, "predict")
+        monkeypatch.setattr(server.engines, "refusing", lambda _: True)
+        for path in ("/v1/classify", "/v1/models/toy:explain", "/v2/models/toy/infer"):
+            assert server.http.post(path, content=IMAGE).status_code == 401
+
+
+def test_a_model_whose_engine_is_full_can_still_be_unloaded(server: Server, monkeypatch):
+    monkeypatch.setattr(server.engines, "refusing", lambda _: True)
+    assert server.http.post("/v2/models/toy/infer", json={}).status_code == 503
+    answer = server.http.post("/v2/repository/models/absent/unload")
+    assert answer.status_code == 404  # it was looked for
+
+
 def test_processes_share_the_limits_and_each_has_room_for_one():
     assert Limits(10, 5, 100).share(4) == Limits(3, 2, 25)
     assert Limits(1, 1, 1).share(64) == Limits(1, 1, 1)

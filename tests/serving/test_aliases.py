@@ -39,11 +39,11 @@ def test_an_alias_has_a_canary_and_a_shadow_until_it_is_put_without(catalog: Cat
 def test_a_rollback_goes_to_the_version_before_and_again_further_back_never_forward(catalog: Catalog) -> None:
     for version in (1, 2, 3):
         catalog.put_alias("toy", "production", version=version, canary=Canary(version=4, percent=1))
-    assert [catalog.roll_back("toy", "production").version for _ in range(2)] == [2, 1]
+    assert [catalog.roll_back("toy", "production")[0].version for _ in range(2)] == [2, 1]
     with pytest.raises(NothingToRollBack):
         catalog.roll_back("toy", "production")
     catalog.set_alias("toy", "production", 4)
-    back = catalog.roll_back("toy", "production")
+    back, _ = catalog.roll_back("toy", "production")
     assert (back.version, back.canary) == (1, None)
     assert [(past.version, past.left_by) for past in back.history] == [
         (1, "set"),
@@ -61,14 +61,15 @@ def test_a_rollback_passes_over_a_version_that_was_deleted(catalog: Catalog) -> 
     for version in (1, 2, 3):
         catalog.set_alias("toy", "production", version)
     catalog.delete("toy", 2)
-    assert catalog.roll_back("toy", "production").version == 1
+    assert catalog.roll_back("toy", "production")[0].version == 1
     with pytest.raises(NothingToRollBack):
         catalog.roll_back("toy", "production")
 
 
 def test_a_change_is_refused_where_the_aliases_are_not_those_that_were_seen(catalog: Catalog) -> None:
     seen = catalog.etag("toy")
-    catalog.put_alias("toy", "production", version=1, expected={seen})
+    _, now = catalog.put_alias("toy", "production", version=1, expected={seen})
+    assert now == catalog.etag("toy") != seen
     for change in (
         lambda: catalog.put_alias("toy", "production", version=2, expected={seen}),
         lambda: catalog.roll_back("toy", "production", expected={seen}),
@@ -94,7 +95,7 @@ def test_the_first_format_is_read_and_becomes_the_second_with_the_next_change(ca
     catalog.set_alias("toy", "production", 2)
     written = json.loads(file.read_bytes())
     assert (written["format"], written["aliases"]["format"]["version"]) == (2, 1)
-    assert catalog.roll_back("toy", "production").version == 3
+    assert catalog.roll_back("toy", "production")[0].version == 3
 
 
 def test_an_alias_that_is_put_as_it_is_changes_nothing(catalog: Catalog) -> None:

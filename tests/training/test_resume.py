@@ -1,4 +1,4 @@
-"""A small form of `benchmarks/resume.py`: trainings that are killed, starved and damaged, and go on."""
+"""A small form of `benchmarks/resume/`: trainings that are killed, starved and damaged, and go on."""
 
 import json
 import subprocess

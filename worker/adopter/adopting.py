@@ -8,6 +8,7 @@ from uuid import uuid4
 import torch
 from pydantic import ValidationError
 
+from models import checkpoint_files
 from models.manifest import Origin
 from store.artifacts import sha256_of
 from store.datasets import UPLOAD
@@ -15,6 +16,7 @@ from store.files import publish_dir, remove_tree
 from store.layout import Layout
 from worker.adopter.bundles import adopt_bundle
 from worker.adopter.reading import format_of
+from worker.adopter.sandbox import limit
 from worker.adopter.task import AdoptSpec, Task
 from worker.adopter.weights import adopt_tensors
 from worker.job_arguments import JobArguments
@@ -27,14 +29,15 @@ _STEPS = ("read", "match", "compare", "write")
 
 def adopt(arguments: JobArguments, stop: Stop) -> None:
     """Run the job to its end. Raises JobRefused for a file that is no model of a network here."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
+    limit(resource.RLIMIT_CORE, 0)
+    limit(resource.RLIMIT_DATA, _MOST_MEMORY)
     spec = _spec(arguments.run_dir)
     upload = Layout(arguments.data_dir).job(spec.upload) / UPLOAD
     if not upload.is_file():
         raise JobRefused("upload_missing", "the uploaded file is gone", "Upload it again: POST /v1/models.")
-    for leftover in (*arguments.run_dir.glob("claim-*/model"), *arguments.run_dir.glob("claim-*/.*.tmp")):
-        remove_tree(leftover)  # of killed claims
+    checkpoint_files.sweep(arguments.claim_dir)
+    for number in range(arguments.claim + 1):  # of later claims nothing: this one may have lost the job
+        remove_tree(arguments.run_dir / f"claim-{number}" / "model")
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # a training may have the other cores
     draft = arguments.claim_dir / f".model.{uuid4().hex}.tmp"

@@ -2,16 +2,20 @@
 
 import shutil
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from models import golden, runtime
 from models.manifest import GOLDEN, MANIFEST, WEIGHTS, Manifest
-from models.runtime import ModelDamagedError
 from worker.adopter.task import Task, known
-from worker.job_process import JobRefused
+from worker.job_process import JobRefused, out_of_memory
 
 _MANIFEST_BYTES = 16 * 2**20
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENCRYPTED = 1  # the bit of a member's flags
 
 
 def adopt_bundle(task: Task) -> dict[str, Any]:
@@ -23,15 +27,20 @@ def adopt_bundle(task: Task) -> dict[str, Any]:
     try:
         _unpack(task.upload, task.draft)
         manifest = Manifest.read(task.draft)
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError) as error:
         raise JobRefused("broken_file", f"the bundle is broken: {error}", "Upload it again, in full.") from error
     task.begin("match")
     known(manifest.network.name)
+    if len(set(manifest.classes)) != manifest.network.num_classes:
+        message = f"the bundle names {len(set(manifest.classes))} classes for {manifest.network.num_classes} outputs"
+        raise JobRefused("classes_differ", message, "Name each output once in its model.json.")
     task.begin("compare")
     try:
         loaded = runtime.load(task.draft, "cpu")
         deviation = golden.check(loaded, task.draft)
-    except ModelDamagedError as error:
+    except (ValueError, RuntimeError, SafetensorError) as error:  # the last two: files that only their digests fit
+        if out_of_memory(error):
+            raise
         raise JobRefused("broken_file", f"the bundle is damaged: {error}", "Upload it again, in full.") from error
     task.begin("write")
     lineage = manifest.lineage.model_copy(update={"job": task.job, "origin": task.origin})
@@ -46,6 +55,8 @@ def _unpack(upload: Path, draft: Path) -> None:
         members = {member.filename.rpartition("/")[2]: member for member in archive.infolist()}
         for name in (MANIFEST, WEIGHTS, GOLDEN):
             member = members[name]
+            if member.compress_type not in _PACKED or member.flag_bits & _ENCRYPTED:
+                raise ValueError(f"{name} is packed in another way than `resnetd export` packs it")
             most = _MANIFEST_BYTES if name == MANIFEST else 2 * upload.stat().st_size
             if member.file_size > most:
                 raise ValueError(f"{name} unpacks to {member.file_size:,} bytes")

@@ -10,12 +10,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _EPS = 1e-5  # of every BatchNorm of these families
+_HEADS = ("fc", "linear", "classifier", "head", "last_linear", "output")
+_SHORTCUTS = ("downsample", "shortcut", "skip")
 
 
 def is_plain(state: Mapping[str, Tensor]) -> bool:
     """Whether the state dict has the usual layout: conv1, bn1, stages of blocks with bn1, a head; and no biases."""
     stage = _stage_word(state)
-    return f"{stage}1.0.bn1.weight" in state and "bn1.weight" in state and "conv1.bias" not in state
+    blocks = f"{stage}1.0.bn1.weight" in state and "bn1.weight" in state and "conv1.bias" not in state
+    return blocks and any(f"{head}.weight" in state for head in _HEADS)
 
 
 @torch.inference_mode()
@@ -37,7 +40,7 @@ def logits(state: Mapping[str, Tensor], images: Tensor) -> Tensor:
         while f"{stage}{number}.{block}.conv1.weight" in state:
             x = _block(state, f"{stage}{number}.{block}.", x, stride=2 if number > 1 and block == 0 else 1)
             block += 1
-    head = "fc" if "fc.weight" in state else "linear"
+    head = next(head for head in _HEADS if f"{head}.weight" in state)
     return F.linear(x.mean(dim=(2, 3)), state[f"{head}.weight"], state[f"{head}.bias"])
 
 
@@ -56,7 +59,7 @@ def _block(state: Mapping[str, Tensor], place: str, x: Tensor, *, stride: int) -
 
 
 def _shortcut(state: Mapping[str, Tensor], place: str, x: Tensor, *, stride: int, channels: int) -> Tensor:
-    for word in ("downsample", "shortcut"):
+    for word in _SHORTCUTS:
         if f"{place}{word}.0.weight" in state:
             return _norm(state, f"{place}{word}.1", F.conv2d(x, state[f"{place}{word}.0.weight"], stride=stride))
     new = channels - x.shape[1]

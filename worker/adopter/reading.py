@@ -2,12 +2,13 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -47,7 +48,7 @@ def _zipped(upload: Path) -> Format:
     try:
         with zipfile.ZipFile(upload) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
         raise JobRefused("broken_file", f"the file is a broken zip: {error}", "Upload it again, in full.") from error
     names = {member.filename.rpartition("/")[2] for member in members}
     if {MANIFEST, WEIGHTS} <= names:
@@ -79,15 +80,21 @@ def _load(file: Path) -> dict[str, Tensor]:
         raise JobRefused("broken_file", f"the file is broken: {error}", _SAFETENSORS_HINT) from error
 
 
+def _started(command: list[str], out: IO[bytes], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    """With SIGTERM blocked: it goes to the whole group, means this process, and must not pass for a broken file."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, env=environment)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _unpickle(upload: Path, scratch: Path, stop: Stop) -> None:
     """Have the pickle read, and its tensors written to `scratch`. Raises JobRefused, JobStopped."""
     command = [sys.executable, "-m", "worker.adopter.unpickling", str(upload)]
     kept = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "LANG", "RESNETD_PARENT_PID")
     environment = {name: value for name, value in child_environment().items() if name in kept}
-    with (
-        scratch.open("xb") as out,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, env=environment) as process,
-    ):
+    with scratch.open("xb") as out, _started(command, out, environment) as process:
         try:
             while process.poll() is None:
                 stop.check()

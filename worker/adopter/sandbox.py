@@ -22,12 +22,19 @@ _TCP = 0b11  # bind and connect, since version 4
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def limit(what: int, most: int) -> None:
+    """Lower one of this process's limits (`resource.RLIMIT_…`) for good; one that is lower already stays."""
+    hard = resource.getrlimit(what)[1]
+    lower = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(what, (lower, lower))
+
+
 def enter(*, memory_bytes: int, written_bytes: int) -> bool:
     """Give all of it up. Files that are open stay usable. Whether the kernel bans writing and executing."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (written_bytes, written_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+    limit(resource.RLIMIT_CORE, 0)
+    limit(resource.RLIMIT_DATA, memory_bytes)
+    limit(resource.RLIMIT_FSIZE, written_bytes)
+    limit(resource.RLIMIT_CPU, _CPU_SECONDS)
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     version = _libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(_VERSION))
     if version < 1:

@@ -57,6 +57,8 @@ def adopt_tensors(task: Task) -> dict[str, Any]:
     task.begin("compare")
     images = pictures(preprocessing)
     logits = loaded.logits(images)
+    if not np.isfinite(logits).all():
+        raise JobRefused("not_finite", "the model's logits are not finite", "Take a checkpoint that was not lost.")
     difference = compare(state, loaded, images, logits)
     task.begin("write")
     parameters = sum(parameter.numel() for parameter in loaded.network.parameters())

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from models import golden, runtime
+from models import checkpoint_files, golden, runtime
 from models.runtime import ModelDamagedError, Runtime
 from store import artifacts
-from store.files import remove_tree, write_atomic
+from store.files import write_atomic
 from store.layout import Layout
 from worker.evaluator import documents, report
 from worker.evaluator.predictions import Predictions
@@ -31,8 +31,7 @@ _KEEP_SECONDS = 2.0
 def evaluate(arguments: JobArguments, stop: Stop) -> None:
     """Run the job to its end, from what earlier claims computed."""
     subject = read_subject(arguments.run_dir, Layout(arguments.data_dir))
-    for leftover in arguments.run_dir.glob("claim-*/.*.tmp"):  # of killed claims
-        remove_tree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+    checkpoint_files.sweep(arguments.claim_dir)
     predictions = Predictions(arguments.run_dir, arguments.claim_dir, classes=len(subject.manifest.classes))
     predictions.restore()
     if predictions.done:

@@ -9,12 +9,11 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from models import bundle, golden, runtime
+from models import bundle, checkpoint_files, golden, runtime
 from models.catalog import Catalog, ModelNotFound
 from models.manifest import MANIFEST
 from models.runtime import ModelDamagedError, Runtime
 from store import artifacts
-from store.files import remove_tree
 from store.layout import Layout
 from worker.exporter import onnx_model, program
 from worker.job_arguments import JobArguments
@@ -41,8 +40,7 @@ def export(arguments: JobArguments, stop: Stop) -> None:
         folder = catalog.folder(name, version)
     except ModelNotFound as error:
         raise JobRefused("model_not_found", str(error), error.hint) from error
-    for leftover in arguments.run_dir.glob("claim-*/.*.tmp"):  # of killed claims
-        remove_tree(leftover)
+    checkpoint_files.sweep(arguments.claim_dir)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # a training may have the other cores
     steps = _Steps(stop, {"bundle": 3, "torch_export": 5, "onnx": 6}[spec.format])
