@@ -67,9 +67,8 @@ def prepare(image):
     if image.size != (width, height):
         scaled = [resize if side == min(image.size) else resize * side // min(image.size) for side in image.size]
         left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
-        x, y = image.width / scaled[0], image.height / scaled[1]
-        box = (left * x, top * y, min((left + width) * x, image.width), min((top + height) * y, image.height))
-        image = image.resize((width, height), Image.Resampling[pre["interpolation"].upper()], box=box)
+        image = image.resize(scaled, Image.Resampling[pre["interpolation"].upper()])
+        image = image.crop((left, top, left + width, top + height))
     return torch.from_numpy(np.array(image).reshape(height, width, pre["channels"]))
 
 

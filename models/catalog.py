@@ -166,8 +166,10 @@ class Catalog:
         shadow: Shadow | None = None,
         expected: Collection[str] | None = None,
     ) -> tuple[Alias, str]:
-        """Make an alias exactly this; the alias, and the etag that the aliases have by it. Raises ModelNotFound for a version that is not there, AliasesChanged where their
-        etag is none of `expected`, and ValueError for an alias that is no name.
+        """Make an alias exactly this: the alias, and the etag that the aliases have by it.
+
+        Raises ModelNotFound for a version that is not there, AliasesChanged where their etag was none of `expected`,
+        and ValueError for an alias that is no name.
         """
         _check_alias(alias)
         with self._changing(name, expected) as document:

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
-from models.manifest import WEIGHTS, Manifest, Preprocessing
+from models.manifest import MANIFEST, WEIGHTS, Manifest, Preprocessing
 from models.networks.registry import build
 
 
@@ -123,15 +125,18 @@ def read_weights(folder: Path, manifest: Manifest) -> bytes:
 
 
 def load(folder: Path, device: str = "auto") -> Runtime:
-    """The model version in `folder`. Raises ModelDamagedError where the weights are not the manifest's."""
-    manifest = Manifest.read(folder)
+    """The model version in `folder`. Raises ModelDamagedError where its files are none or do not belong together."""
+    try:
+        manifest = Manifest.read(folder)
+    except ValidationError as error:
+        raise ModelDamagedError(f"{folder / MANIFEST} is no manifest: {error.errors()[0]['msg']}") from error
     data = read_weights(folder, manifest)
     place = resolve_device(device)
     torch.backends.cudnn.allow_tf32 = False  # the golden outputs are float32, on whatever device
     network = build(manifest.network)
     try:
         network.load_state_dict(load_tensors(data))
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise ModelDamagedError(f"the weights do not fit network {manifest.network.name}: {error}") from error
     network = network.eval().requires_grad_(requires_grad=False).to(place).to(memory_format=torch.channels_last)
     return Runtime(manifest=manifest, network=network, normalise=Normalise(manifest.preprocessing, place), device=place)

@@ -49,6 +49,12 @@ def slot(layout: Layout, lane: Lane, device: str) -> Iterator[int | None]:
         os.close(fd)
 
 
+def heard(layout: Layout, lane: Lane, device: str) -> None:
+    """Tell whoever looks when the slot was last taken that the lane's queue is listened to."""
+    layout.locks.mkdir(parents=True, exist_ok=True)
+    path(layout, lane, device).touch(mode=0o600)
+
+
 def last_taken(lock: Path) -> int | None:
     """When the slot was last taken, ns on the file system's clock; None when it is held now. Disturbs nobody."""
     try:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import IO, Any
 
 import orjson
@@ -64,14 +65,22 @@ def run(arguments: list[str], request: bytes, *, slot: int | None, cut: Callable
                     _listen(stdout, said, cut)
         finally:
             if said.cut is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=1.0)  # it has closed its standard output, and ends
+                _await_exit(process.pid)  # it has closed its standard output
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             said.code = process.wait()
         stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _STDERR_KEPT))
         said.stderr = stderr.read().decode(errors="replace")
     return said
+
+
+def _await_exit(pid: int) -> None:
+    """For a second at most; the process is not collected yet, so its group's number is no other's meanwhile."""
+    fd = os.pidfd_open(pid)
+    try:
+        wait([fd], 1.0)
+    finally:
+        os.close(fd)
 
 
 def _listen(stdout: IO[bytes], said: Said, cut: Callable[[], str | None]) -> None:

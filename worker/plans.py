@@ -1,7 +1,8 @@
 """Answers to questions for a plan: from what is known, else by a process of its own. Nothing of it touches the ledger.
 
 Measuring needs the device's slot, which is taken where it is free and never waited for. A job that is due takes it
-back: the process is ended at once, and the plan is answered with what it had said by then.
+back: the process is ended at once, and the plan is answered with what it had said by then. So does a job of any lane
+whose bell waits because plans have all of the pool's processes.
 """
 
 import logging
@@ -18,7 +19,7 @@ from jobs.plans import ANSWER_SECONDS, TAKE_SECONDS, Plans
 from models.recipes import resolve
 from store.datasets import Dataset
 from worker import plan_process
-from worker.lane import slot
+from worker.lane import heard, last_taken, path, slot
 from worker.plan_process import Said
 from worker.planner.request import PlanRequest, measured_key, plan_key
 from worker.supervisor import Workplace
@@ -26,7 +27,9 @@ from worker.supervisor import Workplace
 log = logging.getLogger(__name__)
 
 FINISH_SECONDS = ANSWER_SECONDS - TAKE_SECONDS - 3.0  # for the process: whoever asked still waits when it is ended
+PATIENCE_SECONDS = 3.0  # of a job whose lane is free: a process that is not busy answers its bell in milliseconds
 DRAINED = "worker_stopping"
+NEEDED = "device_needed"
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ def answer_plan(plan_id: str, ledger: Ledger, at: Workplace) -> bool:
     meanwhile has to be rung for again. Raises RedisError.
     """
     plans = Plans(ledger.redis)
+    heard(at.layout, Lane.CPU, at.device)  # whose bells wait in the same queue, perhaps behind many questions
     asked = None if at.drain.exists() else plans.take(plan_id)  # another worker may hear of it
     if asked is None:
         return False
@@ -77,17 +81,27 @@ def _keys(request: PlanRequest, at: Workplace) -> _Keys:
 
 
 def _run(request: PlanRequest, ledger: Ledger, at: Workplace, *, slot: int | None) -> Said:
-    began = time.monotonic()
+    began = served = time.monotonic()
 
     def cut() -> str | None:
+        nonlocal served
         if at.drain.exists():
             return DRAINED
         if slot is not None and ledger.due(Lane.DEVICE):
-            return "device_needed"
+            return NEEDED
+        if not _bell_waits(ledger, at):
+            served = time.monotonic()
+        elif time.monotonic() - served > PATIENCE_SECONDS:
+            return NEEDED
         return "too_slow" if time.monotonic() - began > FINISH_SECONDS else None
 
     arguments = ["--data", str(at.layout.root), "--device", at.device, *(["--measure"] if slot is not None else [])]
     return plan_process.run(arguments, request.model_dump_json().encode(), slot=slot, cut=cut)
+
+
+def _bell_waits(ledger: Ledger, at: Workplace) -> bool:
+    """Whether a job is due in a lane that nobody works in."""
+    return any(last_taken(path(at.layout, lane, at.device)) is not None and ledger.due(lane) for lane in Lane)
 
 
 def _tell(plans: Plans, plan_id: str, said: Said) -> None:
@@ -98,6 +112,9 @@ def _tell(plans: Plans, plan_id: str, said: Said) -> None:
         plans.refuse(plan_id, code=DRAINED, message="the worker goes away", hint="Ask again.", passing=True)
     elif said.plan is not None:
         plans.answer(plan_id, _with_reason(said))
+    elif said.cut == NEEDED:
+        message = "a job needed the worker before the plan was ready"
+        plans.refuse(plan_id, code="worker_busy", message=message, hint="Ask again later.", passing=True)
     elif said.cut is not None:
         message = f"the plan was not ready after {FINISH_SECONDS:g} s"
         hint = "Its machine is very busy; ask again later."

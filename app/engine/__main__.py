@@ -7,6 +7,7 @@ SIGTERM, 3 where the files are damaged or the golden outputs are not reproduced.
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -57,6 +58,7 @@ def main() -> int:
     except Exception as error:  # whatever is wrong with a model's files or device is told, not only its traceback
         log.exception("the model cannot be loaded")
         return _refuse(f"it cannot be loaded: {type(error).__name__}: {error}", status=1)
+    gc.freeze()  # libraries and the network stay: full collections need not look through them while requests wait
     asyncio.run(_serve(selection, selected, arguments.socket, settings, measure=known is None and selection.measures))
     return 0
 

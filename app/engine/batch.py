@@ -75,6 +75,11 @@ class Device:
     max_batch: int = MAX_BATCH
     max_delay: float = 0.0
 
+    @property
+    def at_once(self) -> int:
+        """How many batches."""
+        return self.streams if self.narrow else 1
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -90,8 +95,7 @@ def turn(device: Device, *, waiting: int, present: int, running: int, wide: bool
     `waiting` images are in the queue, the oldest for `waited` seconds; `present` are in the house, those that are still
     being decoded included; `running` batches are computed, and `wide` says that it is one with all cores.
     """
-    streams = device.streams if device.narrow else 1
-    free = streams - running
+    free = device.at_once - running
     if not waiting or wide or free <= 0:
         return None
     if running and waiting < device.max_batch and waited < device.max_delay:
@@ -154,6 +158,8 @@ class Batcher:
 
     def _start_what_is_due(self, loop: asyncio.AbstractEventLoop) -> None:
         device, now = self._device, loop.time()
+        if len(self._running) >= device.at_once:
+            return  # the queue may be long, and is looked through when a batch ends
         if any(image.answer.done() or image.deadline <= now for image in self._queue):
             self._queue = deque(take(self._queue, max_batch=len(self._queue), now=now))  # nobody counts who has left
         waited = now - min((image.since for image in self._queue), default=now)
@@ -166,8 +172,8 @@ class Batcher:
             waited=waited,
         )
         if due is None:
-            if device.max_delay and self._queue:
-                loop.call_later(max(device.max_delay - waited, 0.0), self._changed.set)
+            if self._queue and waited < device.max_delay:  # later on, only the end of a batch changes anything
+                loop.call_later(device.max_delay - waited, self._changed.set)
             return
         for size in due.sizes:
             batch = [self._queue.popleft() for _ in range(size)]

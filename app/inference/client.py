@@ -66,6 +66,7 @@ __all__ = [
 _POLL = 0.05  # seconds between looks at an engine that is on its way
 _FLEET_GRACE = 5.0  # seconds in which a fleet that died is back, or something is wrong
 _PATIENCE = 0.5  # of a request's time may go by until its turn, as it is foreseen; the rest is for what was not
+_APART = frozenset({"explain", "preprocess"})  # they are in no batch of what is classified
 _MAX_QUEUES = 64  # of versions that are asked or were
 _FULL_SECONDS = 0.05  # for which an engine that was full is believed to be full: its queue is far longer than that
 _FIGURES_TIMEOUT = 1.0  # seconds after which an engine's figures are missing
@@ -139,7 +140,7 @@ class Engines:
         self._opening = asyncio.Lock()
         self._asking_health = asyncio.Lock()
         self._health: tuple[float, EngineHealth] | None = None
-        self._queues: dict[tuple[str, int], Queue] = {}
+        self._queues: dict[tuple[str, int, bool], Queue] = {}
         self.shadows = Shadows(self._copy)
         self.watch: Watch | None = None  # is told of every request to an engine
 
@@ -267,7 +268,7 @@ class Engines:
         while True:
             choice = self._choose(model_ref, draw if lost is None else 1.0)  # a second try is the canary's no more
             name, version = choice.model, choice.version
-            if lost is None and self._queue(name, version).wait(images) > _PATIENCE * timeout:
+            if lost is None and self._queue(name, version, op).wait(images) > _PATIENCE * timeout:
                 raise EngineOverloaded(f"too much waits for {name}@{version}: an answer would not come in time")
             connection = await self._ready(name, version, deadline, lost=lost)
             left = max(deadline - asyncio.get_running_loop().time(), 0.001)
@@ -294,18 +295,20 @@ class Engines:
         """
         return self._queue(*self.resolve(model_ref)).refuses(1, patience=_PATIENCE * self._settings.request_timeout)
 
-    def _queue(self, name: str, version: int) -> Queue:
-        found = self._queues.get((name, version))
+    def _queue(self, name: str, version: int, op: str = "classify") -> Queue:
+        """What is shown and explained has one of its own: it is far slower, and tells nothing of the others' pace."""
+        key = (name, version, op in _APART)
+        found = self._queues.get(key)
         if found is None:
             if len(self._queues) >= _MAX_QUEUES:
                 self._queues = {key: each for key, each in self._queues.items() if not each.idle}
-            found = self._queues[name, version] = Queue()
+            found = self._queues[key] = Queue()
         return found
 
     @contextmanager
     def _watching(self, name: str, version: int, op: str, images: int) -> Iterator["_Watched"]:
         """Tells of one request to an engine when it has ended, however it did; its header is put in where it came."""
-        watched, queue = _Watched(), self._queue(name, version)
+        watched, queue = _Watched(), self._queue(name, version, op)
         queue.begin(images)
         try:
             yield watched
@@ -319,7 +322,7 @@ class Engines:
             asked = watched.asked(name, version, op)
             queue.end(images, answered=asked.outcome == ANSWERED)
             if asked.outcome == ErrorCode.OVERLOADED:
-                queue.full(seconds=_FULL_SECONDS)
+                self._queue(name, version).full(seconds=_FULL_SECONDS)
             if self.watch is not None:
                 self.watch(asked)
             if asked.milliseconds:

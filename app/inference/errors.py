@@ -31,7 +31,7 @@ class EngineOverloaded(InferenceError):
 
 
 class DeadlineExceeded(InferenceError):
-    retry_after = 1
+    """No answer came in the request's time."""
 
 
 class RequestRefused(InferenceError):

@@ -8,6 +8,7 @@ from app.accept import prefer
 from app.auth import needs
 from app.bodies import read_union
 from app.deps import StateDep
+from app.disconnect import unless_gone
 from app.problems import ProblemError
 from app.schemas.common import problem_responses
 from app.schemas.jobs import TrainRequest
@@ -48,7 +49,9 @@ async def plan(request: Request, state: StateDep, accept: Annotated[str, Header(
         )
     asked = await read_union(request, {Kind.TRAIN: TrainRequest}, tag="kind", hints=_ELSEWHERE)
     if rendering == "curve":
-        return Response(await state.planning.curve(asked.spec()), media_type=SVG, headers={"Vary": "Accept"})
-    found = PlanBody.model_validate(await state.planning.plan(asked.spec(), max_seconds=asked.max_seconds))
+        curve = await unless_gone(request, state.planning.curve(asked.spec()))
+        return Response(curve, media_type=SVG, headers={"Vary": "Accept"})
+    made = await unless_gone(request, state.planning.plan(asked.spec(), max_seconds=asked.max_seconds))
+    found = PlanBody.model_validate(made)
     body = found.model_dump_json(by_alias=True)
     return Response(body, media_type="application/json", headers={"Vary": "Accept"})

@@ -12,12 +12,16 @@ _HEAD = b"\r\n\r\n"
 
 @dataclass(frozen=True)
 class Answer:
-    """`status` is BROKEN where none came. `seconds` from when the request was due, or sent, to its last byte."""
+    """`status` is BROKEN where none came. `seconds` from when the request was due, or sent, to its last byte.
+
+    `late`: those of them that went by before this client came to it.
+    """
 
     status: int
     seconds: float
     body: bytes = b""
     reason: str = ""
+    late: float = 0.0
 
 
 def put(path: str, body: bytes, **headers: str) -> bytes:
@@ -40,7 +44,8 @@ class Connection:
 
     async def ask(self, request: bytes, *, due: float | None = None) -> Answer:
         """`due`: the moment (perf_counter) from which it counts; now where that is None."""
-        began = time.perf_counter() if due is None else due
+        now = time.perf_counter()
+        began = now if due is None else due
         try:
             reader, writer = await self._open()
             writer.write(request)
@@ -50,7 +55,7 @@ class Connection:
             body = await reader.readexactly(length)
             if b"connection: close" in head:
                 self.close()
-            return Answer(int(head[9:12]), time.perf_counter() - began, body)
+            return Answer(int(head[9:12]), time.perf_counter() - began, body, late=now - began)
         except (OSError, EOFError, ValueError) as error:
             self.close()
             return Answer(BROKEN, time.perf_counter() - began, reason=repr(error))

@@ -1,6 +1,7 @@
 """Overload, open loop: twice and ten times what the server can do; what it does stays what it can do."""
 
 import asyncio
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +70,8 @@ def _judged(answers: Sequence[Answer], *, offered: float, peak: float, took: flo
         "accepted_p99_ms": accepted,
         "refused_p50_ms": refusal,
         "refused_p99_ms": milliseconds(refused, share=0.99),
+        # Not the server's: where it is much, this client or the machine was too slow to offer so many.
+        "sent_late_p50_ms": round(1000 * statistics.median(answer.late for answer in answers), 1),
     }
 
 

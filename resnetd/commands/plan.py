@@ -13,7 +13,7 @@ from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, MaxSeconds, Se
 _COLUMNS, _ROWS = 60, 6
 _UNMEASURED = {
     "device_busy": "a job, or another plan, has the worker's device; plan again when it is free",
-    "device_needed": "a job took the device while it was measured; plan again when it is free",
+    "device_needed": "a job needed the worker while it was measured; plan again later",
     "refused": "the training would be refused; the problems say why",
     "out_of_memory": "there is too little memory for the smallest step",
     "too_slow": "the worker's machine is too busy to measure in time",

@@ -1,7 +1,9 @@
 """`python -m worker.adopter` and the disposable process below it, on real files."""
 
+import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -9,14 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from plain_networks import PlainResNet, trained
+from safetensors.numpy import save
 from safetensors.torch import save_file
 
 from models import bundle, golden, runtime
 from models.catalog import STARTERS
-from models.manifest import Manifest, Origin
+from models.manifest import Manifest, NetworkSpec, Origin
+from models.networks.registry import build
 from worker.adopter.adopting import adopt
 from worker.adopter.bundles import adopt_bundle
 from worker.adopter.reading import format_of, read
@@ -165,6 +170,73 @@ def test_a_bundle_whose_weights_were_changed_is_refused(tmp_path: Path) -> None:
         adopt_bundle(task(changed, tmp_path))
 
 
+def changed_bundle(tmp_path: Path, change: Callable[[str, bytes], bytes], packed: int = zipfile.ZIP_STORED) -> Path:
+    changed = tmp_path / "changed"
+    with zipfile.ZipFile(starter_bundle(tmp_path)) as source, zipfile.ZipFile(changed, "w", packed) as target:
+        for member in source.infolist():
+            name = member.filename.rpartition("/")[2]
+            target.writestr(member.filename, change(name, source.read(member)))
+    return changed
+
+
+def with_other_manifest(**fields: object) -> Callable[[str, bytes], bytes]:
+    def change(name: str, content: bytes) -> bytes:
+        return json.dumps({**json.loads(content), **fields}).encode() if name == "model.json" else content
+
+    return change
+
+
+def test_a_bundle_that_names_too_few_classes_is_refused(tmp_path: Path) -> None:
+    upload = changed_bundle(tmp_path, with_other_manifest(classes=["a", "b"]))
+    with pytest.raises(JobRefused, match="2 classes for 10 outputs"):
+        adopt_bundle(task(upload, tmp_path))
+
+
+@pytest.mark.parametrize("golden_file", [save({"images": np.zeros((0, 28, 28, 1), np.uint8)}), b"none"])
+def test_a_bundle_is_refused_whose_files_are_right_by_their_digests_alone(tmp_path: Path, golden_file: bytes) -> None:
+    told = with_other_manifest(golden_sha256=hashlib.sha256(golden_file).hexdigest())
+    upload = changed_bundle(
+        tmp_path, lambda name, content: golden_file if name == "golden.safetensors" else told(name, content)
+    )
+    with pytest.raises(JobRefused, match="the bundle is damaged"):
+        adopt_bundle(task(upload, tmp_path))
+
+
+def test_a_bundle_whose_weights_are_no_tensors_is_refused(tmp_path: Path) -> None:
+    told = with_other_manifest(weights_sha256=hashlib.sha256(b"none").hexdigest())
+    upload = changed_bundle(
+        tmp_path, lambda name, content: b"none" if name == "weights.safetensors" else told(name, content)
+    )
+    with pytest.raises(JobRefused, match="the bundle is damaged"):
+        adopt_bundle(task(upload, tmp_path))
+
+
+def test_a_bundle_that_is_packed_in_another_way_is_refused(tmp_path: Path) -> None:
+    odd = changed_bundle(tmp_path, lambda _, content: content, zipfile.ZIP_LZMA)
+    with pytest.raises(JobRefused, match="packed in another way"):
+        adopt_bundle(task(odd, tmp_path))
+
+
+def test_a_bundle_that_does_not_unpack_is_refused(tmp_path: Path) -> None:
+    deflated = changed_bundle(tmp_path, lambda _, content: content, zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(deflated) as archive:
+        member = next(each for each in archive.infolist() if each.filename.endswith("weights.safetensors"))
+    content = bytearray(deflated.read_bytes())
+    middle = member.header_offset + 30 + len(member.filename) + member.compress_size // 2
+    content[middle : middle + 64] = bytes(range(64))
+    deflated.write_bytes(content)
+    with pytest.raises(JobRefused, match="the bundle is broken"):
+        adopt_bundle(task(deflated, tmp_path))
+
+
+def test_weights_that_give_no_numbers_are_refused(tmp_path: Path) -> None:
+    state = build(NetworkSpec(name="mnist/residual", num_classes=10, in_channels=1)).state_dict()
+    upload = tmp_path / "upload"
+    save_file({name: torch.full_like(tensor, 1e38) for name, tensor in state.items()}, upload)
+    with pytest.raises(JobRefused, match="logits are not finite"):
+        adopt_tensors(task(upload, tmp_path))
+
+
 def test_a_bundle_takes_no_other_classes(tmp_path: Path) -> None:
     with pytest.raises(JobRefused, match="has its own classes"):
         adopt_bundle(task(starter_bundle(tmp_path), tmp_path, classes=["a", "b"]))
@@ -221,6 +293,39 @@ def test_the_reading_of_a_file_stops_when_it_is_to_stop(tmp_path: Path) -> None:
     with pytest.raises(JobStopped):
         read(upload, "torch", scratch=tmp_path / "scratch", stop=Stopped())
     assert not (tmp_path / "scratch").exists()
+
+
+def test_a_group_that_is_told_to_stop_takes_no_file_for_broken(tmp_path: Path) -> None:
+    class Told(Stop):
+        """At its first look SIGTERM comes to the reading process too, as to the whole group; then it stops."""
+
+        looks = 0
+
+        def check(self) -> None:
+            self.looks += 1
+            if self.looks > 1:
+                raise JobStopped
+            for child in Path("/proc/thread-self/children").read_text().split():
+                os.kill(int(child), signal.SIGTERM)
+
+    upload = tmp_path / "upload"
+    torch.save(resnet20(), upload)
+    with pytest.raises(JobStopped):
+        read(upload, "torch", scratch=tmp_path / "scratch", stop=Told())
+
+
+def test_what_a_later_claim_made_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.setrlimit", lambda *_: None)  # they would hold for all tests after this one
+    run_dir = tmp_path / "jobs" / "job_x"
+    for number in (1, 2, 3):
+        (run_dir / f"claim-{number}" / "model").mkdir(parents=True)
+        (run_dir / f"claim-{number}" / ".state.x.tmp").touch()
+    (run_dir / "spec.json").write_text('{"kind": "adopt", "upload": "job_x", "register_as": "m"}')
+    (run_dir / "upload").write_bytes(b"no model")
+    with pytest.raises(JobRefused):
+        adopt(JobArguments(run_dir=run_dir, claim=2, data_dir=tmp_path, device="cpu"), Stop())
+    left = {path.relative_to(run_dir).as_posix() for path in run_dir.glob("claim-*/*")}
+    assert left == {"claim-3/model", "claim-3/.state.x.tmp"}
 
 
 def test_an_upload_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

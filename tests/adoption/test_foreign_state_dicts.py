@@ -44,6 +44,15 @@ def test_a_state_dict_gives_the_logits_of_its_origin_whatever_its_keys_are_calle
     assert float((plain.logits(bare, images) - expected).abs().max()) <= 1e-4
 
 
+@pytest.mark.parametrize(("shortcut", "head"), [("skip", "fc"), ("shortcut", "classifier"), ("downsample", "output")])
+def test_the_plain_layout_is_computed_under_every_name_that_is_understood(shortcut: str, head: str) -> None:
+    origin = trained(PlainResNet((2, 2, 2, 2), 64, bottleneck=False, word=shortcut, head=head, classes=10))
+    images, bare = torch.randn(2, 3, 16, 16), dict(origin.state_dict())
+    assert plain.is_plain(bare)
+    with torch.inference_mode():
+        assert float((plain.logits(bare, images) - origin(images)).abs().max()) <= 1e-4
+
+
 def test_the_books_numbered_layers_are_understood() -> None:
     network = build(NetworkSpec(name="d2l/resnet18", num_classes=10, in_channels=1))
     parts = {"stem.": "0.", "stage1.": "1.", "stage2.": "2.", "stage3.": "3.", "stage4.": "4.", "fc.": "5.2."}

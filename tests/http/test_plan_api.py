@@ -151,6 +151,16 @@ def test_more_plans_than_a_worker_can_make_are_refused_at_once(http, dataset, pl
     assert codes == ["no_worker"] * 2 + ["too_many_plans"] * 4
 
 
+def test_a_client_that_hangs_up_takes_its_question_back(http, dataset, plans):
+    body = {"kind": "train", "dataset": dataset, "recipe": "mnist"}
+    with pytest.raises(httpx.ReadTimeout):
+        http.post("/v1/jobs/plan", json=body, timeout=httpx.Timeout(10, read=1.0))
+    until = time.monotonic() + service.TAKE_SECONDS / 2
+    while list(plans._redis.scan_iter(keys.plan("*"))):
+        assert time.monotonic() < until, "it is still asked"
+        time.sleep(0.02)
+
+
 def test_while_redis_is_away_the_answer_says_so(alone, tmp_path):
     with serving(alone.model_copy(update={"redis_url": f"unix://{tmp_path / 'nowhere.sock'}"})) as server:
         problem(ask(server.http, dataset_on_disk(server.layout, "ds_here")), 503, "ledger_unavailable")

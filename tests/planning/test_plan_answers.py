@@ -127,6 +127,27 @@ def test_a_job_that_becomes_due_has_the_device_within_a_second(ask, ledger, at, 
         os.kill(runs(tmp_path)[0]["pid"], 0)
 
 
+@pytest.mark.parametrize("kind", [Kind.IMPORT, Kind.TRAIN])
+def test_a_job_that_waits_for_a_process_ends_a_plan_that_has_no_slot(ask, ledger, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(plans, "PATIENCE_SECONDS", 0.1)
+    ask(*MEASURES)  # the next one is not measured
+    job = {"dataset": "ds_pets"}
+    thread = meanwhile((tmp_path / "measuring").exists, lambda: ledger.submit(kind, job))
+    entry = ask(["reached", "measuring"], ["hang"], overrides={"epochs": 3})
+    thread.join()
+    assert not ask.held
+    assert (entry.state, entry.body["code"], entry.body["passing"]) == (PlanState.REFUSED, "worker_busy", True)
+
+
+def test_a_worker_that_hears_questions_does_not_pass_for_deaf(ask, at):
+    lock = path(at.layout, Lane.CPU, "cpu")
+    with slot(at.layout, Lane.CPU, "cpu"):
+        pass
+    os.utime(lock, ns=(0, 0))
+    ask(*MEASURES)
+    assert last_taken(lock)
+
+
 def test_a_worker_that_goes_away_ends_the_planning_and_says_so(ask, at, tmp_path):
     thread = meanwhile((tmp_path / "measuring").exists, at.drain.touch)
     entry = ask(["plan", "not_finished"], ["reached", "measuring"], ["hang"])

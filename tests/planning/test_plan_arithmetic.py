@@ -1,5 +1,7 @@
 """What a plan computes from what it was told: images of each part, the curve, memory, time, and what is the same."""
 
+import mmap
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from models.recipes import RECIPES, RecipeError
 from worker.planner import memory, network
 from worker.planner.curve import learning_rates
 from worker.planner.estimate import Speed, run_seconds
+from worker.planner.measuring import rounded
 from worker.planner.memory import Peak
 from worker.planner.rehearsal import fresh_state
 from worker.planner.request import PlanRequest, measured_key, plan_key
@@ -103,7 +106,8 @@ def test_the_peak_meter_sees_what_is_held_for_a_moment():
     meter = memory.PeakMeter(torch.device("cpu"))
     meter.reset()
     before = meter.read()
-    np.ones(64 * 2**20, dtype=np.uint8)
+    with mmap.mmap(-1, 64 * 2**20) as pages:  # new ones: what malloc gives may lie in memory already
+        pages.write(b"1" * len(pages))
     assert meter.read() - before > 50 * 2**20
     assert 0 < memory.room(torch.device("cpu")).free <= memory.room(torch.device("cpu")).total
 
@@ -115,6 +119,10 @@ def test_the_time_of_a_run_is_that_of_its_parts_and_ends_with_max_seconds():
     assert found == {"load": 1.3, "train": 60.0, "validate": 3.0, "test": 3.0, "total": 67.3}
     cut = run_seconds(recipe(epochs=3, max_seconds=30), counted, speed)
     assert cut == {"load": 1.3, "train": 30.0, "validate": 2.0, "test": 3.0, "total": 36.3}
+
+
+def test_the_slowest_of_rates_is_not_rounded_to_nothing():
+    assert (rounded(0.03456), rounded(12_345.6)) == (0.03456, 12_350.0)
 
 
 def test_a_measurement_counts_for_another_plan_where_the_steps_are_the_same_work():

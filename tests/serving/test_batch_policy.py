@@ -253,6 +253,31 @@ def test_streams_compute_at_the_same_time_and_a_new_device_takes_over_between_ba
     with_batcher(test)
 
 
+def test_while_every_core_computes_nobody_looks_at_the_queue_again_and_again() -> None:
+    async def test(batcher: Batcher, device: Device) -> None:
+        looks = 0
+
+        def present() -> int:
+            nonlocal looks
+            looks += 1
+            return 9
+
+        batcher.use(Fed(wide=nothing, narrow=device, streams=2, max_batch=1, max_delay=1e-9))
+        batcher.watch(present)
+        answers = [submit(batcher, 1), submit(batcher, 2)]
+        await started(device)
+        await started(device)
+        answers.append(submit(batcher, 3))  # its delay is over, and no core is free
+        before = looks
+        for _ in range(100):
+            await asyncio.sleep(0)  # one turn of the event loop
+        assert looks - before <= 1
+        device.release(3)
+        assert [int((await each).logits[0]) for each in answers] == [1, 2, 3]
+
+    with_batcher(test)
+
+
 def test_a_delayed_batch_starts_by_itself_when_its_time_has_come() -> None:
     async def test(batcher: Batcher, device: Device) -> None:
         batcher.use(Fed(wide=nothing, narrow=device, streams=2, max_batch=8, max_delay=0.01))

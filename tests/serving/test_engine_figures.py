@@ -84,6 +84,27 @@ def test_an_engine_that_said_it_is_full_is_believed_for_a_moment(
     with_scene(tmp_path, test)
 
 
+def test_explanations_which_are_slow_do_not_make_classification_look_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(scene: Scene) -> None:
+        monkeypatch.setattr(client, "_PATIENCE", 0.0)
+        answers = {1: {**DONE, "results": []}, 3: {**DONE, "results": []}}
+        scene.route(await scene.engine("engine", lambda header: answers.get(header["id"], {})))
+        await scene.engines.explain("toy", [b"x"] * 20, class_index=None, overlay=False, timeout=10)
+        long = asyncio.create_task(scene.engines.preprocess("toy", [b"x"] * 20, timeout=10))
+        for _ in range(2):
+            await scene.arrivals.get()
+        assert not scene.engines.refusing("toy")
+        await scene.engines.classify("toy", [b"x"], timeout=10)
+        with pytest.raises(EngineOverloaded):
+            await scene.engines.explain("toy", [b"x"], class_index=None, overlay=False, timeout=10)
+        long.cancel()
+        await asyncio.gather(long, return_exceptions=True)
+
+    with_scene(tmp_path, test)
+
+
 def test_engines_are_asked_for_their_figures_and_one_that_does_not_answer_has_none(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
         pong = {"images": 7, "idle_seconds": 0.0, "batches": {"1": 3, "32": 2}}

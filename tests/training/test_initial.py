@@ -320,6 +320,12 @@ def test_tf32_is_allowed_while_a_step_lasts_and_only_where_it_is_asked_for():
         assert (convolutions.allow_tf32, products.allow_tf32) == before
 
 
+def test_validation_takes_no_tf32_whether_a_model_was_loaded_before_or_not(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    precision.prepared_device("cpu", resolve("mnist", {"precision": "tf32"}))
+    assert not torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.parametrize(
     ("name", "dtype"), [("fp32", torch.float32), ("tf32", torch.float32), ("bf16", torch.bfloat16)]
 )

@@ -1,3 +1,4 @@
+import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -79,6 +80,18 @@ def test_weights_of_another_network_are_refused(model: Path):
     manifest = Manifest.read(model)
     manifest.model_copy(update={"network": SPEC.model_copy(update={"name": "cifar/resnet8"})}).write(model)
     with pytest.raises(ModelDamagedError, match="do not fit network cifar/resnet8"):
+        runtime.load(model, "cpu")
+
+
+def test_files_that_are_no_manifest_or_no_weights_are_refused(model: Path):
+    weights = model / "weights.safetensors"
+    weights.write_bytes(b"no tensors")
+    digest = hashlib.sha256(b"no tensors").hexdigest()
+    Manifest.read(model).model_copy(update={"weights_sha256": digest}).write(model)
+    with pytest.raises(ModelDamagedError, match="do not fit"):
+        runtime.load(model, "cpu")
+    (model / "model.json").write_text('{"format": 1}')
+    with pytest.raises(ModelDamagedError, match="no manifest"):
         runtime.load(model, "cpu")
 
 

@@ -46,7 +46,6 @@ def test_new_settings_hold_from_a_step_on_and_a_run_killed_after_it_ends_with_th
         assert process.wait() == DONE
     (changed,) = of(said, "log")
     assert changed["settings"] == {"lr": 0.02, "epochs": 5}
-    assert of(said, "checkpoint")[2]["step"] >= changed["step"]
     assert changed["step"] in [line["step"] for line in of(said, "checkpoint")]
     assert len(of(said, "epoch")) == 5
     (result,) = of(said, "result")

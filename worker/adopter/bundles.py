@@ -31,14 +31,14 @@ def adopt_bundle(task: Task) -> dict[str, Any]:
         raise JobRefused("broken_file", f"the bundle is broken: {error}", "Upload it again, in full.") from error
     task.begin("match")
     known(manifest.network.name)
-    if len(set(manifest.classes)) != manifest.network.num_classes:
-        message = f"the bundle names {len(set(manifest.classes))} classes for {manifest.network.num_classes} outputs"
-        raise JobRefused("classes_differ", message, "Name each output once in its model.json.")
+    if len(manifest.classes) != manifest.network.num_classes:
+        message = f"the bundle names {len(manifest.classes)} classes for {manifest.network.num_classes} outputs"
+        raise JobRefused("classes_differ", message, "Correct its model.json.")
     task.begin("compare")
     try:
         loaded = runtime.load(task.draft, "cpu")
         deviation = golden.check(loaded, task.draft)
-    except (ValueError, RuntimeError, SafetensorError) as error:  # the last two: files that only their digests fit
+    except (ValueError, RuntimeError, SafetensorError) as error:  # also of files that nobody but their digests fits
         if out_of_memory(error):
             raise
         raise JobRefused("broken_file", f"the bundle is damaged: {error}", "Upload it again, in full.") from error

@@ -12,9 +12,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from store.process import attach_to_parent
+from worker.job_environment import KEEP_PAGES
 from worker.job_process import JobRefused, Stop, run
 from worker.planner.request import PlanRequest
-from worker.trainer.__main__ import MALLOC
 
 
 def main(stop: Stop) -> None:
@@ -38,7 +38,7 @@ def main(stop: Stop) -> None:
 
 
 if __name__ == "__main__":
-    if not set(MALLOC) <= os.environ.keys():
+    if not set(KEEP_PAGES) <= os.environ.keys():
         attach_to_parent()  # exec keeps the death signal and the pid
-        os.execve(sys.executable, sys.orig_argv, {**MALLOC, **os.environ})  # noqa: S606 - this very program
+        os.execve(sys.executable, sys.orig_argv, {**KEEP_PAGES, **os.environ})  # noqa: S606 - this very program
     sys.exit(run(main))

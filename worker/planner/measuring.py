@@ -82,7 +82,8 @@ class Measurement:
         self._at_once = math.ceil(batch_size / recipe.accumulate)
         self._meter, self._room = PeakMeter(device), room(device)
         self._meter.reset()
-        self._at_rest = Peak(images=0, bytes=self._meter.read())
+        own = sample.bytes_held if device.type == "cpu" else 0  # a GPU has no images yet
+        self._at_rest = Peak(images=0, bytes=max(self._meter.read() - own, 0))
         self._peaks: dict[int, int] = {}
         self._too_many: int | None = None
 
@@ -116,9 +117,9 @@ class Measurement:
             warmup_steps=warm_up,
             steps=steps,
             seconds=round(total, 3),
-            images_per_second=round(self._sustained(steps * batch_size / total), 1),
-            evaluate_images_per_second=round(evaluated / forward, 1),
-            load_images_per_second=round(self._sample.images_per_second, 1),
+            images_per_second=rounded(self._sustained(steps * batch_size / total)),
+            evaluate_images_per_second=rounded(evaluated / forward),
+            load_images_per_second=rounded(self._sample.images_per_second),
             streamed=self._sample.streamed,
             peaks=peaks,
             fits=self._most_that_fit(most, until) if self._device.type == "cuda" else None,
@@ -216,3 +217,8 @@ class Measurement:
             accumulate=accumulate,
             stop=self._stop,
         )
+
+
+def rounded(rate: float) -> float:
+    """To four digits, however small: a rate is divided by."""
+    return float(f"{rate:.4g}")

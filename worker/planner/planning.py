@@ -13,10 +13,11 @@ from worker.planner.curve import learning_rates
 from worker.planner.identical import compare
 from worker.planner.measuring import Measured, Measurement
 from worker.planner.problems import error, find_problems, warning
-from worker.planner.rehearsal import fresh_state, prepared_device
+from worker.planner.rehearsal import fresh_state
 from worker.planner.request import PlanRequest
 from worker.planner.split_sizes import Sizes, sizes
 from worker.planner.summary import MOST, Plan, Reason
+from worker.trainer.precision import prepared_device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
 """The run's own training steps, taken one by one: nothing validates, speaks or writes."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -9,27 +8,13 @@ import torch
 from models.manifest import NetworkSpec
 from models.networks import registry
 from models.recipes import Recipe
-from models.runtime import Normalise, resolve_device
-from worker.job_process import JobRefused, Stop
+from models.runtime import Normalise
+from worker.job_process import Stop
 from worker.trainer import optimizer
 from worker.trainer.data import TrainingData
 from worker.trainer.distributed import World
 from worker.trainer.state import RunState, averaged_copy
 from worker.trainer.steps import Steps
-
-
-def prepared_device(name: str, recipe: Recipe) -> torch.device:
-    """The device with the threads and the algorithms that the trainer would use. Raises JobRefused."""
-    try:
-        device = resolve_device(name)
-    except ValueError as error:
-        raise JobRefused("no_device", str(error), "Use auto or cpu.") from error
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-    if recipe.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(mode=True)
-    return device
 
 
 def fresh_state(spec: NetworkSpec, recipe: Recipe, device: torch.device) -> RunState:

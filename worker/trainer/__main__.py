@@ -1,7 +1,7 @@
 """`python -m worker.trainer RUN_DIR [--claim N] [--data DIR] [--device auto]`: train, knowing neither Celery nor Redis.
 
 On several CPU cores glibc's malloc gives pages back too eagerly for tensors of one size over and over: the variables of
-`MALLOC` keep them, and must be there when the process starts, so it starts itself once more with them.
+`KEEP_PAGES` keep them, and must be there when the process starts, so by hand it starts itself once more with them.
 """
 
 import os
@@ -9,11 +9,10 @@ import sys
 
 from store.process import attach_to_parent
 from worker.job_arguments import read_arguments
+from worker.job_environment import KEEP_PAGES
 from worker.job_process import Stop, run
 from worker.trainer.ranks import is_rank, run_ranks
 from worker.trainer.spec import read_spec
-
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
 
 
 def main(stop: Stop) -> int | None:
@@ -28,7 +27,7 @@ def main(stop: Stop) -> int | None:
 
 
 if __name__ == "__main__":
-    if not set(MALLOC) <= os.environ.keys():
+    if not set(KEEP_PAGES) <= os.environ.keys():
         attach_to_parent()  # exec keeps the death signal and the pid
-        os.execve(sys.executable, sys.orig_argv, {**MALLOC, **os.environ})  # noqa: S606 - this very program
+        os.execve(sys.executable, sys.orig_argv, {**KEEP_PAGES, **os.environ})  # noqa: S606 - this very program
     sys.exit(run(main))

@@ -112,10 +112,12 @@ def joined(*, devices: int, device: str) -> Iterator[tuple[World, str]]:
             f"the recipe asks for {devices} devices, {world.size} processes were started",
             f"Start {devices}: --nproc-per-node {devices}.",
         )
-    rendezvous = os.environ.get(RENDEZVOUS)
+    rendezvous, store = os.environ.get(RENDEZVOUS), None
+    if rendezvous:  # by its path: in a URL, # and ? would cut it
+        store = dist.FileStore(rendezvous, world.size)  # type: ignore[attr-defined]  # torch does not declare it
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if own.startswith("cuda") else "gloo",
-        init_method=f"file://{rendezvous}" if rendezvous else "env://",
+        store=store,
         rank=world.rank,
         world_size=world.size,
         timeout=_PATIENCE,

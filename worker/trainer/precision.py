@@ -1,11 +1,29 @@
-"""The arithmetic of a training step. Evaluation stays float32: what was measured is what is served."""
+"""A training's device and its arithmetic. Evaluation stays float32: what was measured is what is served."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from models.recipes import Recipe
+from models.runtime import resolve_device
+from worker.job_process import JobRefused
+
+
+def prepared_device(name: str, recipe: Recipe) -> torch.device:
+    """The device, with threads and algorithms for the recipe. Raises JobRefused where it is not here."""
+    try:
+        device = resolve_device(name)
+    except ValueError as error:
+        raise JobRefused("no_device", str(error), "Use auto or cpu.") from error
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    if recipe.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to be deterministic without
+        torch.use_deterministic_algorithms(mode=True)
+    torch.backends.cudnn.allow_tf32 = False  # of validation, before and after any model was loaded; steps choose anew
+    return device
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:

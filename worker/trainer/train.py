@@ -1,7 +1,6 @@
 """A training job from its spec to a model version: data, network, optimizer, loop, evaluate, save."""
 
 import hashlib
-import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +13,6 @@ from models import checkpoint_files
 from models.manifest import Lineage, NetworkSpec
 from models.networks import registry
 from models.recipes import Recipe
-from models.runtime import resolve_device
 from store.datasets import Dataset
 from store.layout import Layout
 from worker.job_arguments import JobArguments
@@ -26,6 +24,7 @@ from worker.trainer.distributed import World, joined
 from worker.trainer.initial import initialise
 from worker.trainer.loop import Loop
 from worker.trainer.orders import warn_of_late_orders
+from worker.trainer.precision import prepared_device
 from worker.trainer.progress import Progress
 from worker.trainer.save import code_version, save_model
 from worker.trainer.spec import read_spec
@@ -43,7 +42,7 @@ def train(at: JobArguments, stop: Stop) -> None:
         return data.Reading(between=between, loader=recipe.loader, workers=recipe.workers, readers=readers)
 
     with joined(devices=recipe.devices, device=at.device) as (world, device_name):
-        device = _prepared_device(device_name, recipe)
+        device = prepared_device(device_name, recipe)
         if world.size == 1:  # whoever started several has done so
             checkpoint_files.sweep(at.claim_dir)
         between = _loading(recipe, stop)
@@ -143,19 +142,6 @@ def _dataset(folder: Path, dataset_id: str) -> Dataset:
         raise JobRefused(
             "no_dataset", f"dataset {dataset_id} is not imported here", "Upload it, or wait until its import has ended."
         ) from error
-
-
-def _prepared_device(name: str, recipe: Recipe) -> torch.device:
-    try:
-        device = resolve_device(name)
-    except ValueError as error:
-        raise JobRefused("no_device", str(error), "Use auto or cpu.") from error
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-    if recipe.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to be deterministic without
-        torch.use_deterministic_algorithms(mode=True)
-    return device
 
 
 def _loading(recipe: Recipe, stop: Stop) -> Callable[[], None]:
