@@ -9,7 +9,7 @@ import anyio.to_thread
 import orjson
 
 from app import tracing
-from app.problems import ConflictError, InvalidError, wrong
+from app.problems import ConflictError, InvalidError, NotFoundError, wrong
 from app.services import recipes
 from app.services.datasets import Datasets, DatasetView, Status
 from app.services.jobs import Jobs, Placed
@@ -103,7 +103,15 @@ class Submissions:
             job_id = await self._ledger.read(lambda ledger: ledger.asked(idempotency))
         except IdempotencyConflict as error:
             raise idempotency_conflict() from error
-        return None if job_id is None else await self._jobs.get(job_id)
+        return None if job_id is None else await self._made(job_id)
+
+    async def _made(self, job_id: str) -> Placed:
+        """The job of a submission; a repetition's may have ended so long ago that the disk alone knows it."""
+        try:
+            return await self._jobs.get(job_id)
+        except NotFoundError as error:
+            detail = f"The job {job_id} that was asked for under this Idempotency-Key has been deleted."
+            raise ConflictError("job_deleted", detail, hint="Take a new Idempotency-Key to ask again.") from error
 
     async def _version(self, ref: str) -> str:
         """`name@version` of what `ref` means. Raises InvalidError."""
@@ -151,9 +159,7 @@ class Submissions:
         point("submit.written")
         self._ring(LANES[kind])
         point("submit.rung")
-        return await self._jobs.get(
-            job_id
-        )  # a repetition's job may have ended so long ago that the disk alone knows it
+        return await self._made(job_id)
 
 
 def _idempotency(key: str | None, asked: dict[str, Any]) -> tuple[str, str] | None:

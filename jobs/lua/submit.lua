@@ -9,7 +9,6 @@ if key ~= '' then
     return { known_id, known_digest == digest and 'known' or 'conflict' }
   end
   redis.call('SET', PREFIX .. 'idempotency:' .. key, id .. ' ' .. digest, 'PX', ttl)
-  set(id, 'idempotency', key)
 end
 create(id, { reason = 'submitted' }, 'kind', kind, 'lane', lane, 'spec', spec, unpack(ARGV, 8))
 return { id, 'created' }

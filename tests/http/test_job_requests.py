@@ -69,6 +69,14 @@ def test_a_wrong_field_is_told_in_plain_words_and_by_the_fields_beside_it(http, 
     assert "JSON object" in str(body["detail"])
 
 
+def test_a_repetition_that_comes_after_the_jobs_deletion_makes_no_second_job(http, dataset):
+    key = uuid4().hex
+    job_id = train(http, dataset, key=key).json()["id"]
+    http.post(f"/v1/jobs/{job_id}/cancel")
+    assert http.delete(f"/v1/jobs/{job_id}").status_code == 204
+    assert job_id in str(problem(train(http, dataset, key=key), 409, "job_deleted")["detail"])
+
+
 def test_a_repeated_request_is_its_job_also_when_the_dataset_is_gone(server, http, dataset):
     key = uuid4().hex
     job_id = train(http, dataset, key=key).json()["id"]

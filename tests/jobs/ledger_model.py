@@ -45,7 +45,6 @@ class Record:
     settings: dict[str, Any] = field(default_factory=dict)
     wanted: frozenset[State] = frozenset()
     to_tell: int = 0
-    key: str | None = None
     retry_of: str | None = None
     retried_as: str | None = None
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -109,9 +108,8 @@ class Model:
         if key and key in self.keys:
             known, its_digest = self.keys[key]
             return known, "known" if its_digest == digest else "conflict"
-        job = self._create(job_id, kind, priority, wanted, reason="submitted")
+        self._create(job_id, kind, priority, wanted, reason="submitted")
         if key:
-            job.key = key
             self.keys[key] = (job_id, digest)
         return job_id, "created"
 
@@ -234,8 +232,6 @@ class Model:
     def _delete(self, job_id: str, job: Record) -> str:
         if job.state not in TERMINAL:
             return "refused"
-        if job.key and self.keys.get(job.key, ("", ""))[0] == job_id:
-            del self.keys[job.key]
         tried = self.jobs.get(job.retry_of or "")
         if tried and tried.retried_as == job_id:
             tried.retried_as = None

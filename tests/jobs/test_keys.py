@@ -21,7 +21,7 @@ def test_every_key_that_the_scripts_write_is_named_in_keys(ledger, redis):
     assert queued == always | {keys.state("queued"), keys.due(Lane.DEVICE)}
     assert running == always | {keys.state("running"), keys.LEASES, keys.claim_token("t")}
     assert ended == always | {keys.state("cancelled"), keys.UNARCHIVED, keys.ENDED, keys.DELIVERIES, cancel}
-    assert deleted == {keys.LAST_CREATED, cancel, delete}
+    assert deleted == {keys.LAST_CREATED, keys.idempotency("scope"), cancel, delete}
     assert all(0 < redis.pttl(key) <= 600_000 for key in (cancel, delete))
 
 

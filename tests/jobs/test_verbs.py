@@ -257,7 +257,7 @@ def test_what_has_not_failed_cannot_be_retried(ledger, where):
     assert len(ledger.page(limit=9)[0]) == 1
 
 
-def test_deleting_leaves_nothing_behind_and_frees_the_idempotency_key(ledger, redis):
+def test_deleting_leaves_nothing_behind_and_a_late_repetition_makes_no_second_job(ledger, redis):
     webhook = Webhook(url="https://example.org")
     arguments = {"idempotency": ("key", "digest"), "webhook": webhook}
     job_id = ledger.submit(Kind.TRAIN, {}, **arguments).job_id
@@ -266,7 +266,10 @@ def test_deleting_leaves_nothing_behind_and_frees_the_idempotency_key(ledger, re
     ledger.delete(job_id)
     left = [key for key in redis.scan_iter("*") if redis.ttl(key) < 0]
     assert left == [keys.LAST_CREATED]
-    assert ledger.submit(Kind.TRAIN, {}, **arguments).created
+    again = ledger.submit(Kind.TRAIN, {}, **arguments)
+    assert (again.job_id, again.created) == (job_id, False)
+    with pytest.raises(JobNotFound):
+        ledger.get(job_id)
 
 
 def test_deleting_a_retry_lets_the_old_job_be_tried_again(ledger):
