@@ -72,6 +72,7 @@ class Toy:
             self.step += 1
             self.sha = chain.after(self.sha, self.step)
             self.note(step=self.step, sha=self.sha)
+            point("training.stepped")
             if time.monotonic() - said >= PROGRESS_SECONDS:
                 said = time.monotonic()
                 emit("progress", {"claim": self.claim, "step": self.step, "steps": self.steps})
