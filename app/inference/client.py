@@ -5,13 +5,22 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from app import tracing
-from app.inference.connection import Connection, ConnectionLost
+from app.inference.answers import (
+    Classified,
+    EngineHealth,
+    Explanations,
+    Pictures,
+    Tensor,
+    Tensors,
+    files,
+    tensors,
+)
+from app.inference.connection import ConnectionLost
+from app.inference.connections import Connections
 from app.inference.errors import (
     DeadlineExceeded,
     EngineFailed,
@@ -20,24 +29,18 @@ from app.inference.errors import (
     EngineUnavailable,
     InferenceError,
     RequestRefused,
+    raise_error,
 )
-from app.inference.figures import ANSWERED, Asked, EngineFigures, Watch
-from app.inference.fleet import ask
+from app.inference.figures import ANSWERED, EngineFigures, Watch, Watched
 from app.inference.pace import Queue
 from app.inference.protocol import (
     Answer,
     ErrorCode,
     Explained,
-    Explanation,
-    ImageResult,
     Inferred,
     Output,
     Prepared,
-    Preprocessed,
-    TensorHead,
     TensorInput,
-    Timings,
-    cut,
 )
 from app.inference.routes import Choice, EngineState, Route, RoutesFile
 from app.inference.shadow import Shadows
@@ -63,8 +66,6 @@ __all__ = [
     "Tensors",
 ]
 
-_POLL = 0.05  # seconds between looks at an engine that is on its way
-_FLEET_GRACE = 5.0  # seconds in which a fleet that died is back, or something is wrong
 _PATIENCE = 0.5  # of a request's time may go by until its turn, as it is foreseen; the rest is for what was not
 _APART = frozenset({"explain", "preprocess"})  # they are in no batch of what is classified
 _MAX_QUEUES = 64  # of versions that are asked or were
@@ -74,70 +75,14 @@ _HEALTH_AGE = 1.0  # seconds for which a health answer is good
 _HEALTH_TIMEOUT = 5.0  # seconds after which an engine that does not answer is called not ready
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Tensor(_Frozen):
-    """A float32 array: `data` are its values, little-endian, in C order."""
-
-    shape: tuple[int, ...]
-    data: bytes
-
-
-class _Answered(_Frozen):
-    """`timings_ms` are milliseconds within the engine."""
-
-    model: str
-    version: int
-    timings_ms: Timings
-
-
-class Tensors(_Answered):
-    """Row i of each tensor is of image i."""
-
-    tensors: dict[Output, Tensor] = {}
-
-
-class Classified(Tensors):
-    """`results[i]` is of image i of the request, row i of each tensor of the i-th image without an error."""
-
-    results: tuple[ImageResult, ...]
-
-
-class Explanations(_Answered):
-    """`results[i]` is of image i, and `overlays[i]` its PNG file, empty where none was asked for or it has an error."""
-
-    results: tuple[Explanation, ...]
-    overlays: tuple[bytes, ...]
-
-
-class Pictures(_Answered):
-    """`results[i]` is of image i, and `files[i]` its pixels as a PNG file, empty where it has an error."""
-
-    results: tuple[Preprocessed, ...]
-    files: tuple[bytes, ...]
-
-
-class EngineHealth(_Frozen):
-    """Whether the default model's engine computed an answer just now, else why not."""
-
-    ready: bool
-    model: str
-    version: int | None = None
-    reason: str | None = None
-
-
 class Engines:
     """All engines of this machine, seen from one HTTP process. Needs a running event loop only when called."""
 
     def __init__(self, layout: Layout, settings: Settings) -> None:
-        self._layout = layout
         self._settings = settings
         self._catalog = Catalog(layout.models)
         self._routes = RoutesFile(layout.routes)
-        self._connections: dict[str, Connection] = {}
-        self._opening = asyncio.Lock()
+        self._connections = Connections(self._routes, layout.fleet_socket)
         self._asking_health = asyncio.Lock()
         self._health: tuple[float, EngineHealth] | None = None
         self._queues: dict[tuple[str, int, bool], Queue] = {}
@@ -173,9 +118,9 @@ class Engines:
             raise EngineUnavailable(f"{name}@{version} is not ready")
         timeout = self._settings.request_timeout
         async with asyncio.timeout(timeout):
-            connection = await self._connection(route.socket)
+            connection = await self._connections.open(route.socket)
             header, _ = await connection.exchange("classify", {**fields, "timeout": timeout}, payload)
-        _raise_error(header)
+        raise_error(header)
         return header
 
     async def classify(
@@ -199,9 +144,9 @@ class Engines:
         fields = {"top_k": top_k, "sizes": [len(image) for image in images], "outputs": outputs}
         name, version, header, payload = await self._ask(model_ref, "classify", fields, images, timeout)
         answer = Answer.model_validate(header)
-        tensors = _tensors(answer.tensors, payload)
+        found = tensors(answer.tensors, payload)
         timings = answer.timings_ms
-        return Classified(model=name, version=version, results=answer.results, tensors=tensors, timings_ms=timings)
+        return Classified(model=name, version=version, results=answer.results, tensors=found, timings_ms=timings)
 
     async def infer(
         self,
@@ -217,8 +162,8 @@ class Engines:
         fields = {"input": kind, "shape": shape, "outputs": outputs}
         name, version, header, payload = await self._ask(model_ref, "infer", fields, [tensor], timeout)
         answer = Inferred.model_validate(header)
-        tensors = _tensors(answer.tensors, payload)
-        return Tensors(model=name, version=version, tensors=tensors, timings_ms=answer.timings_ms)
+        found = tensors(answer.tensors, payload)
+        return Tensors(model=name, version=version, tensors=found, timings_ms=answer.timings_ms)
 
     async def explain(
         self,
@@ -234,7 +179,7 @@ class Engines:
         fields = {"class_index": class_index, "overlay": overlay, "sizes": sizes}
         name, version, header, payload = await self._ask(model_ref, "explain", fields, images, timeout)
         answer = Explained.model_validate(header)
-        overlays = _files([each.png for each in answer.results], payload)
+        overlays = files([each.png for each in answer.results], payload)
         timings = answer.timings_ms
         return Explanations(model=name, version=version, results=answer.results, overlays=overlays, timings_ms=timings)
 
@@ -249,8 +194,10 @@ class Engines:
         fields = {"sizes": [len(image) for image in images]}
         name, version, header, payload = await self._ask(model_ref, "preprocess", fields, images, timeout)
         answer = Prepared.model_validate(header)
-        files = _files([each.png for each in answer.results], payload)
-        return Pictures(model=name, version=version, results=answer.results, files=files, timings_ms=answer.timings_ms)
+        pictures = files([each.png for each in answer.results], payload)
+        return Pictures(
+            model=name, version=version, results=answer.results, files=pictures, timings_ms=answer.timings_ms
+        )
 
     async def _ask(
         self,
@@ -270,7 +217,7 @@ class Engines:
             name, version = choice.model, choice.version
             if lost is None and self._queue(name, version, op).wait(images) > _PATIENCE * timeout:
                 raise EngineOverloaded(f"too much waits for {name}@{version}: an answer would not come in time")
-            connection = await self._ready(name, version, deadline, lost=lost)
+            connection = await self._connections.ready(name, version, deadline, lost=lost)
             left = max(deadline - asyncio.get_running_loop().time(), 0.001)
             try:
                 with self._watching(name, version, op, images) as watched:
@@ -284,7 +231,7 @@ class Engines:
             except TimeoutError as error:
                 raise DeadlineExceeded(f"no answer from {name}@{version} within {timeout:g} s") from error
             else:
-                _raise_error(header)
+                raise_error(header)
                 if op == "classify":
                     self.shadows.copy(choice, fields, payload, header)
                 return name, version, header, found
@@ -306,9 +253,9 @@ class Engines:
         return found
 
     @contextmanager
-    def _watching(self, name: str, version: int, op: str, images: int) -> Iterator["_Watched"]:
+    def _watching(self, name: str, version: int, op: str, images: int) -> Iterator["Watched"]:
         """Tells of one request to an engine when it has ended, however it did; its header is put in where it came."""
-        watched, queue = _Watched(), self._queue(name, version, op)
+        watched, queue = Watched(), self._queue(name, version, op)
         queue.begin(images)
         try:
             yield watched
@@ -338,8 +285,10 @@ class Engines:
             return figures
         try:
             async with asyncio.timeout(_FIGURES_TIMEOUT):
-                answer = await (await self._connection(route.socket)).request("ping", {"timeout": _FIGURES_TIMEOUT})
-            _raise_error(answer)
+                answer = await (await self._connections.open(route.socket)).request(
+                    "ping", {"timeout": _FIGURES_TIMEOUT}
+                )
+            raise_error(answer)
         except (OSError, TimeoutError, InferenceError):
             return figures
         batches = {int(size): int(count) for size, count in answer.get("batches", {}).items()}
@@ -354,8 +303,7 @@ class Engines:
 
     async def close(self) -> None:
         await self.shadows.close()
-        await asyncio.gather(*(each.close() for each in self._connections.values()))
-        self._connections.clear()
+        await self._connections.close()
 
     async def _ask_health(self) -> EngineHealth:
         model = self._settings.model
@@ -369,91 +317,13 @@ class Engines:
             return EngineHealth(ready=False, model=name, version=version, reason=reason)
         try:
             async with asyncio.timeout(_HEALTH_TIMEOUT):
-                answer = await (await self._connection(route.socket)).request("ping", {"timeout": _HEALTH_TIMEOUT})
-            _raise_error(answer)
+                answer = await (await self._connections.open(route.socket)).request(
+                    "ping", {"timeout": _HEALTH_TIMEOUT}
+                )
+            raise_error(answer)
         except TimeoutError:
             reason = f"the engine has not answered for {_HEALTH_TIMEOUT:g} s"
             return EngineHealth(ready=False, model=name, version=version, reason=reason)
         except (OSError, InferenceError) as error:
             return EngineHealth(ready=False, model=name, version=version, reason=f"the engine does not answer: {error}")
         return EngineHealth(ready=True, model=name, version=version)
-
-    async def _ready(self, name: str, version: int, deadline: float, *, lost: str | None) -> Connection:
-        """A connection to the version's engine, which is started where there is none."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await self._connect_or_start(name, version, lost=lost)
-        except TimeoutError as error:
-            raise EngineStarting(f"{name}@{version} is still being loaded") from error
-
-    async def _connect_or_start(self, name: str, version: int, *, lost: str | None) -> Connection:
-        """`lost`: the socket of an engine that has just died; a dying process may still accept for a moment."""
-        clock = asyncio.get_running_loop().time
-        grace_over = clock() + _FLEET_GRACE
-        while True:
-            route = self._routes.read().engine(name, version)
-            socket = route.socket if route is not None and route.state is EngineState.READY else None
-            try:
-                if socket is not None and (socket != lost or clock() > grace_over):
-                    return await self._connection(socket)
-            except OSError:
-                pass  # it died, and the fleet has not said so yet
-            try:
-                reply = await ask(self._layout.fleet_socket, {"op": "ensure", "model": name, "version": version})
-                if reply["state"] == EngineState.FAILED:
-                    raise EngineUnavailable(f"{name}@{version} cannot be served: {reply['reason']}")
-            except (OSError, ValueError) as error:
-                if clock() > grace_over:
-                    raise EngineUnavailable("the process that starts engines does not answer") from error
-            await asyncio.sleep(_POLL)
-
-    async def _connection(self, socket: str) -> Connection:
-        async with self._opening:
-            found = self._connections.get(socket)
-            if found is None or found.closed:
-                self._connections = {path: each for path, each in self._connections.items() if not each.closed}
-                found = self._connections[socket] = await Connection.open(socket)
-            return found
-
-
-@dataclass
-class _Watched:
-    """What is known of a request to an engine: until it was answered, that whoever waited for it went away."""
-
-    outcome: str = "cancelled"
-    header: dict[str, Any] | None = None
-
-    def asked(self, name: str, version: int, op: str) -> Asked:
-        header = self.header
-        if header is None:
-            return Asked(name, version, op, self.outcome)
-        if header.get("error") is not None:
-            return Asked(name, version, op, str(header["error"]["code"]))
-        timings = header.get("timings_ms", {})
-        if op == "infer":  # tensors are all good, or the request is refused
-            return Asked(name, version, op, ANSWERED, header["tensors"][0]["shape"][0], 0, timings)
-        results = header.get("results", ())
-        bad = sum(1 for result in results if result.get("error") is not None)
-        return Asked(name, version, op, "answered", len(results) - bad, bad, timings)
-
-
-def _tensors(heads: Sequence[TensorHead], payload: bytes) -> dict[Output, Tensor]:
-    pieces = cut(payload, [head.nbytes for head in heads])
-    return {head.name: Tensor(shape=head.shape, data=bytes(piece)) for head, piece in zip(heads, pieces, strict=True)}
-
-
-def _files(sizes: Sequence[int], payload: bytes) -> tuple[bytes, ...]:
-    return tuple(bytes(piece) for piece in cut(payload, sizes))
-
-
-def _raise_error(answer: dict[str, Any]) -> None:
-    error = answer.get("error")
-    if error is None:
-        return
-    if error["code"] == ErrorCode.OVERLOADED:
-        raise EngineOverloaded(error["message"])
-    if error["code"] == ErrorCode.DEADLINE:
-        raise DeadlineExceeded(error["message"])
-    if error["code"] == ErrorCode.REFUSED:
-        raise RequestRefused(error["message"])
-    raise EngineFailed(error["message"])

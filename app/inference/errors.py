@@ -11,6 +11,10 @@ InferenceError
 `models.catalog.ModelNotFound` is raised for a model that does not exist.
 """
 
+from typing import Any
+
+from app.inference.protocol import ErrorCode
+
 
 class InferenceError(Exception):
     """`retry_after`: seconds after which it is worth asking again; None where waiting does not help."""
@@ -40,3 +44,17 @@ class RequestRefused(InferenceError):
 
 class EngineFailed(InferenceError):
     """The answer would not have been a number, or the engine met an error of its own."""
+
+
+def raise_error(answer: dict[str, Any]) -> None:
+    """Raises what an engine's answer says went wrong, if something did."""
+    error = answer.get("error")
+    if error is None:
+        return
+    if error["code"] == ErrorCode.OVERLOADED:
+        raise EngineOverloaded(error["message"])
+    if error["code"] == ErrorCode.DEADLINE:
+        raise DeadlineExceeded(error["message"])
+    if error["code"] == ErrorCode.REFUSED:
+        raise RequestRefused(error["message"])
+    raise EngineFailed(error["message"])

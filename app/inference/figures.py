@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 ANSWERED = "answered"
 
@@ -39,3 +40,24 @@ class EngineFigures:
     restarts: int
     waiting: int | None = None
     batches: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass
+class Watched:
+    """What is known of a request to an engine: until it was answered, that whoever waited for it went away."""
+
+    outcome: str = "cancelled"
+    header: dict[str, Any] | None = None
+
+    def asked(self, name: str, version: int, op: str) -> Asked:
+        header = self.header
+        if header is None:
+            return Asked(name, version, op, self.outcome)
+        if header.get("error") is not None:
+            return Asked(name, version, op, str(header["error"]["code"]))
+        timings = header.get("timings_ms", {})
+        if op == "infer":  # tensors are all good, or the request is refused
+            return Asked(name, version, op, ANSWERED, header["tensors"][0]["shape"][0], 0, timings)
+        results = header.get("results", ())
+        bad = sum(1 for result in results if result.get("error") is not None)
+        return Asked(name, version, op, ANSWERED, len(results) - bad, bad, timings)

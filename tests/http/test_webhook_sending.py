@@ -207,9 +207,8 @@ def test_the_next_address_is_tried_when_one_cannot_be_connected_to(cancelled, lo
 
 def test_the_certificate_must_be_the_names_and_not_the_addresss(cancelled, log_of, tmp_path):
     openssl = shutil.which("openssl")
-    if (
-        openssl is None
-    ):  # Python's library makes no certificates, and a key in the repository would look like a lost one
+    if openssl is None:
+        # Python's library makes no certificates, and a key in the repository would look like a lost one.
         pytest.skip("no openssl to make a certificate with")
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     making = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]

@@ -168,7 +168,7 @@ def test_the_longest_unused_model_makes_room_and_its_process_ends(fleet: StartFl
 def test_without_a_fleet_a_client_is_told_soon(
     layout: Layout, artifacts: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.inference.client._FLEET_GRACE", 0.2)
+    monkeypatch.setattr("app.inference.connections._FLEET_GRACE", 0.2)
 
     async def main() -> None:
         engines = Engines(layout, Settings(data=layout.root, model="toy"))

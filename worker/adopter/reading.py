@@ -49,6 +49,7 @@ def _zipped(upload: Path) -> Format:
         with zipfile.ZipFile(upload) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
+        # All that zipfile raises over hostile headers; NotImplementedError: a zip version that it cannot read.
         raise JobRefused("broken_file", f"the file is a broken zip: {error}", "Upload it again, in full.") from error
     names = {member.filename.rpartition("/")[2] for member in members}
     if {MANIFEST, WEIGHTS} <= names:

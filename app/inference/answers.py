@@ -1,0 +1,70 @@
+"""What engines answer, as the rest of the HTTP edge sees it: results, tensors, pictures, health."""
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from app.inference.protocol import Explanation, ImageResult, Output, Preprocessed, TensorHead, Timings, cut
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Tensor(_Frozen):
+    """A float32 array: `data` are its values, little-endian, in C order."""
+
+    shape: tuple[int, ...]
+    data: bytes
+
+
+class _Answered(_Frozen):
+    """`timings_ms` are milliseconds within the engine."""
+
+    model: str
+    version: int
+    timings_ms: Timings
+
+
+class Tensors(_Answered):
+    """Row i of each tensor is of image i."""
+
+    tensors: dict[Output, Tensor] = {}
+
+
+class Classified(Tensors):
+    """`results[i]` is of image i of the request, row i of each tensor of the i-th image without an error."""
+
+    results: tuple[ImageResult, ...]
+
+
+class Explanations(_Answered):
+    """`results[i]` is of image i, and `overlays[i]` its PNG file, empty where none was asked for or it has an error."""
+
+    results: tuple[Explanation, ...]
+    overlays: tuple[bytes, ...]
+
+
+class Pictures(_Answered):
+    """`results[i]` is of image i, and `files[i]` its pixels as a PNG file, empty where it has an error."""
+
+    results: tuple[Preprocessed, ...]
+    files: tuple[bytes, ...]
+
+
+class EngineHealth(_Frozen):
+    """Whether the default model's engine computed an answer just now, else why not."""
+
+    ready: bool
+    model: str
+    version: int | None = None
+    reason: str | None = None
+
+
+def tensors(heads: Sequence[TensorHead], payload: bytes) -> dict[Output, Tensor]:
+    pieces = cut(payload, [head.nbytes for head in heads])
+    return {head.name: Tensor(shape=head.shape, data=bytes(piece)) for head, piece in zip(heads, pieces, strict=True)}
+
+
+def files(sizes: Sequence[int], payload: bytes) -> tuple[bytes, ...]:
+    return tuple(bytes(piece) for piece in cut(payload, sizes))
