@@ -1,4 +1,4 @@
-"""What a person is told when a request fails. Imports nothing, so that the command line starts at once."""
+"""What a person is told when a request or a start fails. Imports nothing, so that the command line starts at once."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,3 +44,7 @@ class Refused(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+
+class CannotStart(RuntimeError):
+    """Why nothing was started, and what to do about it."""

@@ -1,7 +1,6 @@
 """`resnetd up`, `serve` and `work`: which parts run, and with what."""
 
 import fcntl
-import ipaddress
 import logging
 import os
 import shutil
@@ -16,9 +15,10 @@ import httpx
 from redis import Redis, RedisError
 
 from resnetd import embedded_redis
+from resnetd.errors import CannotStart
+from resnetd.listener import address_of, listen
 from resnetd.parts import REDIS_STOP_SECONDS, Part, Parts
 from store import redis_account
-from store.keys import list_keys
 from store.layout import Layout
 from store.logs import configure
 from store.settings import Settings
@@ -30,26 +30,22 @@ WORKER_STOP_SECONDS = 3.0  # from the end of its jobs to its own
 HTTP_STOP_SECONDS = 1.5  # from the end of its requests to its own
 
 
-class CannotStart(RuntimeError):
-    """Why nothing was started, and what to do about it."""
-
-
 def up(settings: Settings) -> None:
     """Everything on this machine, in the foreground, until SIGINT or SIGTERM."""
     layout = _prepare(settings)
-    with _alone(layout), _listen(settings, layout) as listener, _counting(layout) as metrics:
+    with _alone(layout), listen(settings, layout) as listener, _counting(layout) as metrics:
         parts = [] if settings.redis_url else [_redis(layout)]
         environment = _environment(settings, layout)
         parts += _serving(settings, listener, {**environment, **metrics}, patience=UP_DRAIN_SECONDS)
         parts += [_worker(settings, environment, patience=UP_DRAIN_SECONDS)]
-        address = _address(listener)
+        address = address_of(listener)
         Parts(parts).run(announce=lambda: _announce(address, settings, layout))
 
 
 def serve(settings: Settings) -> None:
     """The HTTP server and the engines; the ledger is at REDIS_URL, or where `resnetd up` has its embedded Redis."""
     layout = _prepare(settings)
-    with _listen(settings, layout) as listener, _counting(layout) as metrics:
+    with listen(settings, layout) as listener, _counting(layout) as metrics:
         environment = {**_environment(settings, layout), **metrics}
         parts = _serving(settings, listener, environment, patience=settings.drain_seconds)
         Parts(parts).run(announce=lambda: True)
@@ -146,43 +142,6 @@ def _worker(settings: Settings, environment: dict[str, str], *, patience: float)
     environment = {**environment, "RESNETD_DRAIN_SECONDS": str(drain)}
     patient = drain + WORKER_STOP_SECONDS
     return Part("worker", _python("worker"), environment, leans_on=("redis",), stop_seconds=patient)
-
-
-def _listen(settings: Settings, layout: Layout) -> socket.socket:
-    """Bind here and hand the socket down: while an HTTP process starts again, connections wait instead of failing."""
-    if not _is_loopback(settings.host) and not list_keys(layout):
-        raise CannotStart(
-            f"{settings.host} can be reached from other machines, and there is no key yet. "
-            "Create one with `resnetd keys create --scope admin`, or listen on 127.0.0.1."
-        )
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        where = f"{settings.host}:{settings.port}"
-        message = f"Cannot listen on {where}: {error.strerror}. Set RESNETD_PORT or RESNETD_HOST."
-        raise CannotStart(message) from error
-    listener.listen(2048)
-    return listener
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _announce(address: str, settings: Settings, layout: Layout) -> bool:

@@ -3,7 +3,7 @@
 import typer
 
 from resnetd.commands.options import with_settings
-from resnetd.errors import Refused
+from resnetd.errors import CannotStart, Refused
 from store.settings import Settings
 
 
@@ -27,7 +27,7 @@ def _start(what: str, settings: Settings) -> None:
 
     try:
         getattr(starting, what)(settings)
-    except starting.CannotStart as error:
+    except CannotStart as error:
         raise Refused(str(error)) from error
 
 
