@@ -8,8 +8,8 @@ from starlette.requests import Request
 
 from app import bodies
 from app.form_files import MAX_FORM_OVERHEAD, copy, read_form
+from app.services.dataset_uploads import DatasetUploads
 from app.services.datasets import UploadRecord
-from app.services.uploads import Uploads
 from store.settings import Settings
 
 _FIELDS = {"name": 1024}  # and the most bytes of each
@@ -17,7 +17,7 @@ _EXAMPLE = "curl -F name=pets -F file=@pets.zip …"
 
 
 async def receive(
-    request: Request, uploads: Uploads, settings: Settings, *, name: str | None, key: str | None
+    request: Request, uploads: DatasetUploads, settings: Settings, *, name: str | None, key: str | None
 ) -> UploadRecord:
     """Raises ProblemError; a client that goes away midway raises ClientDisconnect. Either way the part is removed."""
     hint = f"RESNETD_MAX_DATASET_BYTES is {settings.max_dataset_bytes:,}."

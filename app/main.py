@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app import handlers
+from app.admission import Door
 from app.deps import known_query
 from app.inference.client import Engines
 from app.middleware import Envelope
@@ -59,7 +60,8 @@ def create_app(settings: Settings, *, engines: Engines | None = None) -> FastAPI
         redirect_slashes=False,
     )
     app.state.edge = state
-    app.add_middleware(Envelope, metrics=state.metrics, telemetry=exported)
+    app.add_middleware(Door, state=state)
+    app.add_middleware(Envelope, metrics=state.metrics, telemetry=exported)  # the last one is the outermost
     handlers.install(app)
     app.include_router(system.router)
     for room in (

@@ -91,7 +91,7 @@ class Envelope:
         return self.telemetry.begin(came, method=method, path=scope["path"], request_id=scope["request_id"])
 
     def _record(self, scope: Scope, method: str, status: int, seconds: float, trace: tracing.Trace) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
+        route = str(scope.get("template") or getattr(scope.get("route"), "path", "unmatched"))
         method = method if method in _METHODS else "other"
         self.metrics.requests.labels(method, route, str(status)).inc()
         self.metrics.duration.labels(method, route).observe(seconds)

@@ -19,6 +19,7 @@ from app.services.aliases import Aliases
 from app.services.artifacts import Artifacts
 from app.services.bells import Bells
 from app.services.classification import Classification
+from app.services.dataset_uploads import DatasetUploads
 from app.services.datasets import Datasets
 from app.services.deletion import Deletion
 from app.services.deliveries import DeliveryLogs
@@ -32,7 +33,6 @@ from app.services.models import Models
 from app.services.plans import Planning
 from app.services.readiness import Readiness
 from app.services.submissions import Submissions
-from app.services.uploads import Uploads
 from app.services.verbs import Verbs
 from app.services.webhook_targets import Targets
 from app.services.webhooks import Webhooks
@@ -66,7 +66,7 @@ class State:
     explanation: Explanation
     inference_v2: InferenceV2
     datasets: Datasets
-    uploads: Uploads
+    uploads: DatasetUploads
     jobs: Jobs
     submissions: Submissions
     deletion: Deletion
@@ -109,7 +109,7 @@ class State:
         while True:
             pause = _RECOVERY_SECONDS
             try:
-                await self.uploads.recover(self.datasets)
+                await self.uploads.recover()
                 await self.adoptions.recover()
             except (ProblemError, OSError) as error:
                 log.warning("unfinished uploads are looked at again", extra={"reason": str(error)})
@@ -180,7 +180,7 @@ def build(settings: Settings, *, engines: Engines | None = None) -> State:
         explanation=Explanation(engines, timeout=settings.request_timeout),
         inference_v2=InferenceV2(engines, fleet, models, catalog, settings),
         datasets=datasets,
-        uploads=Uploads(ledger, layout, ring=bells.ring),
+        uploads=DatasetUploads(ledger, layout, datasets, ring=bells.ring),
         jobs=jobs,
         submissions=Submissions(ledger, datasets, catalog, targets, jobs, ring=bells.ring),
         deletion=deletion,

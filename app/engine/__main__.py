@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import uvloop
 
 from app.engine.admission import Limits
 from app.engine.batch import Batcher
@@ -59,7 +60,7 @@ def main() -> int:
         log.exception("the model cannot be loaded")
         return _refuse(f"it cannot be loaded: {type(error).__name__}: {error}", status=1)
     gc.freeze()  # libraries and the network stay: full collections need not look through them while requests wait
-    asyncio.run(_serve(selection, selected, arguments.socket, settings, measure=known is None and selection.measures))
+    uvloop.run(_serve(selection, selected, arguments.socket, settings, measure=known is None and selection.measures))
     return 0
 
 

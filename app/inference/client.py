@@ -284,11 +284,7 @@ class Engines:
         if route.state is not EngineState.READY:
             return figures
         try:
-            async with asyncio.timeout(_FIGURES_TIMEOUT):
-                answer = await (await self._connections.open(route.socket)).request(
-                    "ping", {"timeout": _FIGURES_TIMEOUT}
-                )
-            raise_error(answer)
+            answer = await self._ping(route, seconds=_FIGURES_TIMEOUT)
         except (OSError, TimeoutError, InferenceError):
             return figures
         batches = {int(size): int(count) for size, count in answer.get("batches", {}).items()}
@@ -316,14 +312,18 @@ class Engines:
             reason = "no engine has been started" if route is None else route.reason or f"the engine is {route.state}"
             return EngineHealth(ready=False, model=name, version=version, reason=reason)
         try:
-            async with asyncio.timeout(_HEALTH_TIMEOUT):
-                answer = await (await self._connections.open(route.socket)).request(
-                    "ping", {"timeout": _HEALTH_TIMEOUT}
-                )
-            raise_error(answer)
+            await self._ping(route, seconds=_HEALTH_TIMEOUT)
         except TimeoutError:
             reason = f"the engine has not answered for {_HEALTH_TIMEOUT:g} s"
             return EngineHealth(ready=False, model=name, version=version, reason=reason)
         except (OSError, InferenceError) as error:
             return EngineHealth(ready=False, model=name, version=version, reason=f"the engine does not answer: {error}")
         return EngineHealth(ready=True, model=name, version=version)
+
+    async def _ping(self, route: Route, *, seconds: float) -> dict[str, Any]:
+        """What an engine answers to a real inference. Raises InferenceError, OSError, TimeoutError."""
+        async with asyncio.timeout(seconds):
+            connection = await self._connections.open(route.socket)
+            answer: dict[str, Any] = await connection.request("ping", {"timeout": seconds})
+        raise_error(answer)
+        return answer

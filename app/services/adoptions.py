@@ -4,31 +4,19 @@
 acknowledged is done after any crash. The upload goes when the version is there, or with the job.
 """
 
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-import anyio
-import anyio.to_thread
 from pydantic import BaseModel, ConfigDict
 
-from app import tracing
-from app.problems import ConflictError, InvalidError
 from app.services.datasets import REQUEST
 from app.services.deletion import is_marked
 from app.services.jobs import Jobs, Placed
 from app.services.ledger import AsyncLedger
-from app.services.submissions import idempotency_conflict
-from app.services.uploads import Upload
-from jobs.ledger import Ledger
-from jobs.model import LANES, Kind, Lane
+from app.services.uploads import Intake, Upload, check_filled
+from jobs.model import Kind, Lane
 from store.datasets import UPLOAD
-from store.faults import point
-from store.files import remove_tree
 from store.layout import Layout
 
 
@@ -44,25 +32,25 @@ class AdoptionRecord(BaseModel):
     asked: dict[str, Any]
     created_at: datetime
 
+    @property
+    def job(self) -> str:
+        return self.id
+
     def spec(self) -> dict[str, Any]:
         return {**self.asked, "upload": self.id, "filename": self.filename}
 
 
-class Adoptions:
+class Adoptions(Intake[AdoptionRecord]):
+    kind = Kind.ADOPT
+
     def __init__(self, ledger: AsyncLedger, layout: Layout, jobs: Jobs, *, ring: Callable[[Lane], None]) -> None:
-        self._ledger = ledger
-        self._layout = layout
+        super().__init__(ledger, layout, ring=ring)
         self._jobs = jobs
-        self._ring = ring
 
     async def begin(self, *, idempotency_key: str | None) -> Upload:
         """A place for a body. Raises UnavailableError at once where the job could not be handed in anyway."""
-        await self._ledger.read(lambda ledger: ledger.redis.ping())
-        keyed = idempotency_key is not None
-        token = hashlib.sha256(f"model {idempotency_key}".encode()).hexdigest()[:32] if keyed else uuid4().hex
-        its_id = f"job_{token}"
-        folder = self._layout.job(its_id)
-        return await anyio.to_thread.run_sync(lambda: Upload(self._layout, its_id, repeatable=keyed, folder=folder))
+        key = None if idempotency_key is None else f"model {idempotency_key}"  # a dataset's may be the same
+        return await self._begin(self._layout.job, prefix="job_", idempotency_key=key)
 
     async def accept(self, upload: Upload, *, asked: dict[str, Any], filename: str | None) -> Placed:
         """Acknowledge a whole file: on disk, and its job in the ledger, when this returns.
@@ -70,10 +58,7 @@ class Adoptions:
         The same Idempotency-Key, request and bytes answer with the first job. Raises InvalidError, ConflictError,
         UnavailableError.
         """
-        if upload.size == 0:
-            raise InvalidError(
-                "empty_upload", "The upload is empty.", hint="`curl -T model.safetensors …` sends a file as the body."
-            )
+        check_filled(upload, example="curl -T model.safetensors …")
         record = AdoptionRecord(
             id=upload.id,
             filename=filename,
@@ -82,62 +67,24 @@ class Adoptions:
             asked=asked,
             created_at=datetime.now(UTC),
         )
-        try:
-            await anyio.to_thread.run_sync(upload.settle, record)
-        except FileExistsError:
-            return await self._same(record)
-        try:
-            await self._hand_in(record)
-        except BaseException:
-            # It may have been written. What can be sent again stays, and the same job is handed in then.
-            if not upload.repeatable:
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(remove_tree, upload.folder)
-            raise
+        await self._acknowledge(upload, record)
         return await self._jobs.get(record.id)
 
-    async def recover(self) -> None:
-        """Hand in the jobs of files that were cut off before theirs was. Raises UnavailableError."""
-        for record in await anyio.to_thread.run_sync(self._waiting):
-            await self._ledger.write(partial(_hand_in, record=record))
+    def _settled(self, its_id: str) -> AdoptionRecord | None:
+        try:
+            return AdoptionRecord.model_validate_json((self._layout.job(its_id) / REQUEST).read_bytes())
+        except FileNotFoundError:
+            return None
 
-    async def _hand_in(self, record: AdoptionRecord) -> None:
-        point("submit.before")
-        await self._ledger.write(partial(_hand_in, record=record))
-        point("submit.written")
-        self._ring(LANES[Kind.ADOPT])
-        point("submit.rung")
+    def _same(self, earlier: AdoptionRecord, record: AdoptionRecord) -> bool:
+        return (earlier.sha256, earlier.asked) == (record.sha256, record.asked)
 
-    async def _same(self, record: AdoptionRecord) -> Placed:
-        """The earlier job under the same key, if it was the same request."""
-        earlier = await anyio.to_thread.run_sync(_record, self._layout.job(record.id))
-        if earlier is None:
-            raise ConflictError(
-                "upload_in_progress", "An upload under this Idempotency-Key is just arriving.", hint="Try again later."
-            )
-        if (earlier.sha256, earlier.asked) != (record.sha256, record.asked):
-            raise idempotency_conflict()
-        if await anyio.to_thread.run_sync(self._waits, self._layout.job(record.id)):
-            await self._hand_in(earlier)
-        return await self._jobs.get(record.id)
-
-    def _waiting(self) -> list[AdoptionRecord]:
-        folders = [upload.parent for upload in self._layout.jobs.glob(f"*/{UPLOAD}")]
-        found = [_record(folder) for folder in folders if self._waits(folder)]
-        return [record for record in found if record is not None]
-
-    def _waits(self, folder: Path) -> bool:
-        """Whether the file may still need its job: nothing is known of an end. To hand it in twice changes nothing."""
-        ended = (folder / "record.json").exists() or is_marked(self._layout, folder.name)
+    def _waits(self, record: AdoptionRecord) -> bool:
+        folder = self._layout.job(record.id)
+        ended = (folder / "record.json").exists() or is_marked(self._layout, record.id)
         return (folder / UPLOAD).exists() and not ended
 
-
-def _record(folder: Path) -> AdoptionRecord | None:
-    try:
-        return AdoptionRecord.model_validate_json((folder / REQUEST).read_bytes())
-    except FileNotFoundError:
-        return None
-
-
-def _hand_in(ledger: Ledger, *, record: AdoptionRecord) -> None:
-    ledger.submit(Kind.ADOPT, record.spec(), job_id=record.id, traceparent=tracing.current().traceparent)
+    def _records(self) -> Iterator[AdoptionRecord]:
+        for upload in self._layout.jobs.glob(f"*/{UPLOAD}"):
+            if (record := self._settled(upload.parent.name)) is not None:
+                yield record

@@ -1,49 +1,63 @@
-"""Dataset uploads: from a stream of bytes to an acknowledged file and its import job.
+"""What uploads of datasets and of models share: from a stream of bytes to an acknowledged file and its job.
 
-A body goes to `<data>/uploads/<id>.part`, locked while it arrives. Whole and on disk, it moves to
-`<data>/datasets/<id>/upload`, and only then is the job handed in and the client told. So what was acknowledged is there
-after any crash, and what was not is swept away at the next start.
+A body goes to `<data>/uploads/<id>.part`, locked while it arrives. Whole and on disk, it moves to a folder of its own,
+and only then is its job handed in and the client told. So what was acknowledged is there after any crash, and what was
+not is swept away at the next start.
 """
 
 import errno
 import fcntl
 import hashlib
-import logging
 import os
-from collections.abc import Callable
-from datetime import UTC, datetime
-from functools import partial
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 from uuid import uuid4
 
 import anyio
 import anyio.to_thread
-from pydantic import BaseModel
 
 from app import tracing
-from app.problems import ConflictError, InvalidError, ProblemError, wrong
-from app.services.datasets import REQUEST, Datasets, UploadRecord
+from app.problems import ConflictError, InvalidError, ProblemError
+from app.services.datasets import REQUEST
 from app.services.ledger import AsyncLedger
 from app.services.submissions import idempotency_conflict
 from jobs.ledger import Ledger
-from jobs.model import Kind, Lane
-from store.datasets import UPLOAD, Dataset
+from jobs.model import LANES, Kind, Lane
+from store.datasets import UPLOAD
 from store.faults import point
 from store.files import fsync_dir, remove_tree, write_atomic
 from store.layout import Layout
 
-log = logging.getLogger(__name__)
-
 CHUNK_BYTES = 1 << 20  # written at a time; all that an upload holds in memory
-_MAX_NAME = 100
+
+
+class Acknowledged(Protocol):
+    """request.json: a file as it was acknowledged, a frozen pydantic model."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def job(self) -> str:
+        """The id of the job that is handed in for it."""
+
+    def spec(self) -> dict[str, Any]:
+        """What that job is asked."""
+
+    def model_dump_json(self, *, indent: int | None = None) -> str: ...
+
+
+R = TypeVar("R", bound=Acknowledged)
 
 
 class Upload:
     """One body on its way to disk. Its methods block: call them in threads."""
 
-    def __init__(self, layout: Layout, its_id: str, *, repeatable: bool, folder: Path | None = None) -> None:
+    def __init__(self, layout: Layout, its_id: str, *, repeatable: bool, folder: Path) -> None:
         self.id = its_id
-        self.folder = folder or layout.dataset(its_id)
+        self.folder = folder
         self.repeatable = repeatable  # sent again, it is recognised by its id
         self.size = 0
         self._path = layout.uploads / f"{its_id}.{uuid4().hex}.part"
@@ -66,7 +80,7 @@ class Upload:
         self._digest.update(data)
         self.size += len(data)
 
-    def settle(self, record: BaseModel) -> None:
+    def settle(self, record: Acknowledged) -> None:
         """Make the upload, with its record, a folder that waits for its job, durably.
 
         Raises FileExistsError for an id in use.
@@ -91,107 +105,105 @@ class Upload:
         os.close(self._fd)
 
 
-def _disk(error: OSError) -> ProblemError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = "Free some space in the server's data directory, then upload again."
-        return ProblemError("disk_full", "The server's disk is full.", hint=hint, status=507)
-    return ProblemError("disk_error", f"The upload cannot be written: {error.strerror}.", hint="The log has more.")
+class Intake(ABC, Generic[R]):
+    """Uploads that become jobs of one kind."""
 
+    kind: Kind
 
-class Uploads:
     def __init__(self, ledger: AsyncLedger, layout: Layout, *, ring: Callable[[Lane], None]) -> None:
         self._ledger = ledger
         self._layout = layout
         self._ring = ring
 
-    async def begin(self, *, idempotency_key: str | None) -> Upload:
-        """A place for a body. Raises UnavailableError at once where the job could not be handed in anyway."""
+    @abstractmethod
+    def _settled(self, its_id: str) -> R | None:
+        """The record of an upload whose body is whole. For threads."""
+
+    @abstractmethod
+    def _same(self, earlier: R, record: R) -> bool:
+        """Whether both are of the same request with the same bytes."""
+
+    @abstractmethod
+    def _waits(self, record: R) -> bool:
+        """Whether it may still need its job: nothing is known of an end. To hand it in twice changes nothing.
+
+        For threads.
+        """
+
+    @abstractmethod
+    def _records(self) -> Iterable[R]:
+        """Of every upload that may wait. For threads."""
+
+    async def _begin(self, place: Callable[[str], Path], *, prefix: str, idempotency_key: str | None) -> Upload:
+        """A place for a body, of the same id for the same key; `place` is its folder then.
+
+        Raises UnavailableError at once where the job could not be handed in anyway.
+        """
         await self._ledger.read(lambda ledger: ledger.redis.ping())
         keyed = idempotency_key is not None
         token = hashlib.sha256(str(idempotency_key).encode()).hexdigest()[:32] if keyed else uuid4().hex
-        return await anyio.to_thread.run_sync(lambda: Upload(self._layout, f"ds_{token}", repeatable=keyed))
-
-    async def accept(self, upload: Upload, *, name: str | None, filename: str | None) -> UploadRecord:
-        """Acknowledge a whole body: on disk, and its import job in the ledger, when this returns.
-
-        The same Idempotency-Key, name and bytes answer with the first upload. Raises InvalidError, ConflictError,
-        UnavailableError.
-        """
-        if upload.size == 0:
-            raise InvalidError(
-                "empty_upload", "The upload is empty.", hint="`curl -T images.zip …` sends a file as the body."
-            )
-        record = UploadRecord(
-            id=upload.id,
-            name=dataset_name(name, filename, default=upload.id),
-            filename=filename,
-            bytes=upload.size,
-            sha256=upload.sha256,
-            job=f"job_{uuid4().hex}",
-            created_at=datetime.now(UTC),
+        its_id = f"{prefix}{token}"
+        return await anyio.to_thread.run_sync(
+            lambda: Upload(self._layout, its_id, repeatable=keyed, folder=place(its_id))
         )
+
+    async def _acknowledge(self, upload: Upload, record: R) -> R:
+        """On disk, and its job in the ledger, when this returns. The record is the earlier one's where the same key,
+        request and bytes were acknowledged before. Raises InvalidError, ConflictError, UnavailableError.
+        """
         try:
             await anyio.to_thread.run_sync(upload.settle, record)
         except FileExistsError:
-            return await self._same(record)
+            return await self._acknowledged_before(record)
         try:
             await self._hand_in(record)
         except BaseException:
             # It may have been written. What can be sent again stays, and the same job is handed in then.
             if not upload.repeatable:
                 with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(remove_tree, self._layout.dataset(upload.id))
+                    await anyio.to_thread.run_sync(remove_tree, upload.folder)
             raise
         return record
 
-    async def _hand_in(self, record: UploadRecord) -> None:
-        """Its import job, once, however often this is called. Raises UnavailableError."""
-        point("submit.before")
-        await self._ledger.write(partial(_hand_in, record=record))
-        point("submit.written")
-        self._ring(Lane.CPU)
-        point("submit.rung")
-
-    async def _same(self, record: UploadRecord) -> UploadRecord:
-        """The earlier upload under the same key, if it was the same."""
+    async def _acknowledged_before(self, record: R) -> R:
         earlier = await anyio.to_thread.run_sync(self._settled, record.id)
         if earlier is None:
             raise ConflictError(
                 "upload_in_progress", "An upload under this Idempotency-Key is just arriving.", hint="Try again later."
             )
-        if (earlier.sha256, earlier.name) != (record.sha256, record.name):
+        if not self._same(earlier, record):
             raise idempotency_conflict()
-        if not self._ended(earlier):
+        if await anyio.to_thread.run_sync(self._waits, earlier):
             await self._hand_in(earlier)
         return earlier
 
-    def _settled(self, dataset_id: str) -> UploadRecord | None:
-        """The upload's record, where its body is whole; for threads."""
-        folder = self._layout.dataset(dataset_id)
-        if not (folder / UPLOAD).exists() and not _imported(folder):
-            return None
-        try:
-            return UploadRecord.model_validate_json((folder / REQUEST).read_bytes())
-        except FileNotFoundError:
-            return None
+    async def _hand_in(self, record: R) -> None:
+        """Its job, once, however often this is called. Raises UnavailableError."""
+        point("submit.before")
+        await self._write(record)
+        point("submit.written")
+        self._ring(LANES[self.kind])
+        point("submit.rung")
 
-    def _ended(self, record: UploadRecord) -> bool:
-        """Whether its import is known to have ended."""
-        return (self._layout.job(record.job) / "record.json").exists() or _imported(self._layout.dataset(record.id))
+    async def _write(self, record: R) -> None:
+        traceparent = tracing.current().traceparent
 
-    async def sweep(self) -> None:
-        """After a start: remove what dead uploads left."""
-        await anyio.to_thread.run_sync(sweep, self._layout)
+        def write(ledger: Ledger) -> None:
+            ledger.submit(self.kind, record.spec(), job_id=record.job, traceparent=traceparent)
 
-    async def recover(self, datasets: Datasets) -> None:
-        """Hand in the jobs of uploads that were cut off before theirs was."""
-        for record in await anyio.to_thread.run_sync(lambda: list(datasets.records())):
-            if not self._ended(record):
-                await self._ledger.write(partial(_hand_in, record=record))
+        await self._ledger.write(write)
+
+    async def recover(self) -> None:
+        """Hand in the jobs of uploads that were cut off before theirs was. Raises UnavailableError."""
+        for record in await anyio.to_thread.run_sync(lambda: list(self._records())):
+            if await anyio.to_thread.run_sync(self._waits, record):
+                await self._write(record)
 
 
-def _hand_in(ledger: Ledger, *, record: UploadRecord) -> None:
-    ledger.submit(Kind.IMPORT, record.spec(), job_id=record.job, traceparent=tracing.current().traceparent)
+def check_filled(upload: Upload, *, example: str) -> None:
+    """Raises InvalidError for a body of no bytes; `example` is a command that sends some."""
+    if upload.size == 0:
+        raise InvalidError("empty_upload", "The upload is empty.", hint=f"`{example}` sends a file as the body.")
 
 
 def sweep(layout: Layout) -> list[str]:
@@ -214,14 +226,6 @@ def _unsettled(folder: Path) -> bool:
     return folder.exists() and all(each.name == REQUEST or each.name.startswith(".") for each in folder.iterdir())
 
 
-def _imported(folder: Path) -> bool:
-    try:
-        Dataset.read(folder)
-    except FileNotFoundError:
-        return False
-    return True
-
-
 def _dead(part: Path) -> bool:
     try:
         fd = os.open(part, os.O_RDONLY)
@@ -236,12 +240,8 @@ def _dead(part: Path) -> bool:
     return True
 
 
-def dataset_name(name: str | None, filename: str | None, *, default: str) -> str:
-    """What the dataset is called: as asked, else like its file. Raises InvalidError."""
-    if name is None:
-        return (filename or "").partition(".")[0].strip()[:_MAX_NAME] or default
-    name = name.strip()
-    if not name or len(name) > _MAX_NAME or not name.isprintable():
-        detail = f"A dataset's name is 1 to {_MAX_NAME} printable characters"
-        raise InvalidError("invalid_name", f"{detail}.", errors=wrong("#/name", detail))
-    return name
+def _disk(error: OSError) -> ProblemError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "Free some space in the server's data directory, then upload again."
+        return ProblemError("disk_full", "The server's disk is full.", hint=hint, status=507)
+    return ProblemError("disk_error", f"The upload cannot be written: {error.strerror}.", hint="The log has more.")

@@ -10,7 +10,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from edge_kit import IMAGE, Server, problem, serving
+from fastapi.routing import APIRoute, iter_route_contexts
 
+from app.admission import COMPUTING, admitted
+from app.main import create_app
 from app.problems import TooManyError, UnavailableError
 from app.services.admission import Admission, Limits
 from store.keys import create_key
@@ -122,6 +125,22 @@ def test_while_an_engine_is_full_nothing_is_read_for_it_and_other_models_are_ask
     assert server.http.put("/v1/classify", params={"model": "toy"}, content=IMAGE).status_code == 200
     form = {"model": "toy"}  # what a form asks for is not known before it was read
     assert server.http.post("/v1/classify", files={"f": ("a", IMAGE)}, data=form).status_code == 200
+
+
+def test_the_door_stands_before_every_route_that_computes_and_no_other(settings: Settings):
+    routes = [each for each in iter_route_contexts(create_app(settings).routes) if isinstance(each.route, APIRoute)]
+    assert {each.path for each in routes if any(on.dependency is admitted for on in each.dependencies)} == set(
+        COMPUTING
+    )
+
+
+def test_what_the_door_refuses_is_counted_under_its_route(server: Server, monkeypatch):
+    counted = server.state.metrics.requests.labels("POST", "/v1/models/{name}:classify", "503")
+    before = counted._value.get()
+    monkeypatch.setattr(server.engines, "refusing", lambda _: True)
+    answer = server.http.post("/v1/models/toy:classify", content=IMAGE)
+    assert answer.headers["x-request-id"] == problem(answer, 503, "overloaded")["request_id"]
+    assert counted._value.get() == before + 1
 
 
 def test_who_has_no_key_is_told_so_however_full_the_engine_is(alone: Settings, monkeypatch):

@@ -1,0 +1,89 @@
+"""Dataset uploads: `<data>/datasets/<id>/request.json` and `upload` wait for their import job."""
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import anyio.to_thread
+
+from app.problems import InvalidError, wrong
+from app.services.datasets import REQUEST, Datasets, UploadRecord
+from app.services.ledger import AsyncLedger
+from app.services.uploads import Intake, Upload, check_filled, sweep
+from jobs.model import Kind, Lane
+from store.datasets import UPLOAD, Dataset
+from store.layout import Layout
+
+_MAX_NAME = 100
+
+
+class DatasetUploads(Intake[UploadRecord]):
+    kind = Kind.IMPORT
+
+    def __init__(
+        self, ledger: AsyncLedger, layout: Layout, datasets: Datasets, *, ring: Callable[[Lane], None]
+    ) -> None:
+        super().__init__(ledger, layout, ring=ring)
+        self._datasets = datasets
+
+    async def begin(self, *, idempotency_key: str | None) -> Upload:
+        """A place for a body. Raises UnavailableError at once where the job could not be handed in anyway."""
+        return await self._begin(self._layout.dataset, prefix="ds_", idempotency_key=idempotency_key)
+
+    async def accept(self, upload: Upload, *, name: str | None, filename: str | None) -> UploadRecord:
+        """Acknowledge a whole body: on disk, and its import job in the ledger, when this returns.
+
+        The same Idempotency-Key, name and bytes answer with the first upload. Raises InvalidError, ConflictError,
+        UnavailableError.
+        """
+        check_filled(upload, example="curl -T images.zip …")
+        record = UploadRecord(
+            id=upload.id,
+            name=dataset_name(name, filename, default=upload.id),
+            filename=filename,
+            bytes=upload.size,
+            sha256=upload.sha256,
+            job=f"job_{uuid4().hex}",
+            created_at=datetime.now(UTC),
+        )
+        return await self._acknowledge(upload, record)
+
+    async def sweep(self) -> None:
+        """After a start: remove what dead uploads left, of models too."""
+        await anyio.to_thread.run_sync(sweep, self._layout)
+
+    def _settled(self, its_id: str) -> UploadRecord | None:
+        folder = self._layout.dataset(its_id)
+        if not (folder / UPLOAD).exists() and not self._imported(its_id):
+            return None
+        try:
+            return UploadRecord.model_validate_json((folder / REQUEST).read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def _same(self, earlier: UploadRecord, record: UploadRecord) -> bool:
+        return (earlier.sha256, earlier.name) == (record.sha256, record.name)
+
+    def _waits(self, record: UploadRecord) -> bool:
+        return not (self._layout.job(record.job) / "record.json").exists() and not self._imported(record.id)
+
+    def _records(self) -> Iterable[UploadRecord]:
+        return self._datasets.records()
+
+    def _imported(self, its_id: str) -> bool:
+        try:
+            Dataset.read(self._layout.dataset(its_id))
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def dataset_name(name: str | None, filename: str | None, *, default: str) -> str:
+    """What the dataset is called: as asked, else like its file. Raises InvalidError."""
+    if name is None:
+        return (filename or "").partition(".")[0].strip()[:_MAX_NAME] or default
+    name = name.strip()
+    if not name or len(name) > _MAX_NAME or not name.isprintable():
+        detail = f"A dataset's name is 1 to {_MAX_NAME} printable characters"
+        raise InvalidError("invalid_name", f"{detail}.", errors=wrong("#/name", detail))
+    return name
