@@ -5,13 +5,16 @@ up to `max_batch` images: so batches grow with the load. Images are counted, not
 
 A CPU computes in one of two ways. A lone image gets all cores (*wide*), because that answers it soonest. Where more are
 in the house each core computes batches of its own (*narrow*), because that answers most: no core waits for another.
+There an image is made of its file by the thread that computes it, too: nothing is handed from core to core, and there
+are no more threads at work than cores.
 """
 
 import asyncio
 import logging
 import math
+import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +27,6 @@ from models.runtime import Outputs
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 32
-_MOST_STREAMS = 256  # threads are made when they are first needed
 
 
 class ComputeFailed(RuntimeError):
@@ -41,14 +43,24 @@ class Computed:
     compute_ms: float
 
 
+Pixels = npt.NDArray[Any]
+Maker = Callable[[], Pixels | None]
+
+
 @dataclass(frozen=True, eq=False)
 class Waiting:
-    """A prepared image, uint8 (H, W, C), for which somebody waits; times are the event loop's."""
+    """An image, uint8 (H, W, C), or what makes it, for which somebody waits: `since` of time.monotonic, until
+    `deadline` of the event loop's time.
+    """
 
-    pixels: npt.NDArray[Any]
+    image: Pixels | Maker
     since: float
     deadline: float
-    answer: "asyncio.Future[Computed]"
+    answer: "asyncio.Future[Computed | None]"
+
+    def pixels(self) -> Pixels | None:
+        """None where the image cannot be made."""
+        return self.image() if callable(self.image) else self.image
 
 
 def take(queue: deque[Waiting], *, max_batch: int, now: float) -> list[Waiting]:
@@ -67,6 +79,7 @@ class Device:
 
     `wide` takes all cores for one batch at a time; `narrow` takes one core and is called by `streams` threads at once.
     `max_delay`, in seconds: how long a batch that is not full may wait for more images while another is computed.
+    `makes`: its threads are at work on the cores that decode, so images are best made there.
     """
 
     wide: Callable[[npt.NDArray[Any]], Outputs]
@@ -74,11 +87,12 @@ class Device:
     streams: int = 1
     max_batch: int = MAX_BATCH
     max_delay: float = 0.0
+    makes: bool = False
 
     @property
     def at_once(self) -> int:
-        """How many batches."""
-        return self.streams if self.narrow else 1
+        """How many batches: of streams one more than compute, so that a core that ends one has the next in hand."""
+        return self.streams + 1 if self.narrow else 1
 
 
 @dataclass(frozen=True)
@@ -95,9 +109,12 @@ def turn(device: Device, *, waiting: int, present: int, running: int, wide: bool
     `waiting` images are in the queue, the oldest for `waited` seconds; `present` are in the house, those that are still
     being decoded included; `running` batches are computed, and `wide` says that it is one with all cores.
     """
-    free = device.at_once - running
-    if not waiting or wide or free <= 0:
+    if not waiting or wide:
         return None
+    free = (device.streams if device.narrow else 1) - running
+    if free <= 0:
+        spare = running < device.at_once and waiting >= device.max_batch  # a fuller one cannot come
+        return Turn(wide=False, sizes=(device.max_batch,)) if spare else None
     if running and waiting < device.max_batch and waited < device.max_delay:
         return None
     if not device.narrow or (present <= 1 and not running):
@@ -119,7 +136,7 @@ class Batcher:
         self._queue: deque[Waiting] = deque()
         self._changed = asyncio.Event()
         self._wide = ThreadPoolExecutor(1, thread_name_prefix="wide")
-        self._narrow = ThreadPoolExecutor(_MOST_STREAMS, thread_name_prefix="narrow")
+        self._narrow = ThreadPoolExecutor(2, thread_name_prefix="narrow")
         self._running: set[asyncio.Task[None]] = set()
         self.sizes: Counter[int] = Counter()  # images → how many batches of so many were computed
         self._wide_runs = False
@@ -128,25 +145,41 @@ class Batcher:
     def use(self, device: Device) -> None:
         """Compute what comes from now on with this device; what is being computed ends where it is."""
         self._device = device
+        self._narrow.shutdown(wait=False)
+        self._narrow = ThreadPoolExecutor(device.streams, thread_name_prefix="narrow")
         self._changed.set()
+
+    @property
+    def makes(self) -> bool:
+        """Whether images are best given as what makes them."""
+        return self._device.makes
 
     def watch(self, present: Callable[[], int]) -> None:
         """`present()` tells how many images are in the house, those that are still being decoded included."""
         self._present = present
 
-    async def submit(self, pixels: npt.NDArray[Any], *, deadline: float, first: bool = False) -> Computed:
+    async def submit(self, pixels: Pixels, *, deadline: float, first: bool = False) -> Computed:
         """Compute one image; `first` puts it before all others. Raises ComputeFailed.
 
         An image whose deadline passes while it waits is never computed and never answered: the caller keeps the time.
         """
+        computed = await self._put(pixels, deadline=deadline, first=first)
+        assert computed is not None  # noqa: S101 - only what is made may fail to be
+        return computed
+
+    async def make(self, image: Maker, *, deadline: float) -> Computed | None:
+        """Compute what `image` makes, in a thread; None where it makes none. Otherwise like `submit`."""
+        return await self._put(image, deadline=deadline, first=False)
+
+    async def _put(self, image: Pixels | Maker, *, deadline: float, first: bool) -> Computed | None:
         loop = asyncio.get_running_loop()
-        image = Waiting(pixels=pixels, since=loop.time(), deadline=deadline, answer=loop.create_future())
+        waiting = Waiting(image=image, since=time.monotonic(), deadline=deadline, answer=loop.create_future())
         if first:
-            self._queue.appendleft(image)
+            self._queue.appendleft(waiting)
         else:
-            self._queue.append(image)
+            self._queue.append(waiting)
         self._changed.set()
-        return await image.answer
+        return await waiting.answer
 
     async def run(self) -> None:
         """Compute batches until cancelled."""
@@ -162,7 +195,8 @@ class Batcher:
             return  # the queue may be long, and is looked through when a batch ends
         if any(image.answer.done() or image.deadline <= now for image in self._queue):
             self._queue = deque(take(self._queue, max_batch=len(self._queue), now=now))  # nobody counts who has left
-        waited = now - min((image.since for image in self._queue), default=now)
+        clock = time.monotonic()
+        waited = clock - min((image.since for image in self._queue), default=clock)
         due = turn(
             device,
             waiting=len(self._queue),
@@ -189,20 +223,43 @@ class Batcher:
 
     async def _run(self, device: Device, batch: list[Waiting], *, wide: bool) -> None:
         loop = asyncio.get_running_loop()
-        started = loop.time()
         pool, compute = (self._wide, device.wide) if wide or device.narrow is None else (self._narrow, device.narrow)
         try:
-            pixels = np.stack([image.pixels for image in batch])
-            outputs = await loop.run_in_executor(pool, compute, pixels)
+            outputs, began, seconds = await loop.run_in_executor(pool, _computed, compute, batch)
         except Exception as error:
             log.exception("the device failed", extra={"images": len(batch)})
             for image in batch:
                 if not image.answer.done():
                     image.answer.set_exception(ComputeFailed(f"the device failed: {type(error).__name__}"))
             return
-        compute_ms = (loop.time() - started) * 1000
-        self.sizes[len(batch)] += 1
-        for image, logits, embedding in zip(batch, outputs.logits, outputs.embedding, strict=True):
-            if not image.answer.done():
-                queue_ms = (started - image.since) * 1000
-                image.answer.set_result(Computed(logits, embedding, queue_ms=queue_ms, compute_ms=compute_ms))
+        if made := sum(each is not None for each in outputs):
+            self.sizes[made] += 1
+        for image, output in zip(batch, outputs, strict=True):
+            if image.answer.done():
+                continue
+            if output is None:
+                image.answer.set_result(None)
+                continue
+            logits, embedding = output
+            queue_ms = (began - image.since) * 1000
+            image.answer.set_result(Computed(logits, embedding, queue_ms=queue_ms, compute_ms=seconds * 1000))
+
+
+_Rows = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+
+
+def _computed(
+    compute: Callable[[Pixels], Outputs], batch: Sequence[Waiting]
+) -> tuple[list[_Rows | None], float, float]:
+    """In a thread: each image's logits (K,) and embedding (D,), None for one that cannot be made; when that began, of
+    time.monotonic; and the seconds that computing took.
+    """
+    began = time.monotonic()
+    made = [image.pixels() for image in batch]
+    pixels = [each for each in made if each is not None]
+    if not pixels:
+        return [None] * len(batch), began, 0.0
+    ready = time.monotonic()
+    outputs = compute(np.stack(pixels))
+    rows = zip(outputs.logits, outputs.embedding, strict=True)
+    return [None if each is None else next(rows) for each in made], began, time.monotonic() - ready

@@ -1,6 +1,7 @@
 """From a client's file to pixels, on threads: the one way in for all that look at images."""
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -33,13 +34,30 @@ class Opener:
         self.threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     async def open(self, data: File) -> Opened:
-        """Never raises over what is in the file."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        """`here`, on a thread of its own."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, self.here, data)
+
+    def here(self, data: File) -> Opened:
+        """On the calling thread. Never raises over what is in the file."""
+        began = time.perf_counter()
         try:
-            pixels, notes = await loop.run_in_executor(self.threads, self._read, data)
+            pixels, notes = self._read(data)
         except ImageRejected as refused:
             error = ImageError(code=refused.code, message=refused.message, hint=refused.hint)
-            return Opened(None, (), error, decode_ms=(loop.time() - started) * 1000)
+            return Opened(None, (), error, decode_ms=(time.perf_counter() - began) * 1000)
         warnings = tuple(Notice(code=each.code, message=each.message) for each in notes)
-        return Opened(pixels, warnings, None, decode_ms=(loop.time() - started) * 1000)
+        return Opened(pixels, warnings, None, decode_ms=(time.perf_counter() - began) * 1000)
+
+
+class Unopened:
+    """A file that whoever computes it opens."""
+
+    def __init__(self, opener: Opener, data: File) -> None:
+        self._opener = opener
+        self._data = data
+        self.opened: Opened | None = None
+
+    def __call__(self) -> Pixels | None:
+        """Its pixels, None where there are none; `opened` then says why."""
+        self.opened = self._opener.here(self._data)
+        return self.opened.pixels

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from app.engine.admission import Admission, Limits
 from app.engine.batch import Batcher, Computed
 from app.engine.decode import Read
-from app.engine.opening import File, Opener
+from app.engine.opening import File, Opened, Opener, Unopened
 from app.engine.ranking import NOT_FINITE, top_k
 from app.engine.reference import Reference
 from app.engine.showing import Showing
@@ -34,6 +35,7 @@ from models.runtime import Runtime, probabilities
 log = logging.getLogger(__name__)
 
 _NORMALISED_BATCH = 8  # float32 gains little by more, and who waits behind a batch waits for all of it
+_TOGETHER = 512 * 1024  # bytes; a longer file is opened apart, so that nobody in its batch waits for that
 _Packed = tuple[tuple[TensorHead, ...], tuple[bytes, ...]]
 
 
@@ -99,8 +101,7 @@ class Pipeline:
         Raises ComputeFailed where the device failed. So do the others; they raise ValueError, too, where the network's
         output is not finite.
         """
-        loop = asyncio.get_running_loop()
-        arrived = loop.time()
+        arrived = time.monotonic()
         async with self._admission.admit(images=len(images), size=sum(map(len, images)), timeout=timeout) as deadline:
             one = (self._one(i, image, k=k, deadline=deadline) for i, image in enumerate(images))
             outcomes = await asyncio.gather(*one)
@@ -113,7 +114,7 @@ class Pipeline:
             timings_ms=_timings(
                 [each.decode_ms for each in outcomes],
                 [each.computed for each in outcomes if each.computed is not None],
-                total=loop.time() - arrived,
+                total=time.monotonic() - arrived,
             ),
         )
 
@@ -132,8 +133,7 @@ class Pipeline:
         network, with others of its kind.
         """
         rows = read_tensor(data, kind, shape, self._preprocessing)
-        loop = asyncio.get_running_loop()
-        arrived = loop.time()
+        arrived = time.monotonic()
         served = kind is TensorInput.PIXELS
         async with self._admission.admit(images=len(rows), size=len(data), timeout=timeout, batched=served) as deadline:
             batcher = self._batcher if served else self._batcher_of_normalised()
@@ -141,7 +141,7 @@ class Pipeline:
         if not all(np.isfinite(each.logits).all() for each in computed):
             raise ValueError(NOT_FINITE)
         tensors, payload = self._pack(outputs, computed)
-        timings = _timings([], computed, total=loop.time() - arrived)
+        timings = _timings([], computed, total=time.monotonic() - arrived)
         return Inferred(tensors=tensors, payload=payload, timings_ms=timings)
 
     async def explain(
@@ -155,18 +155,17 @@ class Pipeline:
         """Grad-CAM of each image, by the float32 network, one after the other. Raises Refused."""
         if class_index is not None and not 0 <= class_index < len(self._classes):
             raise Refused(f"class_index {class_index} is none of this model's: it has 0 to {len(self._classes) - 1}")
-        loop = asyncio.get_running_loop()
-        arrived = loop.time()
+        arrived = time.monotonic()
         size = sum(map(len, images))
         async with self._admission.admit(images=len(images), size=size, timeout=timeout, batched=False):
             opened = await asyncio.gather(*map(self._opener.open, images))
-            decoded = loop.time()
+            decoded = time.monotonic()
             both = [
                 await self._showing.explained(index, each, class_index=class_index, with_overlay=with_overlay)
                 for index, each in enumerate(opened)
             ]
-        compute = (loop.time() - decoded) * 1000
-        timings = _timings([each.decode_ms for each in opened], [], total=loop.time() - arrived, compute=compute)
+        compute = (time.monotonic() - decoded) * 1000
+        timings = _timings([each.decode_ms for each in opened], [], total=time.monotonic() - arrived, compute=compute)
         results, files = tuple(result for result, _ in both), tuple(file for _, file in both)
         return Explained(results=results, payload=files, timings_ms=timings)
 
@@ -177,13 +176,12 @@ class Pipeline:
         timeout: float,  # noqa: ASYNC109 - as above
     ) -> Prepared:
         """What the network sees of each image."""
-        loop = asyncio.get_running_loop()
-        arrived = loop.time()
+        arrived = time.monotonic()
         size = sum(map(len, images))
         async with self._admission.admit(images=len(images), size=size, timeout=timeout, batched=False):
             opened = await asyncio.gather(*map(self._opener.open, images))
             both = await asyncio.gather(*(self._showing.seen(index, each) for index, each in enumerate(opened)))
-        timings = _timings([each.decode_ms for each in opened], [], total=loop.time() - arrived)
+        timings = _timings([each.decode_ms for each in opened], [], total=time.monotonic() - arrived)
         results, files = tuple(result for result, _ in both), tuple(file for _, file in both)
         return Prepared(results=results, payload=files, timings_ms=timings)
 
@@ -197,10 +195,9 @@ class Pipeline:
         top_k(self._probabilities(computed.logits), self._classes, k=1)
 
     async def _one(self, index: int, data: File, *, k: int, deadline: float) -> _Outcome:
-        opened = await self._opener.open(data)
-        if opened.pixels is None:
+        opened, computed = await self._computed(data, deadline=deadline)
+        if computed is None:
             return _Outcome(ImageResult(index=index, error=opened.error), opened.decode_ms)
-        computed = await self._batcher.submit(opened.pixels, deadline=deadline)
         try:
             labels = top_k(self._probabilities(computed.logits), self._classes, k=k)
         except ValueError as not_finite:
@@ -210,6 +207,18 @@ class Pipeline:
         else:
             result = ImageResult(index=index, top_k=labels, warnings=opened.warnings)
         return _Outcome(result, opened.decode_ms, computed)
+
+    async def _computed(self, data: File, *, deadline: float) -> tuple[Opened, Computed | None]:
+        """None where the file cannot be opened, which says why."""
+        if self._batcher.makes and len(data) <= _TOGETHER:
+            file = Unopened(self._opener, data)
+            computed = await self._batcher.make(file, deadline=deadline)
+            assert file.opened is not None  # noqa: S101 - it was asked for its pixels
+            return file.opened, computed
+        opened = await self._opener.open(data)
+        if opened.pixels is None:
+            return opened, None
+        return opened, await self._batcher.submit(opened.pixels, deadline=deadline)
 
     def _batcher_of_normalised(self) -> Batcher:
         """Made, with its own thread, when it is first needed."""

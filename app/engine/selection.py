@@ -143,10 +143,12 @@ class Selection:
             streams=loaded.streams,
             max_batch=most,
             max_delay=delay_ms / 1000,
+            makes=self.device == "cpu",
         )
         to = self.manifest.preprocessing
         sizes = [2**power for power in range(most.bit_length()) if 2**power < most]
-        for compute, images in ((loaded.wide, 1), *((loaded.narrow or loaded.wide, size) for size in (*sizes, most))):
+        passes = [(loaded.narrow or loaded.wide, size) for size in (*sizes, most) for _ in range(loaded.copies)]
+        for compute, images in ((loaded.wide, 1), *passes):
             compute(np.zeros((images, to.height, to.width, to.channels), dtype=np.uint8))  # a size's first pass is slow
         return Selected(device=device, shown=_shown(candidate, device, record))
 

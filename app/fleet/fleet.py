@@ -65,7 +65,10 @@ class Fleet:
                 self._requested.add(key)
             self._start(key)
             self._reconcile()
-        route = await self._engines[key].settle()
+        engine = self._engines.get(key)
+        if engine is None:
+            raise ModelNotFound(f"{model}@{version}", "it was deleted just now")
+        route = await engine.settle()
         self._reconcile()  # whoever is told finds it in the table too
         return route
 

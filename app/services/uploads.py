@@ -5,10 +5,12 @@ and only then is its job handed in and the client told. So what was acknowledged
 not is swept away at the next start.
 """
 
+import asyncio
 import errno
 import fcntl
 import hashlib
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,7 +21,7 @@ import anyio
 import anyio.to_thread
 
 from app import tracing
-from app.problems import ConflictError, InvalidError, ProblemError
+from app.problems import InvalidError, ProblemError, UnavailableError
 from app.services.datasets import REQUEST
 from app.services.ledger import AsyncLedger
 from app.services.submissions import idempotency_conflict
@@ -31,6 +33,8 @@ from store.files import fsync_dir, remove_tree, write_atomic
 from store.layout import Layout
 
 CHUNK_BYTES = 1 << 20  # written at a time; all that an upload holds in memory
+_SETTLING_SECONDS = 5.0  # for which a repetition waits while the first is written to a busy disk
+_SETTLING_POLL = 0.05  # seconds between looks
 
 
 class Acknowledged(Protocol):
@@ -166,16 +170,28 @@ class Intake(ABC, Generic[R]):
         return record
 
     async def _acknowledged_before(self, record: R) -> R:
-        earlier = await anyio.to_thread.run_sync(self._settled, record.id)
-        if earlier is None:
-            raise ConflictError(
-                "upload_in_progress", "An upload under this Idempotency-Key is just arriving.", hint="Try again later."
-            )
+        """Raises ConflictError, UnavailableError."""
+        earlier = await self._once_settled(record.id)
         if not self._same(earlier, record):
             raise idempotency_conflict()
         if await anyio.to_thread.run_sync(self._waits, earlier):
             await self._hand_in(earlier)
         return earlier
+
+    async def _once_settled(self, its_id: str) -> R:
+        """The record of an upload that another request is just writing down: its client has not waited for the answer.
+
+        Raises UnavailableError where that takes long: who comes back as it says learns what came of the first.
+        """
+        until = time.monotonic() + _SETTLING_SECONDS
+        while True:
+            found = await anyio.to_thread.run_sync(self._settled, its_id)
+            if found is not None:
+                return found
+            if time.monotonic() > until:
+                detail = "An upload under this Idempotency-Key is just being written to disk."
+                raise UnavailableError("upload_in_progress", detail, hint="Send it again under the same key.")
+            await asyncio.sleep(_SETTLING_POLL)
 
     async def _hand_in(self, record: R) -> None:
         """Its job, once, however often this is called. Raises UnavailableError."""

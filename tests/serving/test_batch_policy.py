@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ async def waiting(*values: int, deadline: float = 10.0) -> deque[Waiting]:
 
 
 def values(batch: list[Waiting]) -> list[int]:
-    return [int(each.pixels[0, 0, 0]) for each in batch]
+    return [int(each.image[0, 0, 0]) for each in batch]
 
 
 def test_a_batch_is_the_oldest_images_up_to_its_size() -> None:
@@ -166,6 +167,29 @@ def test_the_queue_is_counted_in_images_not_in_requests() -> None:
         device.release(3)
         await asyncio.gather(*tasks)
         assert device.batches[1:] == [[20, 21, 22, 30], [31, 32]]
+
+    with_batcher(test)
+
+
+def test_images_are_made_in_the_thread_that_computes_them_and_one_that_cannot_be_is_none() -> None:
+    async def test(batcher: Batcher, device: Device) -> None:
+        device.release(100)
+        threads = set()
+
+        def made(value: int | None) -> Pixels | None:
+            threads.add(threading.current_thread().name)
+            return None if value is None else image(value)
+
+        deadline = asyncio.get_running_loop().time() + 60
+        tasks = [batcher.make(partial(made, value), deadline=deadline) for value in (1, None, 2)]
+        first, none, second = await asyncio.gather(*tasks)
+        assert first is not None
+        assert second is not None
+        assert (int(first.logits[0]), none, int(second.logits[0])) == (1, None, 2)
+        assert device.batches == [[1, 2]]
+        assert await batcher.make(partial(made, None), deadline=deadline) is None
+        assert dict(batcher.sizes) == {2: 1}  # of nothing there is no batch
+        assert threads == {"wide_0"}
 
     with_batcher(test)
 

@@ -48,12 +48,14 @@ class Loaded:
     """A candidate, ready to compute outputs of images uint8 (N, H, W, C).
 
     `wide` takes all cores, called by one thread. `narrow` takes one core and may be called by `streams` threads at
-    once; None where the device is not divided: a GPU, or a CPU with a single core.
+    once; None where the device is not divided: a GPU, or a CPU with a single core. Calls of `narrow` take `copies` of
+    the network in turn, each with slow first passes of its own.
     """
 
     wide: Compute
     narrow: Compute | None = None
     streams: int = 1
+    copies: int = 1
 
 
 REFERENCE = Candidate(RuntimeName.EAGER, Numbers.FP32)
