@@ -255,7 +255,7 @@ def _computed(
     time.monotonic; and the seconds that computing took.
     """
     began = time.monotonic()
-    made = [image.pixels() for image in batch]
+    made = [None if image.answer.done() else image.pixels() for image in batch]  # who has left meanwhile needs nothing
     pixels = [each for each in made if each is not None]
     if not pixels:
         return [None] * len(batch), began, 0.0

@@ -240,6 +240,13 @@ def test_a_core_that_is_free_never_waits_for_another_but_one_that_computes_is_le
     assert due(TWO_CORES) is None
 
 
+def test_a_full_batch_is_in_hand_for_the_core_that_ends_next() -> None:
+    assert due(TWO_CORES, waiting=9, present=25, running=2) == Turn(wide=False, sizes=(8,))
+    assert due(TWO_CORES, waiting=7, present=23, running=2) is None  # it may still grow
+    assert due(TWO_CORES, waiting=9, present=33, running=3) is None
+    assert due(TWO_CORES, waiting=9, present=10, running=1, wide=1) is None
+
+
 def test_an_undivided_device_takes_what_gathered() -> None:
     gpu = Fed(wide=nothing, max_batch=8)
     assert due(gpu, waiting=1, present=9) == Turn(wide=True, sizes=(1,))
