@@ -6,12 +6,13 @@ PY := .venv/bin/python
 	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: install up test check format bench bench-train bench-serve soak chaos
+.PHONY: install up test check format bench bench-train bench-families bench-serve bench-peers soak chaos
 install: .venv/installed        ## the virtual environment with hash-locked dependencies
 up: install                     ## start everything on this machine
 	.venv/bin/resnetd up
+# Most tests wait for processes of their own: two files of them at a time.
 test: check                     ## what CI runs
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 check: install                  ## lint and types; changes nothing
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -23,8 +24,12 @@ bench: install                  ## measure a new user's first hour; the last lin
 	$(PY) -m benchmarks.first_hour
 bench-train: install            ## measure this trainer against the book's way; the last line is one JSON object
 	$(PY) -m benchmarks.train
+bench-families: install         ## train, evaluate, export and serve every network; the last line is one JSON object
+	$(PY) -m benchmarks.families
 bench-serve: install            ## measure serving against this machine's limit; the last line is one JSON object
 	$(PY) -m benchmarks.serve
+bench-peers: install            ## measure serving against other servers, in an environment of theirs; the last line is one JSON object
+	$(PY) -m benchmarks.peers
 soak: install                   ## load, swaps, kills, aborts and overload for hours; the last line is one JSON object
 	$(PY) -m benchmarks.soak $(SCENARIOS)
 chaos: install                  ## hurt everything for hours, then check; the last line is one JSON object

@@ -5,8 +5,6 @@ the last layer is fitted to tell the photographs apart from crops of them (ridge
 in seconds. Random convolutions cost what trained ones cost.
 """
 
-import hashlib
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +13,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
+from benchmarks.manifests import lineage, manifest
 from models import golden, probes
 from models.catalog import PRODUCTION, Catalog
-from models.manifest import WEIGHTS, Lineage, Manifest, NetworkSpec, Preprocessing
+from models.manifest import WEIGHTS, NetworkSpec, Preprocessing
 from models.networks.registry import build
 from models.runtime import Normalise, load, split
 
@@ -53,26 +52,15 @@ def publish(models: Path, network: str, photos: list[Path], *, work: Path) -> st
     folder.mkdir(parents=True)
     weights = save({key: tensor.contiguous() for key, tensor in module.state_dict().items()})
     (folder / WEIGHTS).write_bytes(weights)
-    manifest = Manifest(
-        network=spec,
+    unproven = manifest(
+        lineage(f"job_{network}", dataset="ds_photos", dataset_name="photos", code_version="benchmark"),
+        network=spec.name,
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         classes=tuple(path.stem for path in photos),
         preprocessing=to,
-        metrics={},
-        lineage=Lineage(
-            job=f"job_{network}",
-            dataset="ds_photos",
-            dataset_name="photos",
-            dataset_digest="sha256:0",
-            recipe="none",
-            seed=0,
-            code_version="benchmark",
-            created_at=datetime.now(UTC),
-        ),
-        weights_sha256=hashlib.sha256(weights).hexdigest(),
-        golden_sha256="",
+        weights=weights,
     )
-    manifest.write(folder)
+    unproven.write(folder)
     reference = load(folder, "cpu")
 
     def logits(images: Pixels) -> npt.NDArray[np.float32]:
@@ -89,9 +77,9 @@ def publish(models: Path, network: str, photos: list[Path], *, work: Path) -> st
             logits=logits,
         ),
     }
-    manifest.model_copy(update=digests).write(folder)
+    unproven.model_copy(update=digests).write(folder)
     catalog = Catalog(models)
-    catalog.set_alias(name, PRODUCTION, catalog.publish(name, folder, manifest.lineage.job))
+    catalog.set_alias(name, PRODUCTION, catalog.publish(name, folder, unproven.lineage.job))
     return name
 
 

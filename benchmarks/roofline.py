@@ -8,36 +8,60 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from app.engine.decode import reader
 from app.engine.runtimes import records
+from app.engine.runtimes.base import Loaded
 from app.engine.runtimes.choose import batching, choose
 from app.engine.runtimes.loading import load
+from app.engine.runtimes.records import Measured
 from app.engine.runtimes.threads import use_threads
 from models import runtime as reference_runtime
 from models.catalog import Catalog
+from models.manifest import Manifest
 from models.runtime import probabilities
 from store.layout import Layout
 from store.settings import Precision, RuntimeName
 
 
+@dataclass(frozen=True)
+class Best:
+    """A model version and the runtime that was found to serve it best here."""
+
+    folder: Path
+    manifest: Manifest
+    measured: Measured
+    converted: Path
+
+    def load(self, *, cores: int) -> Loaded:
+        def reference() -> reference_runtime.Runtime:
+            return reference_runtime.load(self.folder, "cpu")
+
+        return load(self.measured.candidate, reference, self.converted, device="cpu", cores=cores)
+
+
+def best(data: Path, model: str, precision: Precision) -> Best:
+    """Of version 1 of the model in the data directory. Raises SystemExit where it was not measured."""
+    layout = Layout(data)
+    catalog = Catalog(layout.models)
+    manifest = catalog.manifest(model, 1)
+    cache = records.Cache(layout.runtimes, model=model, version=1, device="cpu", cores=records.cores())
+    record = cache.read(weights_sha256=manifest.weights_sha256, precision=precision, runtime=RuntimeName.AUTO)
+    measured = choose(record.measured, precision=precision, runtime=RuntimeName.AUTO) if record else None
+    if measured is None:
+        raise SystemExit(f"{model} was not measured for {precision} yet")
+    return Best(catalog.folder(model, 1), manifest, measured, cache.folder)
+
+
 def main() -> None:
     asked = _arguments()
-    layout = Layout(asked.data)
-    folder = Catalog(layout.models).folder(asked.model, 1)
-    manifest = Catalog(layout.models).manifest(asked.model, 1)
-    cache = records.Cache(layout.runtimes, model=asked.model, version=1, device="cpu", cores=records.cores())
-    record = cache.read(weights_sha256=manifest.weights_sha256, precision=asked.precision, runtime=RuntimeName.AUTO)
-    best = choose(record.measured, precision=asked.precision, runtime=RuntimeName.AUTO) if record else None
-    if best is None:
-        raise SystemExit(f"{asked.model} was not measured for {asked.precision} yet")
-    loaded = load(
-        best.candidate, lambda: reference_runtime.load(folder, "cpu"), cache.folder, device="cpu", cores=asked.cores
-    )
-    size = 1 if asked.single else batching(best.loaded, streams=asked.cores)[0]
+    found = best(asked.data, asked.model, asked.precision)
+    manifest, loaded = found.manifest, found.load(cores=asked.cores)
+    size = 1 if asked.single else batching(found.measured.loaded, streams=asked.cores)[0]
     read = reader(manifest.preprocessing, max_pixels=10**8, exact=asked.precision is Precision.EXACT)
     files = [file.read_bytes() for file in asked.files]
     use_threads(asked.cores)

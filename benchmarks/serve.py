@@ -13,52 +13,30 @@ there).
 import argparse
 import json
 import os
-import platform
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import httpx
-from PIL import Image, ImageOps
 
 from benchmarks.parity import parity, torchvisions_answers
-from benchmarks.photo_models import photographs, publish
-from benchmarks.stack import Stack
+from benchmarks.photo_models import photographs
+from benchmarks.serving import (
+    PHOTOS,
+    PRECISIONS,
+    Figures,
+    cpu,
+    handwritten,
+    load,
+    median,
+    model_of_photographs,
+    numbers,
+    resnetd,
+    say,
+    uploads,
+)
 from store.layout import Layout
-
-PHOTOS = Path(os.environ.get("RESNETD_TEST_DATA", "../shared/data")).resolve() / "photos"
-PRECISIONS = ("bf16", "fastest")
-Figures = dict[str, Any]
-
-
-def say(*words: object) -> None:
-    print(*words, file=sys.stderr, flush=True)
-
-
-def uploads(folder: Path) -> list[Path]:
-    """The photographs as 500×375 JPEGs."""
-    folder.mkdir()
-    files = []
-    for path in photographs(PHOTOS):
-        files.append(folder / path.name)
-        ImageOps.fit(Image.open(path).convert("RGB"), (500, 375)).save(files[-1], quality=92)
-    return files
-
-
-def measure_runtimes(data: Path, model: str) -> None:
-    """Find out what serves the model fastest, as an engine does at its first start, while nothing else runs."""
-    folder = Layout(data).models / model / "1"
-    command = [sys.executable, "-m", "app.engine.runtimes", str(folder), "--model", model, "--version", "1"]
-    settings = {"RESNETD_DATA": str(data), "RESNETD_PRECISION": "fastest", "RESNETD_DEVICE": "cpu"}
-    subprocess.run([*command, "--device", "cpu"], env={**os.environ, **settings}, check=True)
 
 
 def bare(
@@ -86,54 +64,6 @@ def bare(
     }
 
 
-def load(url: str, files: list[Path], *, connections: int, seconds: float) -> Figures:
-    command = [sys.executable, "-m", "benchmarks.load", url, *map(str, files)]
-    options = ["--connections", str(connections), "--seconds", str(seconds)]
-    ended = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
-    return json.loads(ended.stdout.splitlines()[-1])
-
-
-@contextmanager
-def resnetd(data: Path, model: str, precision: str) -> Iterator[tuple[str, Figures]]:
-    """A running `resnetd up` that serves the model; its address, and what it says of the model's runtime."""
-    os.environ.update(RESNETD_MODEL=model, RESNETD_PRECISION=precision, RESNETD_DEVICE="cpu")
-    stack = Stack(data)
-    took = stack.start()
-    try:
-        with stack.client() as client:
-            loaded = client.get(f"/v1/models/{model}").raise_for_status().json().get("loaded") or [{}]
-        yield (
-            f"{stack.url}/v1/models/{model}:classify",
-            {"start_seconds": round(took, 1), **(loaded[0].get("runtime") or {})},
-        )
-    finally:
-        stack.stop()
-
-
-@contextmanager
-def handwritten(data: Path, model: str, network: str) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = Layout(data).models / model / "1"
-    command = [sys.executable, "-m", "benchmarks.handwritten", str(folder), network, "--port", str(port)]
-    process = subprocess.Popen(command)
-    try:
-        until = time.monotonic() + 120
-        while True:
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/openapi.json").raise_for_status()
-                break
-            except httpx.HTTPError:
-                if process.poll() is not None or time.monotonic() > until:
-                    raise
-                time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}/classify"
-    finally:
-        process.terminate()
-        process.wait()
-
-
 def parities(data: Path, model: str, network: str) -> Figures:
     """How near each precision comes to torchvision's own preset and model, on the photographs as they are."""
     photos = photographs(PHOTOS)
@@ -158,22 +88,12 @@ def one_round(data: Path, model: str, network: str, files: list[Path], asked: ar
             served = {str(n): load(url, files, connections=n, seconds=asked.seconds) for n in asked.connections}
         found[precision] = {"runtime": runtime, "bare": loops, "served": served}
         say(network, precision, loops, {n: each["images_per_second"] for n, each in served.items()})
-    with handwritten(data, model, network) as url:
+    with handwritten(data, model, network, files[0]) as url:
         found["handwritten"] = {
             str(n): load(url, files, connections=n, seconds=asked.seconds) for n in asked.connections
         }
     say(network, "handwritten", {n: each["images_per_second"] for n, each in found["handwritten"].items()})
     return found
-
-
-def median(rounds: list[Any]) -> Any:  # noqa: ANN401 - figures of any shape
-    """Numbers by their median, everything else as it was in the first round."""
-    first = rounds[0]
-    if isinstance(first, dict):
-        return {key: median([each[key] for each in rounds if key in each]) for key in first}
-    if isinstance(first, (int, float)) and not isinstance(first, bool):
-        return round(statistics.median(each for each in rounds if each is not None), 2)
-    return first
 
 
 def ratios(found: Figures) -> Figures:
@@ -200,18 +120,13 @@ def main() -> None:
     asked = _arguments()
     if not PHOTOS.is_dir():
         raise SystemExit(f"no photographs in {PHOTOS}: set RESNETD_TEST_DATA")
-    outcome: Figures = {"benchmark": "serve", "cores": len(os.sched_getaffinity(0)), "cpu": _cpu(), "networks": {}}
+    outcome: Figures = {"benchmark": "serve", "cores": len(os.sched_getaffinity(0)), "cpu": cpu(), "networks": {}}
     with tempfile.TemporaryDirectory(prefix="resnetd-serve-") as temporary:
         work = Path(temporary)
         files = uploads(work / "uploads")
         data = asked.keep.resolve() if asked.keep else work / "var"
-        models = Layout(data).create().models
         for network in asked.networks:
-            model = f"{network}-photos"
-            if not (models / model).exists():
-                say("making", model)
-                publish(models, network, photographs(PHOTOS), work=work)
-            measure_runtimes(data, model)
+            model = model_of_photographs(data, network, work=work)
             found = median([one_round(data, model, network, files, asked) for _ in range(asked.rounds)])
             figures = {**found, "ratios": ratios(found), "parity": parities(data, model, network)}
             outcome["networks"][network] = figures
@@ -222,15 +137,7 @@ def main() -> None:
     print(line)
 
 
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def _arguments() -> argparse.Namespace:
-    def numbers(text: str) -> list[int]:
-        return [int(part) for part in text.split(",")]
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", type=lambda text: text.split(","), default=["resnet18", "resnet50"])
     parser.add_argument("--connections", type=numbers, default=[1, 8, 32, 64])

@@ -1,5 +1,6 @@
 """What every room's tests share: a real Redis, a ledger in it, a data directory."""
 
+import os
 import subprocess
 import tempfile
 import time
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from last_line import LastLine
 from redis import Redis, RedisError
 from running import REDIS_ADMIN, redis_admin_url
 
@@ -15,6 +17,14 @@ from jobs.redis import connect
 from resnetd import embedded_redis
 from store import redis_account
 from store.layout import Layout
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        # One of several processes with tests, which share the cores: threads that wait for each other would crawl.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    else:
+        config.pluginmanager.register(LastLine())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,10 +14,13 @@ MINI = Path(__file__).parent / "data" / "fashion-mnist-mini"
 IDX = sorted(MINI.glob("*-ubyte.gz"))
 
 
-def zip_mini(target: Path) -> Path:
-    """The class-balanced subset of Fashion-MNIST as one archive of its four IDX files."""
+def zip_mini(target: Path, *, named: bool = True) -> Path:
+    """The class-balanced subset of Fashion-MNIST as one archive of its four IDX files.
+
+    Where its classes are not `named`, they are called 0 to 9.
+    """
     with zipfile.ZipFile(target, "w") as archive:
-        for path in [*IDX, *MINI.glob("classes.txt")]:
+        for path in [*IDX, *(MINI.glob("classes.txt") if named else ())]:
             archive.write(path, path.name)
     return target
 

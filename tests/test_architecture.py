@@ -106,17 +106,18 @@ def filtered_in_its_own_process(path: Path, call: ast.Call) -> bool:
     return name_of(path) == "worker/adopter/unpickling.py" and ast.unparse(call.func) == "torch.load" and filtered
 
 
-def loaded_by(module: str) -> tuple[set[str], float]:
-    """The modules in a fresh interpreter that has imported `module`, and the CPU seconds that it took."""
+def loaded_by(*modules: str) -> tuple[set[str], float]:
+    """The modules in a fresh interpreter that has imported `modules`, and the CPU seconds that it took."""
     code = (
-        "import json, sys, time; before = time.process_time(); import importlib; importlib.import_module(sys.argv[1]); "
+        "import json, sys, time; before = time.process_time(); import importlib; "
+        "[importlib.import_module(name) for name in sys.argv[1:]]; "
         "print(json.dumps([sorted(sys.modules), time.process_time() - before]))"
     )
-    command = [sys.executable, "-c", code, module]
+    command = [sys.executable, "-c", code, *modules]
     ended = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
-    modules, seconds = json.loads(ended.stdout.splitlines()[-1])
-    return set(modules), seconds
+    loaded, seconds = json.loads(ended.stdout.splitlines()[-1])
+    return set(loaded), seconds
 
 
 def test_every_folder_with_modules_is_a_room_with_arrows():
@@ -192,19 +193,16 @@ def test_processes_that_compute_nothing_start_at_once_and_never_load_torch(modul
     assert seconds < 1.5
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
+def test_a_jobs_own_process_knows_neither_celery_nor_redis():
+    """One interpreter for all of them: what it has not loaded, none of them has."""
+    loaded, _ = loaded_by(
         "worker.trainer.train",
         "worker.importer.job",
         "worker.evaluator.evaluating",
         "worker.exporter.exporting",
         "worker.planner.planning",
         "worker.adopter.adopting",
-    ],
-)
-def test_a_jobs_own_process_knows_neither_celery_nor_redis(module):
-    loaded, _ = loaded_by(module)
+    )
     assert not loaded & {"celery", "kombu", "redis", "jobs"}
 
 

@@ -19,13 +19,8 @@ _PING_SECONDS = 2.0  # between the fleet's looks at an engine, each of which com
 
 async def run(folder: Path, image: bytes, *, aborts: int) -> dict[str, Any]:
     """Waves of requests that queue up behind two large ones, and are aborted while these are being decoded."""
-    service = Service(folder / "aborts", max_waiting_images="4000")
-    service.start()
-    try:
-        await service.ready()
+    async with Service(folder / "aborts", max_waiting_images="4000").running() as service:
         return await measure(service.address, image, aborts=aborts)
-    finally:
-        service.kill()
 
 
 async def measure(address: Address, image: bytes, *, aborts: int) -> dict[str, Any]:

@@ -13,9 +13,7 @@ async def run(folder: Path, *, cycles: int) -> dict[str, Any]:
     """
     service = Service(folder / "cycles")
     publish(service.layout, "other", "job_other")
-    service.start()
-    try:
-        await service.ready()
+    async with service.running():
         before = None
         for cycle in range(cycles + 1):
             assert (await service.tell_fleet("ensure", "other", 1))["state"] == "ready"
@@ -24,8 +22,6 @@ async def run(folder: Path, *, cycles: int) -> dict[str, Any]:
                 before, processes = use(service.pids()), len(service.pids())
         after, left = use(service.pids()), len(service.pids())
         assert before is not None
-    finally:
-        service.kill()
     found = leaks(before, after)
     return {
         "passed": not found and left == processes,

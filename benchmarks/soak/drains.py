@@ -68,7 +68,7 @@ async def _measure(services: Sequence[Service], request: bytes, *, stops: int, c
 
     async def ask(number: int) -> None:
         answer = await balancer.ask(number, request)
-        answers.append(Answer(answer.status, answer.seconds, reason=answer.reason))
+        answers.append(answer.without_body)
 
     loading = asyncio.create_task(closed_loop(ask, clients=clients, going=lambda: stopping))
     took, statuses = [], []

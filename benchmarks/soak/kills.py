@@ -17,13 +17,8 @@ _NOTICED_SECONDS = 2.0
 
 async def run(folder: Path, image: bytes, *, kills: int, clients: int, pause: float) -> dict[str, Any]:
     """`pause`: seconds of service between being back and the next kill; from 30 on the back-off begins anew."""
-    service = Service(folder / "kills")
-    service.start()
-    try:
-        await service.ready()
+    async with Service(folder / "kills").running() as service:
         return await _measure(service, put("/v1/classify", image), kills=kills, clients=clients, pause=pause)
-    finally:
-        service.kill()
 
 
 async def _measure(service: Service, request: bytes, *, kills: int, clients: int, pause: float) -> dict[str, Any]:
@@ -33,7 +28,7 @@ async def _measure(service: Service, request: bytes, *, kills: int, clients: int
 
     async def ask(number: int) -> None:
         answer = await connections[number].ask(request)
-        answers.append(Answer(answer.status, answer.seconds, reason=answer.reason))
+        answers.append(answer.without_body)
         if answer.status != 200:
             await asyncio.sleep(0.2)  # as Retry-After asks, only shorter
 

@@ -17,15 +17,10 @@ _ABORT_EVERY, _BAD_EVERY = 20, 5
 
 async def run(folder: Path, image: bytes, *, requests: int, clients: int) -> dict[str, Any]:
     """Of the requests a fifth is refused in one way or the other, and a twentieth is aborted."""
-    service = Service(folder / "memory", workers=2)
-    service.start()
-    try:
-        await service.ready()
+    async with Service(folder / "memory", workers=2).running() as service:
         await service.settled()
         figures = await _soak(service.address, image, requests=requests, clients=clients, pids=service.pids)
         control = await _leaking(service, image, requests=max(requests // 20, 5000), clients=clients)
-    finally:
-        service.kill()
     caught = any("memory" in found for found in control["leaks"])
     return {"passed": not figures["leaks"] and caught, **figures, "a_leak_of_1_kb_was_caught": caught, "leaky": control}
 

@@ -26,13 +26,9 @@ async def run(folder: Path, image: bytes, *, network: str, photos: list[Path], s
         models, work = service.layout.models, folder / "photo-model"
         name = await asyncio.to_thread(photo_models.publish, models, network, photos, work=work)
         service.environment["RESNETD_MODEL"] = name
-    service.start()
-    try:
-        await service.ready()
+    async with service.running():
         await service.settled()
         return await _measure(service, put("/v1/classify", image), seconds=seconds)
-    finally:
-        service.kill()
 
 
 async def _measure(service: Service, request: bytes, *, seconds: float) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,16 @@ class Service:
                     pass
                 await asyncio.sleep(0.05)
         raise RuntimeError(f"{self.url} does not become ready; see {self.log}")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Service"]:
+        """Started and ready; killed in the end."""
+        self.start()
+        try:
+            await self.ready()
+            yield self
+        finally:
+            self.kill()
 
     async def settled(self) -> None:
         """Until the engines have measured which runtime is the best: that takes memory that is given back."""

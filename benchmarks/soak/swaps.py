@@ -20,13 +20,8 @@ _HARMS = ("cut", "other")
 
 async def run(folder: Path, image: bytes, *, swaps: int, requests: int, clients: int) -> dict[str, Any]:
     """Every fifth version is broken: the one before it must go on serving. At least so many swaps and requests."""
-    service = Service(folder / "swaps")
-    service.start()
-    try:
-        await service.ready()
+    async with Service(folder / "swaps").running() as service:
         return await _measure(service, put("/v1/classify", image), swaps=swaps, requests=requests, clients=clients)
-    finally:
-        service.kill()
 
 
 async def _measure(service: Service, request: bytes, *, swaps: int, requests: int, clients: int) -> dict[str, Any]:
@@ -40,7 +35,7 @@ async def _measure(service: Service, request: bytes, *, swaps: int, requests: in
 
     async def ask(number: int) -> None:
         answer = await connections[number].ask(request)
-        answers.append(Answer(answer.status, answer.seconds, reason=answer.reason))
+        answers.append(answer.without_body)
         if answer.status == 200:
             version = orjson.loads(answer.body)["version"]
             seen[version] += 1

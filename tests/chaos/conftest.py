@@ -5,18 +5,16 @@ from typing import Any
 
 import orjson
 import pytest
+from last_line import PROPERTY
 from run import summary
 from scenarios import TEST_SEED
 
-_FIGURES: dict[str, dict[str, Any]] = {}
-
 
 @pytest.fixture
-def keep_figures() -> Callable[[str, dict[str, Any]], None]:
-    """Put a scenario's figures down for the last line."""
-    return _FIGURES.__setitem__
+def keep_figures(record_property: Callable[[str, object], None]) -> Callable[[str, dict[str, Any]], None]:
+    """Put a scenario's figures down for the last line: in its test's report, which finds the process that prints."""
 
+    def keep(name: str, figures: dict[str, Any]) -> None:
+        record_property(PROPERTY, orjson.dumps(summary("short", TEST_SEED, {name: figures})).decode())
 
-def pytest_unconfigure() -> None:
-    if _FIGURES:
-        print("\n" + orjson.dumps(summary("short", TEST_SEED, _FIGURES)).decode())
+    return keep

@@ -4,6 +4,7 @@ import asyncio
 import random
 import signal
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
@@ -20,27 +21,35 @@ _MARGIN = 0.5  # of our own client and of a crowded core
 
 async def redis_restarts(folder: Path, *, seed: int, times: int, stacks: int) -> Report:
     """Redis is killed and comes back; then a canary."""
-    shares = share(times, stacks)
 
-    async def one(place: Path, n: int) -> Report:
-        chance = random.Random(seed + n)
-        async with scene(place) as it:
-            for number in range(shares[n]):
-                await _background_job(it, number)
-                await asyncio.sleep(chance.uniform(0.0, 0.5))
-                strike(it.stack.pid("redis"))
-                it.report.counts["redis_kills"] += 1
-                await it.canary(f"restart {number}")
-            await _conclude(it)
-        return it.report
+    async def restart(it: Scene, number: int) -> None:
+        strike(it.stack.pid("redis"))
+        it.report.counts["redis_kills"] += 1
+        await it.canary(f"restart {number}")
 
-    return await side_by_side(folder, stacks, one)
+    return await _again_and_again(restart, folder, seed=seed, times=times, stacks=stacks)
 
 
 async def redis_pauses(
     folder: Path, *, seed: int, times: int, seconds: float, stacks: int, slack: float = 1.0
 ) -> Report:
     """Redis is stopped for `seconds`; meanwhile job calls fail fast; then a canary."""
+
+    async def pause(it: Scene, number: int) -> None:
+        pid = it.stack.pid("redis")
+        strike(pid, signal.SIGSTOP)
+        it.report.counts["redis_pauses"] += 1
+        await _fails_fast(it, until=time.monotonic() + seconds, slack=slack)
+        strike(pid, signal.SIGCONT)
+        await it.canary(f"pause {number}")
+
+    return await _again_and_again(pause, folder, seed=seed, times=times, stacks=stacks)
+
+
+async def _again_and_again(
+    hurt: Callable[[Scene, int], Awaitable[None]], folder: Path, *, seed: int, times: int, stacks: int
+) -> Report:
+    """`hurt(scene, number)`, `times` in all, each at some moment of a job's beginning."""
     shares = share(times, stacks)
 
     async def one(place: Path, n: int) -> Report:
@@ -49,12 +58,7 @@ async def redis_pauses(
             for number in range(shares[n]):
                 await _background_job(it, number)
                 await asyncio.sleep(chance.uniform(0.0, 0.5))
-                pid = it.stack.pid("redis")
-                strike(pid, signal.SIGSTOP)
-                it.report.counts["redis_pauses"] += 1
-                await _fails_fast(it, until=time.monotonic() + seconds, slack=slack)
-                strike(pid, signal.SIGCONT)
-                await it.canary(f"pause {number}")
+                await hurt(it, number)
             await _conclude(it)
         return it.report
 

@@ -1,5 +1,9 @@
 """Figures are what was measured."""
 
+import orjson
+import pytest
+from last_line import PROPERTY, LastLine
+from run import summary
 from scenarios import SCENARIOS
 from scene import Report, percentiles, share, together
 from table import PAGE, RECORDS, SHOWN, page, table
@@ -34,3 +38,16 @@ def test_reports_of_several_stacks_add_up_and_keep_every_sample_and_violation():
 
 def test_shares_differ_by_one_at_most():
     assert share(7, 3) == [3, 2, 2]
+
+
+def test_scenarios_of_several_processes_end_in_one_line(capsys: pytest.CaptureFixture[str]):
+    figures = {"kills": {"violations": []}, "sse": {"violations": ["I1: lost"]}}
+    line = LastLine()
+    for name, its in figures.items():
+        kept = (PROPERTY, orjson.dumps(summary("short", 7, {name: its})).decode())
+        for when in ("setup", "call", "teardown"):  # what is kept stands in the reports of the teardown too
+            line.pytest_runtest_logreport(
+                pytest.TestReport(name, ("", 0, ""), {}, "passed", None, when, user_properties=[kept])
+            )
+    line.pytest_unconfigure()
+    assert orjson.loads(capsys.readouterr().out) == summary("short", 7, figures)

@@ -1,35 +1,15 @@
 """A model is measured on a dataset and taken away, by the command line and by HTTP, through the real worker."""
 
 import json
-import subprocess
 import zipfile
 
 import httpx
 import pytest
-from running import RESNETD, environment
-from samples import IDX, mini_test_images, mini_test_labels
+from samples import mini_test_images, mini_test_labels
 
 from resnetd.errors import Problem
 
 MODEL = "mnist-residual"
-
-
-@pytest.fixture(scope="module")
-def digits(stack, tmp_path_factory) -> str:
-    """The subset of Fashion-MNIST without its names: its classes are called 0 to 9, as the model's are."""
-    archive = tmp_path_factory.mktemp("digits") / "digits.zip"
-    with zipfile.ZipFile(archive, "w") as target:
-        for path in IDX:
-            target.write(path, path.name)
-    accepted = stack.client.upload_dataset(archive)
-    job = stack.client.wait(accepted["job"]["id"])
-    assert job["state"] == "succeeded", job["error"]
-    return accepted["id"]
-
-
-def resnetd(stack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    variables = environment(RESNETD_SERVER=stack.url)
-    return subprocess.run([RESNETD, *arguments], env=variables, capture_output=True, text=True, timeout=120, check=True)
 
 
 def test_an_evaluation_gives_the_figures_of_classifying_the_same_images_and_its_report_is_downloaded(stack, digits):
@@ -68,20 +48,20 @@ def test_a_dataset_with_other_classes_is_refused_before_anything_is_queued(stack
     assert (refused.value.status, refused.value.code) == (422, "classes_differ")
 
 
-def test_the_command_line_measures_and_takes_away(stack, digits, tmp_path):
-    shown = resnetd(stack, "evaluate", MODEL, digits, "--save", str(tmp_path / "report"))
+def test_the_command_line_measures_and_takes_away(stack, resnetd, digits, tmp_path):
+    shown = resnetd("evaluate", MODEL, digits, "--save", str(tmp_path / "report"))
     facts = {line.split("  ")[0]: line.split("  ")[-1].strip() for line in shown.stdout.splitlines() if "  " in line}
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert facts["top1"] == f"{report['metrics']['top1']:.2%}"
     assert len([line for line in shown.stdout.splitlines() if line.count("\t") == 4]) == 10
     assert "report.json" in shown.stderr
 
-    taken = resnetd(stack, "export", MODEL, "--output", str(tmp_path / "out")).stdout.strip()
+    taken = resnetd("export", MODEL, "--output", str(tmp_path / "out")).stdout.strip()
     assert taken == str(tmp_path / "out" / "bundle.zip")
     with zipfile.ZipFile(taken) as bundle:
         weights = bundle.read(f"{MODEL}-1/weights.safetensors")
     assert weights == (stack.data / "models" / MODEL / "1" / "weights.safetensors").read_bytes()
     job = stack.client.jobs(kind="export", limit=1)["data"][0]
-    again = resnetd(stack, "jobs", "download", job["id"], "--output", str(tmp_path / "again")).stdout.strip()
+    again = resnetd("jobs", "download", job["id"], "--output", str(tmp_path / "again")).stdout.strip()
     assert (tmp_path / "again" / "bundle.zip").read_bytes() == (tmp_path / "out" / "bundle.zip").read_bytes()
     assert again.endswith("bundle.zip")

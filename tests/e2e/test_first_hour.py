@@ -2,12 +2,10 @@
 
 import base64
 import json
-import subprocess
 
 import httpx
 import numpy as np
 import pytest
-from running import RESNETD, environment
 from samples import mini_test_images, mini_test_labels, photo, png, zip_mini
 
 from resnetd.errors import Problem
@@ -137,55 +135,47 @@ def test_a_training_is_cancelled_and_registers_nothing(stack, dataset):
 
 
 @pytest.fixture
-def resnetd(stack):
-    """The command line, as a process of its own, against the stack."""
+def said(resnetd):
+    """What the command line answers, or where it refuses says of that."""
 
     def run(*arguments: str, code: int = 0) -> str:
-        ended = subprocess.run(
-            [RESNETD, *arguments],
-            env=environment(RESNETD_SERVER=stack.url),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert ended.returncode == code, ended.stderr
+        ended = resnetd(*arguments, code=code)
         return ended.stdout if code == 0 else ended.stderr
 
     return run
 
 
-def test_the_command_line_does_all_of_it(resnetd, tmp_path):
+def test_the_command_line_does_all_of_it(said, tmp_path):
     picture = tmp_path / "cat.png"
     picture.write_bytes(png(photo()))
-    rows = [line.split("\t") for line in resnetd("classify", str(picture), "--top-k", "2").splitlines()]
+    rows = [line.split("\t") for line in said("classify", str(picture), "--top-k", "2").splitlines()]
     assert [row[0] for row in rows] == [str(picture)] * 2
-    assert json.loads(resnetd("classify", str(picture), "--json"))["model"] == "cifar10-resnet20"
+    assert json.loads(said("classify", str(picture), "--json"))["model"] == "cifar10-resnet20"
 
     archive = zip_mini(tmp_path / "mini.zip")
-    uploaded = json.loads(resnetd("datasets", "upload", str(archive), "--name", "by-hand", "--wait", "--json"))
+    uploaded = json.loads(said("datasets", "upload", str(archive), "--name", "by-hand", "--wait", "--json"))
     assert uploaded["name"] == "by-hand"
     assert uploaded["status"] == "ready"
-    assert uploaded["id"] in resnetd("datasets", "list")
-    assert uploaded["digest"] in resnetd("datasets", "show", uploaded["id"])
+    assert uploaded["id"] in said("datasets", "list")
+    assert uploaded["digest"] in said("datasets", "show", uploaded["id"])
 
     settings = [word for name, value in TINY.items() for word in ("--set", f"{name}={json.dumps(value)}")]
-    shown = resnetd("train", uploaded["id"], "--recipe", "fashion-mnist-small", *settings, "--register-as", "by-hand")
+    shown = said("train", uploaded["id"], "--recipe", "fashion-mnist-small", *settings, "--register-as", "by-hand")
     job = next(line.split()[1] for line in shown.splitlines() if line.startswith("job "))
-    assert json.loads(resnetd("jobs", "show", job, "--json"))["state"] == "succeeded"
-    assert job in resnetd("jobs", "list", "--kind", "train")
-    events = [json.loads(line) for line in resnetd("jobs", "events", job, "--json").splitlines()]
+    assert json.loads(said("jobs", "show", job, "--json"))["state"] == "succeeded"
+    assert job in said("jobs", "list", "--kind", "train")
+    events = [json.loads(line) for line in said("jobs", "events", job, "--json").splitlines()]
     assert events[-1]["type"] == "succeeded"
 
-    assert "by-hand" in resnetd("models", "list")
-    assert job in resnetd("models", "show", "by-hand")
-    resnetd("models", "alias", "by-hand", "candidate", "1")
+    assert "by-hand" in said("models", "list")
+    assert job in said("models", "show", "by-hand")
+    said("models", "alias", "by-hand", "candidate", "1")
     test_image = tmp_path / "shirt.png"
     test_image.write_bytes(next(mini_test_images()))
-    served = json.loads(resnetd("classify", str(test_image), "--model", "by-hand@candidate", "--json"))
+    served = json.loads(said("classify", str(test_image), "--model", "by-hand@candidate", "--json"))
     assert (served["model"], served["version"]) == ("by-hand", 1)
 
-    assert "Hint:" in resnetd("jobs", "cancel", job, code=1)
-    assert "cifar10-resnet20" in resnetd("recipes").splitlines()
-    resnetd("datasets", "delete", uploaded["id"])
-    assert "Not Found" in resnetd("datasets", "show", uploaded["id"], code=1)
+    assert "Hint:" in said("jobs", "cancel", job, code=1)
+    assert "cifar10-resnet20" in said("recipes").splitlines()
+    said("datasets", "delete", uploaded["id"])
+    assert "Not Found" in said("datasets", "show", uploaded["id"], code=1)

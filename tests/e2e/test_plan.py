@@ -1,56 +1,35 @@
 """A training is planned by the real worker: measured where the device is free, never beside a training."""
 
-import subprocess
-import zipfile
-
-import pytest
-from running import RESNETD, environment
-from samples import IDX
-
 ASKED = {"recipe": "fashion-mnist-small", "overrides": {"epochs": 2, "batch_size": 32, "precision": "fp32"}}
 
 
-@pytest.fixture(scope="module")
-def clothes(stack, tmp_path_factory) -> str:
-    """The subset of Fashion-MNIST, imported."""
-    archive = tmp_path_factory.mktemp("clothes") / "clothes.zip"
-    with zipfile.ZipFile(archive, "w") as target:
-        for path in IDX:
-            target.write(path, path.name)
-    accepted = stack.client.upload_dataset(archive)
-    job = stack.client.wait(accepted["job"]["id"])
-    assert job["state"] == "succeeded", job["error"]
-    return accepted["id"]
-
-
-def test_the_worker_measures_real_steps_and_remembers_them(stack, clothes):
+def test_the_worker_measures_real_steps_and_remembers_them(stack, digits):
     jobs = stack.client.jobs(limit=100)["data"]
-    found = stack.client.plan(clothes, **ASKED)
+    found = stack.client.plan(digits, **ASKED)
     assert found["images_per_second"] > 0
     assert (found["measured"]["reason"], found["measured"]["cached"]) == (None, False)
     assert found["steps"] == 2 * found["steps_per_epoch"] == 2 * (found["images"]["train"] // 32)
-    again = stack.client.plan(clothes, **ASKED)
+    again = stack.client.plan(digits, **ASKED)
     assert again["measured"].pop("cached")
     assert not found["measured"].pop("cached")
     assert again == found
     assert [each["id"] for each in stack.client.jobs(limit=100)["data"]] == [each["id"] for each in jobs]
 
 
-def test_the_command_line_shows_a_plan_and_saves_its_curve(stack, clothes, tmp_path):
-    command = [RESNETD, "plan", clothes, "--recipe", ASKED["recipe"], "--svg", str(tmp_path / "lr.svg")]
-    command += [f"--set={name}={value}" for name, value in ASKED["overrides"].items()]
-    variables = environment(RESNETD_SERVER=stack.url)
-    shown = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=True)
+def test_the_command_line_shows_a_plan_and_saves_its_curve(resnetd, digits, tmp_path):
+    settings = [f"--set={name}={value}" for name, value in ASKED["overrides"].items()]
+    curve = tmp_path / "lr.svg"
+    shown = resnetd("plan", digits, "--recipe", ASKED["recipe"], "--svg", str(curve), *settings)
     assert "75,002" in shown.stdout
     assert "learning rate" in shown.stdout
-    assert "<svg" in (tmp_path / "lr.svg").read_text()
+    assert "<svg" in curve.read_text()
 
 
-def test_beside_a_training_nothing_is_measured(stack, clothes):
+def test_beside_a_training_nothing_is_measured(stack, digits):
     overrides = {**ASKED["overrides"], "epochs": 10_000}
-    job = stack.client.train(clothes, recipe=ASKED["recipe"], overrides=overrides)
+    job = stack.client.train(digits, recipe=ASKED["recipe"], overrides=overrides)
     next(event for event in stack.client.events(job["id"]) if event.type == "progress")
-    found = stack.client.plan(clothes, recipe=ASKED["recipe"], overrides={"batch_size": 16})
+    found = stack.client.plan(digits, recipe=ASKED["recipe"], overrides={"batch_size": 16})
     assert stack.client.job(job["id"])["state"] == "running"
     stack.client.cancel(job["id"])
     assert (found["measured"]["reason"], found["images_per_second"]) == ("device_busy", None)

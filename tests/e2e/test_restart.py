@@ -48,16 +48,15 @@ def test_a_second_start_finds_models_datasets_and_jobs_and_a_killed_server_refus
     assert processes_that_name(data) == []
 
 
-def test_a_second_up_on_the_same_data_directory_is_refused_and_harms_nobody(tmp_path):
-    data = tmp_path / "var"
-    running, url = run_up(data, log=tmp_path / "up.log")
-    try:
-        second = subprocess.run(
-            [RESNETD, "up", "--data", str(data), "--port", "0"], capture_output=True, text=True, timeout=30, check=False
-        )
-        assert second.returncode == 1
-        assert "Another `resnetd up` runs on" in second.stderr
-        with Client(url) as client:
-            assert client.jobs()["data"] == []
-    finally:
-        running.stop()
+def test_a_second_up_on_the_same_data_directory_is_refused_and_harms_nobody(stack):
+    jobs = stack.client.jobs()
+    second = subprocess.run(
+        [RESNETD, "up", "--data", str(stack.data), "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert second.returncode == 1
+    assert "Another `resnetd up` runs on" in second.stderr
+    assert stack.client.jobs() == jobs

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from job_processes import finish, lines, of, started
 from mini_dataset import CLASSES, mini, write_mini
 from PIL import Image
-from process_kit import finish, lines, of, started
 from samples import png
 
 from models import runtime

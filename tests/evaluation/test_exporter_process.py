@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from process_kit import finish, of
+from job_processes import finish, of
 from safetensors.numpy import load_file
 from samples import photo
 

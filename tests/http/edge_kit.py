@@ -6,7 +6,8 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -47,9 +48,10 @@ from app.inference.protocol import (
 from app.main import create_app
 from app.protocol import HttpProtocol
 from app.state import State
+from benchmarks.manifests import lineage, manifest
 from jobs.ledger import Claim, Ledger
 from jobs.model import Lane
-from models.manifest import Lineage, Manifest, NetworkSpec, Preprocessing
+from models.manifest import Preprocessing
 from resnetd import embedded_redis
 from store import redis_account
 from store.datasets import Dataset, ImageSummary, Report, Source, SplitSummary
@@ -273,17 +275,9 @@ def model_on_disk(layout: Layout, name: str, job_id: str) -> None:
     """A model version as far as the HTTP edge looks at it: its manifest."""
     folder = layout.models / name / "1"
     folder.mkdir(parents=True)
-    lineage = {"job": job_id, "dataset": "ds_1", "dataset_name": "pets", "dataset_digest": "", "recipe": "mnist"}
-    Manifest(
-        network=NetworkSpec(name="mnist/residual", num_classes=2, in_channels=1),
-        parameters=1,
-        classes=("cat", "dog"),
-        preprocessing=Preprocessing(channels=1, height=28, width=28, resize=28, mean=(0.0,), std=(1.0,)),
-        metrics={},
-        lineage=Lineage(**lineage, seed=0, code_version="0", created_at=datetime.now(UTC)),
-        weights_sha256="",
-        golden_sha256="",
-    ).write(folder)
+    preprocessing = Preprocessing(channels=1, height=28, width=28, resize=28, mean=(0.0,), std=(1.0,))
+    made = lineage(job_id, dataset_name="pets", recipe="mnist")
+    manifest(made, network="mnist/residual", preprocessing=preprocessing, weights=b"").write(folder)
 
 
 def train(http: httpx.Client, dataset: str, **more: object) -> httpx.Response:
@@ -297,3 +291,10 @@ def claimed(ledger: Ledger, job_id: str) -> Claim:
     assert claim is not None
     assert claim.job_id == job_id
     return claim
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
+        threading.Event().wait(0.005)

@@ -2,14 +2,13 @@
 
 import contextlib
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 
 import httpx
 import pytest
-from edge_kit import IMAGE, Server, problem, serving
+from edge_kit import IMAGE, Server, problem, serving, wait_for
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from app.admission import COMPUTING, admitted
@@ -34,13 +33,6 @@ def under_way(server: Server, count: int, **headers: str) -> Iterator[list[socke
             connection.sendall(head.encode() + IMAGE)
         wait_for(lambda: len(server.engines.asked) == before + count)
         yield connections
-
-
-def wait_for(condition) -> None:
-    until = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < until
-        threading.Event().wait(0.005)
 
 
 @pytest.fixture

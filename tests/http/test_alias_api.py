@@ -3,7 +3,6 @@
 import hashlib
 import io
 import zipfile
-from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,13 +11,17 @@ from edge_kit import Server, problem
 from typer.testing import CliRunner
 
 from app.inference.routes import EngineState, Route, Routes
+from benchmarks.manifests import lineage, write_hollow
 from models.catalog import STARTERS, Catalog
-from models.manifest import GOLDEN, WEIGHTS, Lineage, Manifest, NetworkSpec, Origin, Preprocessing
+from models.manifest import WEIGHTS, Origin
 from resnetd.cli import app as command_line
 from resnetd.client import Client
 from resnetd.errors import Problem
 
 CONTENT = b"weights"
+CLASSES = ("cat", "<b>dog</b>")
+METRICS = {"top1": 0.8, "total": 100, "split": "test", "per_class": "odd"}
+ORIGIN = Origin(filename="a|b.pth", sha256="0" * 64, format="torch")
 
 
 @pytest.fixture
@@ -27,33 +30,10 @@ def name(server: Server, tmp_path: Path) -> str:
     chosen = f"toy-{uuid4().hex[:8]}"
     catalog = Catalog(server.layout.models)
     for number in (1, 2, 3):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        (folder / WEIGHTS).write_bytes(CONTENT)
-        (folder / GOLDEN).write_bytes(b"golden")
-        Manifest(
-            network=NetworkSpec(name="cifar/resnet8", num_classes=2, in_channels=3),
-            parameters=75_000,
-            classes=("cat", "<b>dog</b>"),
-            preprocessing=Preprocessing(
-                channels=3, height=32, width=32, resize=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
-            ),
-            metrics={"top1": 0.8, "total": 100, "split": "test", "per_class": "odd"},
-            lineage=Lineage(
-                job=f"job_{chosen}_{number}",
-                dataset="",
-                dataset_name="",
-                dataset_digest="",
-                recipe="",
-                seed=0,
-                code_version="0",
-                created_at=datetime.now(UTC),
-                origin=Origin(filename="a|b.pth", sha256="0" * 64, format="torch"),
-            ),
-            weights_sha256=hashlib.sha256(CONTENT).hexdigest(),
-            golden_sha256=hashlib.sha256(b"golden").hexdigest(),
-        ).write(folder)
-        catalog.publish(chosen, folder, f"job_{chosen}_{number}")
+        job = f"job_{chosen}_{number}"
+        made = lineage(job, dataset="", dataset_name="", dataset_digest="", recipe="", origin=ORIGIN)
+        folder = write_hollow(tmp_path / str(number), made, weights=CONTENT, classes=CLASSES, metrics=METRICS)
+        catalog.publish(chosen, folder, job)
     return chosen
 
 

@@ -4,13 +4,16 @@ import io
 import json
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import pytest
-from edge_kit import Server, dataset_on_disk, problem, serving
+from edge_kit import Server, dataset_on_disk, problem, serving, wait_for
 
-from app.services.uploads import Upload, dataset_name, sweep
+from app.services.dataset_uploads import dataset_name
+from app.services.uploads import Upload, sweep
 from jobs.model import JobError, Kind, Lane
 from store.datasets import UPLOAD
 from store.layout import Layout
@@ -63,6 +66,25 @@ def test_the_same_idempotency_key_with_the_same_bytes_is_one_dataset(server):
     assert stored(server, first.json()["id"]) == b"one"
 
 
+def test_a_repetition_learns_what_came_of_an_upload_that_is_still_being_written(server, monkeypatch):
+    """Its client did not wait for the answer: the disk was busy for longer than that."""
+    asked = {"params": {"name": "a"}, "content": b"one", "headers": {"Idempotency-Key": uuid4().hex}}
+    first = server.http.post("/v1/datasets", **asked)
+    upload = server.layout.dataset(first.json()["id"]) / UPLOAD
+    hidden = upload.rename(upload.with_name(".hidden"))
+    with monkeypatch.context() as patched:
+        patched.setattr("app.services.uploads._SETTLING_SECONDS", 0.1)
+        answer = server.http.post("/v1/datasets", **asked)
+    problem(answer, 503, "upload_in_progress")
+    assert int(answer.headers["retry-after"]) > 0
+    assert parts_left(server.layout) == []
+    with ThreadPoolExecutor(1) as pool:
+        again = pool.submit(httpx.post, f"{server.url}/v1/datasets", timeout=30, **asked)
+        wait_for(lambda: parts_left(server.layout) != [])
+        hidden.rename(upload)
+        assert (again.result().status_code, again.result().json()) == (202, first.json())
+
+
 def parts_left(layout: Layout) -> list[Path]:
     return list(layout.uploads.iterdir())
 
@@ -106,7 +128,7 @@ def test_a_start_sweeps_what_dead_uploads_left_and_nothing_else(tmp_path):
     layout = Layout(tmp_path / "data").create()
     (layout.uploads / "ds_dead.1.part").write_bytes(b"half")
     layout.dataset("ds_dead").mkdir()
-    live = Upload(layout, "ds_live", repeatable=False)
+    live = Upload(layout, "ds_live", repeatable=False, folder=layout.dataset("ds_live"))
     assert sweep(layout) == ["ds_dead.1.part"]
     assert not layout.dataset("ds_dead").exists()
     assert len(parts_left(layout)) == 1

@@ -1,15 +1,14 @@
 """/v1/models against a real catalog on disk."""
 
 import hashlib
-from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from edge_kit import Server, problem
 
+from benchmarks.manifests import lineage, write_hollow
 from models.catalog import Catalog
-from models.manifest import GOLDEN, WEIGHTS, Lineage, Manifest, NetworkSpec, Preprocessing
 
 WEIGHTS_BYTES = b"weights"
 
@@ -20,32 +19,9 @@ def name(server: Server, tmp_path: Path) -> str:
     chosen = f"toy-{uuid4().hex[:8]}"
     catalog = Catalog(server.layout.models)
     for number in (1, 2):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        (folder / WEIGHTS).write_bytes(WEIGHTS_BYTES)
-        (folder / GOLDEN).write_bytes(b"golden")
-        Manifest(
-            network=NetworkSpec(name="cifar/resnet8", num_classes=2, in_channels=3),
-            parameters=75_000,
-            classes=("cat", "dog"),
-            preprocessing=Preprocessing(
-                channels=3, height=32, width=32, resize=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
-            ),
-            metrics={"top1": 0.8 + number / 100},
-            lineage=Lineage(
-                job=f"job_{number}",
-                dataset="ds_1",
-                dataset_name="pets",
-                dataset_digest="sha256:0",
-                recipe="mnist",
-                seed=0,
-                code_version="0",
-                created_at=datetime.now(UTC),
-            ),
-            weights_sha256=hashlib.sha256(WEIGHTS_BYTES).hexdigest(),
-            golden_sha256=hashlib.sha256(b"golden").hexdigest(),
-        ).write(folder)
-        catalog.publish(chosen, folder, f"job_{number}")
+        made = lineage(f"job_{number}", dataset_name="pets", recipe="mnist")
+        folder = write_hollow(tmp_path / str(number), made, weights=WEIGHTS_BYTES, metrics={"top1": 0.8 + number / 100})
+        catalog.publish(chosen, folder, made.job)
     return chosen
 
 

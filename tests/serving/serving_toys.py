@@ -1,6 +1,5 @@
 """Small real models, and real fleets and engines that serve them."""
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -20,9 +19,10 @@ from PIL import Image
 from safetensors.torch import save
 
 from app.inference.routes import Route, Routes, RoutesFile
+from benchmarks.manifests import lineage, manifest, write_hollow
 from models import golden
 from models.catalog import Catalog
-from models.manifest import GOLDEN, WEIGHTS, Lineage, Manifest, NetworkSpec, Preprocessing
+from models.manifest import WEIGHTS, Manifest, NetworkSpec
 from models.networks.registry import build
 from models.runtime import load
 from store.layout import Layout
@@ -34,43 +34,19 @@ CLASSES = ("cat", "dog", "ship")
 
 def make_artifact(folder: Path, *, job: str, seed: int = 0, network: bool = True) -> Path:
     """What a train job leaves: a random cifar/resnet8, or where `network` is false files that only look so."""
+    made = lineage(job, recipe="toy", seed=seed, created_at=datetime(2026, 1, 1, tzinfo=UTC))
+    if not network:
+        return write_hollow(folder, made, classes=CLASSES)
     folder.mkdir(parents=True)
-    spec = NetworkSpec(name="cifar/resnet8", num_classes=len(CLASSES), in_channels=3)
-    weights = b"weights"
-    if network:
-        torch.manual_seed(seed)
-        weights = save({name: tensor.contiguous() for name, tensor in build(spec).state_dict().items()})
+    torch.manual_seed(seed)
+    module = build(NetworkSpec(name="cifar/resnet8", num_classes=len(CLASSES), in_channels=3))
+    weights = save({name: tensor.contiguous() for name, tensor in module.state_dict().items()})
     (folder / WEIGHTS).write_bytes(weights)
-    (folder / GOLDEN).write_bytes(b"golden")
-
-    def manifest(golden_sha256: str) -> Manifest:
-        return Manifest(
-            network=spec,
-            parameters=75_000,
-            classes=CLASSES,
-            preprocessing=Preprocessing(
-                channels=3, height=32, width=32, resize=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
-            ),
-            metrics={},
-            lineage=Lineage(
-                job=job,
-                dataset="ds_1",
-                dataset_name="toy",
-                dataset_digest="sha256:0",
-                recipe="toy",
-                seed=seed,
-                code_version="0",
-                created_at=datetime(2026, 1, 1, tzinfo=UTC),
-            ),
-            weights_sha256=hashlib.sha256(weights).hexdigest(),
-            golden_sha256=golden_sha256,
-        )
-
-    manifest("").write(folder)
-    if network:
-        images = np.random.default_rng(seed).integers(0, 256, size=(4, 32, 32, 3), dtype=np.uint8)
-        digest = golden.write(folder, images, load(folder, "cpu").logits(images))
-        manifest(digest).write(folder)
+    unproven = manifest(made, classes=CLASSES, weights=weights)
+    unproven.write(folder)
+    images = np.random.default_rng(seed).integers(0, 256, size=(4, 32, 32, 3), dtype=np.uint8)
+    digest = golden.write(folder, images, load(folder, "cpu").logits(images))
+    unproven.model_copy(update={"golden_sha256": digest}).write(folder)
     return folder
 
 

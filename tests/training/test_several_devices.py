@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from job_processes import lines, of
 from running import processes_that_name
 from squares import squares, write_dataset
 from test_trainer_orders import order
-from test_trainer_process import after_checkpoints, finish, lines, of, trainer
+from test_trainer_process import after_checkpoints, finish, trainer
 
 from models import checkpoint
 from models.recipes import RecipeError, resolve

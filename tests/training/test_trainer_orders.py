@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from job_processes import lines, of
 from squares import squares, write_dataset
-from test_trainer_process import SPLITS, finish, lines, of, trainer
+from test_trainer_process import SPLITS, finish, trainer
 from torch import nn
 
 from models.recipes import RECIPES
@@ -104,12 +105,11 @@ def state() -> RunState:
     return RunState(network=network, optimizer=torch.optim.SGD(network.parameters()), average=None)
 
 
-def test_finish_before_the_first_step_is_followed_after_it(layout: Layout, new_job):
+def test_finish_before_the_first_step_is_followed_after_it(layout: Layout, new_job, here):
     write_dataset(layout, SPLITS)
     job = new_job("at-once", epochs=500)
     order(job / "claim-1", version=1, finish=True)
-    code, said = finish(job, "--claim", "1")
-    assert code == DONE
+    said = here(job)
     metrics = of(said, "result")[0]["metrics"]
     assert (metrics["ended"], metrics["epochs"]) == ("finish", 1)
     assert of(said, "checkpoint")[-1]["step"] == 1

@@ -1,24 +1,23 @@
 """The trainer as its supervisor sees it: a process, its lines, its exit code, its files."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import job_processes
 import numpy as np
 import pytest
+from job_processes import lines, of, started
 from squares import CLASSES, squares, write_dataset
 
 from models import checkpoint_files, golden, probes, runtime
 from models.manifest import Manifest
 from store.layout import Layout
 from worker.job_arguments import JobArguments
-from worker.job_process import DONE, REFUSED, STOPPED, JobRefused, JobStopped, Stop
+from worker.job_process import DONE, STOPPED, JobRefused, JobStopped, Stop
 from worker.trainer import evaluate
 from worker.trainer.train import train
 
@@ -40,31 +39,12 @@ FEATURES = {
 }
 
 
-@contextmanager
-def trainer(run_dir: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """One thread: the tests run beside others, and the same thread count is a condition of equal bits."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "worker.trainer", str(run_dir), "--device", "cpu", *arguments],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def lines(process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
-    assert process.stdout is not None
-    for line in process.stdout:
-        yield json.loads(line)
+def trainer(run_dir: Path, *arguments: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return started("worker.trainer", run_dir, *arguments)
 
 
 def finish(run_dir: Path, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
-    with trainer(run_dir, *arguments) as process:
-        said = list(lines(process))
-        return process.wait(), said
+    return job_processes.finish("worker.trainer", run_dir, *arguments)
 
 
 def after_checkpoints(process: subprocess.Popen[bytes], count: int, send: signal.Signals) -> list[dict[str, Any]]:
@@ -79,16 +59,12 @@ def after_checkpoints(process: subprocess.Popen[bytes], count: int, send: signal
     return said
 
 
-def of(said: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    return [line["data"] for line in said if line["type"] == kind]
-
-
-def test_a_batch_in_parts_gives_the_gradient_of_the_whole(layout: Layout, new_job):
+def test_a_batch_in_parts_gives_the_gradient_of_the_whole(layout: Layout, new_job, here):
     """The MNIST network has no normalisation, whose statistics would be those of the parts."""
     write_dataset(layout, SPLITS)
     losses = []
     for parts in (1, 4):
-        _, said = finish(new_job(f"parts{parts}", recipe="mnist", epochs=1, accumulate=parts, precision="fp32"))
+        said = here(new_job(f"parts{parts}", recipe="mnist", epochs=1, accumulate=parts, precision="fp32"))
         losses.append([epoch["val"]["loss"] for epoch in of(said, "epoch")])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
@@ -157,21 +133,19 @@ def test_sigterm_ends_in_a_checkpoint_from_which_the_next_claim_goes_on(layout: 
         assert resumed["data"]["step"] == reached["step"]
 
 
-def test_a_diverged_loss_is_an_error_that_says_what_to_change(layout: Layout, new_job):
+def test_a_diverged_loss_is_an_error_that_says_what_to_change(layout: Layout, new_job, here):
     write_dataset(layout, SPLITS)
     job = new_job("diverged", recipe="mnist", lr=100, warmup_epochs=0, momentum=0.99, epochs=50)
-    code, said = finish(job)
-    assert code == REFUSED
-    (error,) = of(said, "error")
-    assert error["code"] == "loss_not_finite"
-    assert "lr" in error["hint"]
+    with pytest.raises(JobRefused) as caught:
+        here(job)
+    assert caught.value.code == "loss_not_finite"
+    assert "lr" in caught.value.hint
 
 
-def test_without_a_test_split_the_metrics_are_those_of_val_and_say_so(layout: Layout, new_job):
+def test_without_a_test_split_the_metrics_are_those_of_val_and_say_so(layout: Layout, new_job, here):
     """Here early stopping ends the run too, and the images come as files of another size."""
     write_dataset(layout, {"train": squares(96, seed=0, size=40, channels=3)}, encoded=True)
-    code, said = finish(new_job("no-test", epochs=60, target_accuracy=0.5))
-    assert code == DONE
+    said = here(new_job("no-test", epochs=60, target_accuracy=0.5))
     assert [warning["code"] for warning in of(said, "warning")] == ["no_test_split"]
     metrics = of(said, "result")[0]["metrics"]
     assert (metrics["split"], metrics["ended"]) == ("val", "target_accuracy")

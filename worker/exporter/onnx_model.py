@@ -10,7 +10,7 @@ import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
 import torch
 from safetensors.numpy import load_file
 
-from models.golden import TOLERANCE
+from models.golden import tolerance
 from models.manifest import GOLDEN
 from models.runtime import ModelDamagedError
 
@@ -53,7 +53,7 @@ def write(model: onnx.ModelProto, target: Path, *, manifest: bytes) -> None:
 def check(target: Path, folder: Path) -> float:
     """Run what was written on the golden images, together and one alone: the largest deviation of a logit.
 
-    Raises ModelDamagedError above 1e-3.
+    Raises ModelDamagedError above the tolerance of `models/golden.py`.
     """
     golden = load_file(folder / GOLDEN)
     options = ort.SessionOptions()
@@ -63,7 +63,7 @@ def check(target: Path, folder: Path) -> float:
     for images, expected in ((golden["images"], golden["logits"]), (golden["images"][:1], golden["logits"][:1])):
         (logits,) = session.run([OUTPUT], {INPUT: images})
         deviation = max(deviation, float(np.abs(logits - expected).max()))
-    if not deviation <= TOLERANCE:  # also refuses NaN
+    if not deviation <= tolerance(golden["logits"]):  # also refuses NaN
         raise ModelDamagedError(f"the ONNX model's logits deviate by {deviation:.3g} from the golden ones")
     return deviation
 

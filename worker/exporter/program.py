@@ -8,7 +8,7 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from models.golden import TOLERANCE
+from models.golden import tolerance
 from models.manifest import GOLDEN
 from models.runtime import ModelDamagedError, Runtime
 
@@ -51,14 +51,14 @@ def write(program: torch.export.ExportedProgram, target: Path, *, manifest: byte
 def check(target: Path, folder: Path) -> float:
     """Load what was written and compute the golden images, together and one alone: the largest deviation of a logit.
 
-    Raises ModelDamagedError above 1e-3.
+    Raises ModelDamagedError above the tolerance of `models/golden.py`.
     """
     golden = load_file(folder / GOLDEN)
     images = torch.from_numpy(golden["images"])
     run = torch.export.load(target).module()
     with torch.no_grad():
         deviation = max(_deviation(run(images), golden["logits"]), _deviation(run(images[:1]), golden["logits"][:1]))
-    if not deviation <= TOLERANCE:  # also refuses NaN
+    if not deviation <= tolerance(golden["logits"]):  # also refuses NaN
         raise ModelDamagedError(f"the program's logits deviate by {deviation:.3g} from the golden ones")
     return deviation
 
