@@ -6,6 +6,8 @@ from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
+CLIENT_CLOSED_REQUEST = 499  # nginx's code for a log line; nobody is left to read the answer
+
 T = TypeVar("T")
 
 

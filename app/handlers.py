@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from app.disconnect import CLIENT_CLOSED_REQUEST
 from app.middleware import answers_head
 from app.problems import InvalidError, ProblemError, field_errors
 from app.responses import problem_response
@@ -17,7 +18,6 @@ _HINTS = {
     404: "GET / lists the entry points; /openapi.json describes every route.",
     405: "The Allow header names the methods of this address.",
 }
-CLIENT_CLOSED_REQUEST = 499  # nginx's code for a log line; nobody is left to read the answer
 
 
 async def _problem(request: Request, error: Exception) -> Response:

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app import handlers
-from app.admission import Door
 from app.deps import known_query
+from app.door import Door
 from app.inference.client import Engines
 from app.middleware import Envelope
 from app.protocol import DRAIN

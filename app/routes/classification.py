@@ -25,6 +25,8 @@ Outputs = Annotated[
     Query(max_length=20, description="What else of the forward pass, with commas: embedding, logits, probabilities."),
 ]
 
+BY_DEFAULT, BY_MODEL = "/v1/classify", "/v1/models/{name}:classify"
+
 _BINARY = {"schema": {"type": "string", "format": "binary"}, "example": "(the bytes of cat.jpg)"}
 _FORM: dict[str, Any] = {
     "schema": {
@@ -68,27 +70,28 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.put("/v1/classify", responses=_ANSWERS, openapi_extra=_BODY, summary="Classify images (curl -T)")
-@router.post("/v1/classify", responses=_ANSWERS, openapi_extra=_BODY, summary="Classify images")
+@router.put(BY_DEFAULT, responses=_ANSWERS, openapi_extra=_BODY, summary="Classify images (curl -T)")
+@router.post(BY_DEFAULT, responses=_ANSWERS, openapi_extra=_BODY, summary="Classify images")
 async def classify(
     request: Request, state: StateDep, top_k: TopK = None, model: Model = None, outputs: Outputs = None
 ) -> Response:
     """The top labels of one or more images. Each image has its own result or its own error."""
-    return await _answer(request, state, top_k, model, outputs)
+    return await answer(request, state, top_k, model, outputs)
 
 
-@router.put("/v1/models/{name}:classify", responses=_ANSWERS, openapi_extra=_BODY, summary="By a model (curl -T)")
-@router.post("/v1/models/{name}:classify", responses=_ANSWERS, openapi_extra=_BODY, summary="Classify by a model")
+@router.put(BY_MODEL, responses=_ANSWERS, openapi_extra=_BODY, summary="By a model (curl -T)")
+@router.post(BY_MODEL, responses=_ANSWERS, openapi_extra=_BODY, summary="Classify by a model")
 async def classify_by(
     request: Request, state: StateDep, name: ModelRef, top_k: TopK = None, outputs: Outputs = None
 ) -> Response:
     """Like /v1/classify, by the model in the address."""
-    return await _answer(request, state, top_k, name, outputs)
+    return await answer(request, state, top_k, name, outputs)
 
 
-async def _answer(
+async def answer(
     request: Request, state: State, top_k: int | None, model: str | None, outputs: list[str] | None
 ) -> Response:
+    """What both routes say. `top_k`, `model` and `outputs`: before what the body says. Raises ProblemError."""
     wanted = None if outputs is None else outputs_named(outputs, "/query/outputs")
     asked = await read_images(request, state.settings)
     work = state.classification.classify(

@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from edge_kit import Server, dataset_on_disk, own_redis, serving
+from edge_kit import Server, dataset_on_disk, let_go, own_redis, serving
 
 from jobs.ledger import Ledger
 from jobs.model import JobError, Lane
@@ -62,6 +62,12 @@ def alone(tmp_path: Path, settings: Settings) -> Settings:
 def dataset(server: Server) -> str:
     """An imported dataset."""
     return dataset_on_disk(server.layout, f"ds_{uuid4().hex}")
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_claimed() -> Iterator[None]:
+    yield
+    let_go()
 
 
 @pytest.fixture

@@ -49,8 +49,8 @@ from app.main import create_app
 from app.protocol import HttpProtocol
 from app.state import State
 from benchmarks.manifests import lineage, manifest
-from jobs.ledger import Claim, Ledger
-from jobs.model import Lane
+from jobs.ledger import Claim, LeaseLost, Ledger
+from jobs.model import JobError, Lane
 from models.manifest import Preprocessing
 from resnetd import embedded_redis
 from store import redis_account
@@ -286,11 +286,24 @@ def train(http: httpx.Client, dataset: str, **more: object) -> httpx.Response:
     return http.post("/v1/jobs", json=body, headers={"Idempotency-Key": str(key)} if key else {})
 
 
+_held: list[tuple[Ledger, Claim]] = []
+
+
 def claimed(ledger: Ledger, job_id: str) -> Claim:
+    """A claim on the job that is next, which has to be this one; `let_go` ends it after the test."""
     claim = ledger.claim(Lane.DEVICE, owner="test", token=uuid4().hex)
     assert claim is not None
+    _held.append((ledger, claim))
     assert claim.job_id == job_id
     return claim
+
+
+def let_go() -> None:
+    """End what is claimed: its job would come back when the lease is over, into the middle of another test."""
+    while _held:
+        ledger, claim = _held.pop()
+        with contextlib.suppress(LeaseLost, RedisError):
+            ledger.fail(claim, JobError(code="swept", message="its test is over"))
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -11,7 +11,8 @@ import pytest
 from edge_kit import IMAGE, Server, problem, serving, wait_for
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from app.admission import COMPUTING, admitted
+from app.admission import admitted
+from app.door import COMPUTING
 from app.main import create_app
 from app.problems import TooManyError, UnavailableError
 from app.services.admission import Admission, Limits
