@@ -1,11 +1,13 @@
 """Uploads whose client goes away while they are in the queue: their images never reach the network."""
 
 import asyncio
+import io
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.soak.http_load import Address, Connection, put
@@ -25,7 +27,7 @@ async def run(folder: Path, image: bytes, *, aborts: int) -> dict[str, Any]:
 
 async def measure(address: Address, image: bytes, *, aborts: int) -> dict[str, Any]:
     """On a server with one model, whose engine holds more than 1,000 images."""
-    one, many = put("/v1/classify", image), _form(image, _AHEAD)
+    one, many = put("/v1/classify", image), _form(_slow(), _AHEAD)
     large = [Connection(address) for _ in range(2)]
     began, before = time.perf_counter(), await _computed(address)
     done = good = looks = 0
@@ -58,6 +60,13 @@ async def measure(address: Address, image: bytes, *, aborts: int) -> dict[str, A
         "aborted_but_computed": computed,
         "share_that_never_reached_the_network": round(1 - computed / aborts, 4),
     }
+
+
+def _slow() -> bytes:
+    """A small file that takes milliseconds to decode: who waits behind many of them still waits when he is aborted."""
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize((500, 500)).convert("RGB").save(file, "PNG")
+    return file.getvalue()
 
 
 def _form(image: bytes, count: int) -> bytes:
