@@ -49,7 +49,7 @@ from app.main import create_app
 from app.protocol import HttpProtocol
 from app.state import State
 from benchmarks.manifests import lineage, manifest
-from jobs.ledger import Claim, LeaseLost, Ledger
+from jobs.ledger import Claim, JobNotFound, LeaseLost, Ledger
 from jobs.model import JobError, Lane
 from models.manifest import Preprocessing
 from resnetd import embedded_redis
@@ -299,11 +299,14 @@ def claimed(ledger: Ledger, job_id: str) -> Claim:
 
 
 def let_go() -> None:
-    """End what is claimed: its job would come back when the lease is over, into the middle of another test."""
+    """End what was claimed: a job comes back when its lease or its pause is over, into the middle of another test."""
     while _held:
         ledger, claim = _held.pop()
-        with contextlib.suppress(LeaseLost, RedisError):
-            ledger.fail(claim, JobError(code="swept", message="its test is over"))
+        with contextlib.suppress(JobNotFound, RedisError):
+            try:
+                ledger.fail(claim, JobError(code="swept", message="its test is over"))
+            except LeaseLost:
+                ledger.cancel(claim.job_id)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -6,11 +6,11 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from edge_kit import claimed, problem, sse_messages, train
+from edge_kit import claimed, problem, sse_messages, train, wait_for
 
 from jobs import keys
 from jobs.archive import archive
-from jobs.model import JobError, Kind, State
+from jobs.model import JobError, Kind, Lane, State
 
 
 def test_a_training_is_acknowledged_with_its_place_and_its_whole_request(http, dataset, ledger):
@@ -334,3 +334,9 @@ def test_a_job_that_began_to_publish_is_not_cancelled_after_the_death_of_its_cla
     problem(http.post(f"/v1/jobs/{job_id}/cancel"), 409, "job_publishing", state="running")
     idle.release(claim, crash=JobError(code="crashed", message="it died"))
     problem(http.post(f"/v1/jobs/{job_id}/cancel"), 409, "job_publishing", state="queued")
+
+    def succeeds() -> bool:
+        again = idle.claim(Lane.DEVICE, owner="test", token=uuid4().hex)
+        return again is not None and idle.succeed(again, {"artifact": "a"}) is State.SUCCEEDED
+
+    wait_for(succeeds)

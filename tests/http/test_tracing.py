@@ -10,12 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
-from edge_kit import IMAGE, Server, dataset_on_disk, serving, train
+from edge_kit import IMAGE, Server, claimed, dataset_on_disk, serving, train
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from app import tracing
 from jobs.ledger import Ledger
-from jobs.model import Lane
 from store.settings import Settings
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -88,9 +87,7 @@ def test_a_claim_carries_the_trace(idle: Ledger, server: Server) -> None:
     client = httpx.Client(base_url=server.url, headers={"traceparent": PARENT})
     with client:
         job_id = train(client, dataset).json()["id"]
-    claim = idle.claim(Lane.DEVICE, owner="test", token="traced")
-    assert claim is not None
-    assert (claim.job_id, claim.traceparent) == (job_id, PARENT)
+    assert claimed(idle, job_id).traceparent == PARENT
 
 
 class Collector(BaseHTTPRequestHandler):
