@@ -139,6 +139,7 @@ class Supervisor:
         """Remove what this claim's and earlier ones' processes left half written; they are all dead."""
         for number in range(self._claim.number + 1):
             remove_temporary(self._folder / f"claim-{number}")
+            remove_temporary(self._folder / f"claim-{number}" / "dataset")  # of an import, which no other claim repeats
         remove_temporary(self._folder, of="spec.json")
 
     def _watch(self, child: Child) -> None:
