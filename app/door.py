@@ -48,31 +48,40 @@ class Door:
             for template, pattern in self._addresses:
                 found = pattern.match(scope["path"])
                 if found is not None:
-                    response = await self._response(scope, receive, template, **found.groupdict())
-                    if response is not None:
-                        scope["template"] = template
-                        await response(scope, receive, send)
+                    if await self._answered(scope, receive, send, template=template, **found.groupdict()):
                         return
                     break
         await self._app(scope, receive, send)
 
-    async def _response(
-        self, scope: Scope, receive: Receive, template: str, name: str | None = None, version: str | None = None
-    ) -> Response | None:
-        """None where the route has to look at the request."""
-        request = Request(scope, receive)
+    async def _answered(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        template: str,
+        name: str | None = None,
+        version: str | None = None,
+    ) -> bool:
+        """False where the route has to look at the request, of which nothing was read."""
+        request, response = Request(scope, receive), None
         if self._refuses(request, name, version):
-            return problem_response(request, self._state.admission.refuse_full())
-        if template not in (BY_DEFAULT, BY_MODEL) or scope["query_string"] or len(name or "") > _MAX_NAME:
-            return None
+            response = problem_response(request, self._state.admission.refuse_full())
+        elif template not in (BY_DEFAULT, BY_MODEL) or scope["query_string"] or len(name or "") > _MAX_NAME:
+            return False
+        scope["template"] = template
         try:
-            auth.check(self._state.gate, keys.Scope.PREDICT, request.headers)
-            with place(request, self._state):
-                return await answer(request, self._state, None, name, None)
+            if response is None:
+                auth.check(self._state.gate, keys.Scope.PREDICT, request.headers)
+                with place(request, self._state):  # until the answer is sent, as by the route
+                    await (await answer(request, self._state, None, name, None))(scope, receive, send)
+                return True
         except ProblemError as problem:
-            return problem_response(request, problem)
+            response = problem_response(request, problem)
         except ClientDisconnect:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
+            response = Response(status_code=CLIENT_CLOSED_REQUEST)
+        await response(scope, receive, send)
+        return True
 
     def _refuses(self, request: Request, name: str | None, version: str | None) -> bool:
         """Whether the engine of who is asked is full, and it is our client who asks."""

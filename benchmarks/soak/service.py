@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.running import descendants
 from benchmarks.soak.http_load import Address
 from benchmarks.soak.waiting import until
 from models.catalog import PRODUCTION, STARTERS, Catalog
@@ -151,7 +152,7 @@ class Service:
     def pids(self) -> list[int]:
         """`resnetd serve` and all below it."""
         assert self.process is not None
-        return [self.process.pid, *children(self.process.pid)]
+        return [self.process.pid, *descendants(self.process.pid)]
 
     async def tell_fleet(self, op: str, model: str, version: int) -> dict[str, object]:
         """`ensure` or `unload`, and what the fleet says to it."""
@@ -160,15 +161,3 @@ class Service:
         said: dict[str, object] = json.loads(await reader.readline())
         writer.close()
         return said
-
-
-def children(pid: int) -> list[int]:
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            direct = [int(each) for each in task.read_text().split()]
-        except OSError:
-            continue  # the thread has just ended
-        for each in direct:
-            found += [each, *children(each)]
-    return found
