@@ -13,7 +13,7 @@ from fastapi.params import Depends
 from fastapi.security import HTTPBearer
 
 from app.problems import ForbiddenError, UnauthorizedError
-from store.keys import KeyRing, Scope
+from store.keys import Key, KeyRing, Scope
 
 bearer = HTTPBearer(auto_error=False, description="A key made by `resnetd keys create`; not needed on loopback.")
 _HINT = "Send `Authorization: Bearer <key>`; make one with `resnetd keys create --scope predict|train|admin`."
@@ -44,21 +44,27 @@ class Gate:
         self._keys = keys
         self._keyless = keyless
 
+    def _key(self, authorization: str) -> Key | None:
+        kind, _, secret = authorization.partition(" ")
+        return self._keys.find(secret.strip()) if kind.lower() == "bearer" else None
+
     def holder(self, authorization: str | None) -> str | None:
         """The id of the key that a request came with; None without one that is known."""
-        kind, _, secret = (authorization or "").partition(" ")
-        key = self._keys.find(secret.strip()) if kind.lower() == "bearer" else None
+        key = self._key(authorization or "")
         return key.id if key else None
 
-    def check(self, scope: Scope, *, authorization: str | None, host: str | None, origin: str | None) -> None:
-        """Raises UnauthorizedError (no or unknown key), ForbiddenError (scope too small, foreign host or origin)."""
+    def check(self, scope: Scope, headers: Mapping[str, str]) -> None:
+        """Whether a request with these headers may do what asks for `scope`.
+
+        Raises UnauthorizedError (no or unknown key), ForbiddenError (scope too small, foreign host or origin).
+        """
+        authorization = headers.get("authorization")
         if authorization is None:
             if not self._keyless:
                 raise UnauthorizedError("key_missing", "This server needs an API key.", hint=_HINT)
-            self._check_local(host, origin)
+            self._check_local(headers)
             return
-        kind, _, secret = authorization.partition(" ")
-        key = self._keys.find(secret.strip()) if kind.lower() == "bearer" else None
+        key = self._key(authorization)
         if key is None:
             raise UnauthorizedError("key_unknown", "The API key is not known here.", hint=_HINT)
         if not key.scope.includes(scope):
@@ -69,8 +75,9 @@ class Gate:
             )
 
     @staticmethod
-    def _check_local(host: str | None, origin: str | None) -> None:
-        for header, value in (("Host", host), ("Origin", origin)):
+    def _check_local(headers: Mapping[str, str]) -> None:
+        for header in ("Host", "Origin"):
+            value = headers.get(header.lower())
             if value is not None and not is_loopback(_host_name(value)):
                 raise ForbiddenError(
                     "foreign_host",
@@ -79,16 +86,9 @@ class Gate:
                 )
 
 
-def check(gate: Gate, scope: Scope, headers: Mapping[str, str]) -> None:
-    """Whether a request with these headers may do what asks for `scope`. Raises as `Gate.check` does."""
-    gate.check(
-        scope, authorization=headers.get("authorization"), host=headers.get("host"), origin=headers.get("origin")
-    )
-
-
 def _checker(scope: Scope) -> Callable[[Request], Awaitable[None]]:
     async def checked(request: Request) -> None:
-        check(request.app.state.edge.gate, scope, request.headers)
+        request.app.state.edge.gate.check(scope, request.headers)
 
     checked.scope = scope  # type: ignore[attr-defined]  # read by the test that every route has a scope
     return checked

@@ -11,14 +11,13 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app import auth
 from app.admission import place
 from app.disconnect import CLIENT_CLOSED_REQUEST
-from app.inference.client import ModelNotFound
 from app.problems import ProblemError
 from app.responses import problem_response
 from app.routes.classification import BY_DEFAULT, BY_MODEL, answer
 from app.state import State
+from models.catalog import ModelNotFound
 from store import keys
 
 #: Where something is computed: the routes with `admitted`, which a test holds.
@@ -72,7 +71,7 @@ class Door:
         scope["template"] = template
         try:
             if response is None:
-                auth.check(self._state.gate, keys.Scope.PREDICT, request.headers)
+                self._state.gate.check(keys.Scope.PREDICT, request.headers)
                 with place(request, self._state):  # until the answer is sent, as by the route
                     await (await answer(request, self._state, None, name, None))(scope, receive, send)
                 return True
@@ -93,7 +92,7 @@ class Door:
         try:
             if not self._state.engines.refusing(f"{named}@{version}" if named and version else named):
                 return False
-            auth.check(self._state.gate, keys.Scope.PREDICT, headers)
+            self._state.gate.check(keys.Scope.PREDICT, headers)
         except (ModelNotFound, ProblemError):
             return False  # the route says so
         return True

@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from resnetd.commands import datasets, jobs, keys, models, output, servers
+from resnetd.commands.choices import architectures, recipes
 from resnetd.commands.classify import classify
 from resnetd.commands.evaluate import evaluate
 from resnetd.commands.explain import explain
 from resnetd.commands.export import export
 from resnetd.commands.plan import plan
-from resnetd.commands.train import recipes, train
+from resnetd.commands.train import train
 from resnetd.errors import Problem, Refused, Unreachable
 
 app = typer.Typer(
@@ -49,6 +50,7 @@ app.add_typer(datasets.app, name="datasets", rich_help_panel="Use")
 app.command(rich_help_panel="Use")(plan)
 app.command(rich_help_panel="Use")(train)
 app.command(rich_help_panel="Use")(recipes)
+app.command(rich_help_panel="Use")(architectures)
 app.command(rich_help_panel="Use")(evaluate)
 app.command(rich_help_panel="Use")(export)
 app.add_typer(jobs.app, name="jobs", rich_help_panel="Use")

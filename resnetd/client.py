@@ -323,11 +323,15 @@ class Client(ModelCalls):
             pass
         return self.job(job_id)
 
-    # Recipes
+    # Recipes and networks
 
     def recipes(self) -> Json:
         """What a training may ask for, every field with its value."""
         return self._get("/v1/recipes")
+
+    def architectures(self) -> Json:
+        """The networks that a recipe may name."""
+        return self._get("/v1/architectures")
 
     # The server
 

@@ -14,7 +14,6 @@ from app.inference.answers import (
     EngineHealth,
     Explanations,
     Pictures,
-    Tensor,
     Tensors,
     files,
     tensors,
@@ -23,12 +22,9 @@ from app.inference.connection import ConnectionLost
 from app.inference.connections import Connections
 from app.inference.errors import (
     DeadlineExceeded,
-    EngineFailed,
     EngineOverloaded,
-    EngineStarting,
     EngineUnavailable,
     InferenceError,
-    RequestRefused,
     raise_error,
 )
 from app.inference.figures import ANSWERED, EngineFigures, Watch, Watched
@@ -47,24 +43,6 @@ from app.inference.shadow import Shadows
 from models.catalog import PRODUCTION, Catalog, ModelNotFound
 from store.layout import Layout
 from store.settings import Settings
-
-__all__ = [
-    "Classified",
-    "DeadlineExceeded",
-    "EngineFailed",
-    "EngineHealth",
-    "EngineOverloaded",
-    "EngineStarting",
-    "EngineUnavailable",
-    "Engines",
-    "Explanations",
-    "InferenceError",
-    "ModelNotFound",
-    "Pictures",
-    "RequestRefused",
-    "Tensor",
-    "Tensors",
-]
 
 _PATIENCE = 0.5  # of a request's time may go by until its turn, as it is foreseen; the rest is for what was not
 _APART = frozenset({"explain", "preprocess"})  # they are in no batch of what is classified

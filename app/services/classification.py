@@ -8,17 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.inference.client import (
-    Classified,
+from app.inference.answers import Classified, Tensor
+from app.inference.client import Engines
+from app.inference.errors import (
     DeadlineExceeded,
     EngineOverloaded,
-    Engines,
     EngineStarting,
     EngineUnavailable,
     InferenceError,
-    ModelNotFound,
     RequestRefused,
-    Tensor,
 )
 from app.inference.protocol import Output
 from app.problems import (
@@ -30,6 +28,7 @@ from app.problems import (
     TooLargeError,
     UnavailableError,
 )
+from models.catalog import ModelNotFound
 
 DEFAULT_TOP_K = 5
 MAX_TOP_K = 100_000  # beyond any number of classes; the engine clamps to the model's

@@ -5,9 +5,12 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from app.inference.client import Engines, Explanations, InferenceError, ModelNotFound, Pictures
+from app.inference.answers import Explanations, Pictures
+from app.inference.client import Engines
+from app.inference.errors import InferenceError
 from app.inference.protocol import Explanation as Explained
 from app.services.classification import ImageIn, all_bad, merge, problem_of
+from models.catalog import ModelNotFound
 
 _NOTHING_EXPLAINED: dict[str, Any] = dict.fromkeys(("label", "class_index", "probability", "heatmap"))
 _NOTHING_SEEN: dict[str, Any] = dict.fromkeys(("shape", "sha256"))

@@ -11,7 +11,9 @@ from typing import Any
 import anyio.to_thread
 import orjson
 
-from app.inference.client import Engines, InferenceError, ModelNotFound, Tensors
+from app.inference.answers import Tensors
+from app.inference.client import Engines
+from app.inference.errors import InferenceError
 from app.inference.fleet import FleetClient
 from app.inference.protocol import Output, TensorInput
 from app.inference.routes import EngineState, Route
@@ -20,7 +22,7 @@ from app.services.classification import array_of, problem_of
 from app.services.models import Models
 from app.services.requests_v2 import DATATYPES, IMAGE, Asked, Files, Limits, read_request
 from app.services.tensors_v2 import Encoded, classification, numbers, refused
-from models.catalog import Catalog
+from models.catalog import Catalog, ModelNotFound
 from models.manifest import Manifest
 from store.settings import Settings
 

@@ -71,15 +71,3 @@ def train(
     else:
         output.note(f"Queued; watch it with `resnetd jobs watch {job['id']}`.")
         print(job["id"])
-
-
-def recipes(*, server: Server = DEFAULT_SERVER, key: Key = None, as_json: AsJson = False) -> None:
-    """The recipes, with every field that --set may override."""
-    with connect(server, key) as client:
-        page = client.recipes()
-    if as_json:
-        output.as_json(page)
-        return
-    for number, each in enumerate(page["data"]):
-        print(("\n" if number else "") + each["name"])
-        output.fields({f"  {name}": value for name, value in each["fields"].items()})

@@ -177,5 +177,6 @@ def test_the_command_line_does_all_of_it(said, tmp_path):
 
     assert "Hint:" in said("jobs", "cancel", job, code=1)
     assert "cifar10-resnet20" in said("recipes").splitlines()
+    assert "d2l/resnet18" in said("architectures")
     said("datasets", "delete", uploaded["id"])
     assert "Not Found" in said("datasets", "show", uploaded["id"], code=1)

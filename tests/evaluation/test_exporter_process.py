@@ -26,10 +26,10 @@ from models.images import decode, prepare
 from models.manifest import Manifest
 from models.networks.registry import NETWORKS
 from models.networks.registry import build as registry_build
-from models.runtime import ModelDamagedError
 from store.layout import Layout
 from worker.exporter import onnx_model, program
 from worker.exporter.exporting import export
+from worker.exporter.proof import proven
 from worker.job_arguments import JobArguments
 from worker.job_process import DONE, REFUSED, JobRefused, Stop
 
@@ -176,8 +176,17 @@ def test_an_onnx_model_that_computes_something_else_is_refused(layout, tmp_path)
     with torch.no_grad():
         other.network.get_parameter(next(iter(dict(other.network.named_parameters())))).add_(0.1)
     onnx_model.write(onnx_model.convert(program.trace(other)), tmp_path / "model.onnx", manifest=b"{}")
-    with pytest.raises(ModelDamagedError, match="deviate"):
+    with pytest.raises(JobRefused, match="deviate") as refused:
         onnx_model.check(tmp_path / "model.onnx", version)
+    assert refused.value.code == "export_deviates"
+
+
+def test_one_logit_that_is_no_number_refuses_a_conversion_wherever_it_is():
+    expected = np.ones((2, 3), np.float32)
+    assert proven((expected, expected[:1]), expected, "It") == 0
+    for together, alone in ((expected, expected[:1] * np.nan), (expected * np.nan, expected[:1])):
+        with pytest.raises(JobRefused, match="deviate by nan"):
+            proven((together, alone), expected, "It")
 
 
 def refusal(layout: Layout, run_dir: Path) -> str:

@@ -20,20 +20,15 @@ import uvicorn
 from redis import Redis, RedisError
 from running import REDIS_ADMIN
 
-from app.inference.client import (
-    Classified,
+from app.inference.answers import Classified, EngineHealth, Explanations, Pictures, Tensor
+from app.inference.client import Engines
+from app.inference.errors import (
     DeadlineExceeded,
     EngineFailed,
-    EngineHealth,
     EngineOverloaded,
-    Engines,
     EngineStarting,
     EngineUnavailable,
-    Explanations,
-    ModelNotFound,
-    Pictures,
     RequestRefused,
-    Tensor,
 )
 from app.inference.protocol import (
     Explanation,
@@ -51,6 +46,7 @@ from app.state import State
 from benchmarks.manifests import lineage, manifest
 from jobs.ledger import Claim, JobNotFound, LeaseLost, Ledger
 from jobs.model import JobError, Lane
+from models.catalog import ModelNotFound
 from models.manifest import Preprocessing
 from resnetd import embedded_redis
 from store import redis_account

@@ -10,14 +10,8 @@ import orjson
 import pytest
 from serving_toys import make_artifact
 
-from app.inference.client import (
-    DeadlineExceeded,
-    EngineFailed,
-    EngineOverloaded,
-    Engines,
-    EngineStarting,
-    EngineUnavailable,
-)
+from app.inference.client import Engines
+from app.inference.errors import DeadlineExceeded, EngineFailed, EngineOverloaded, EngineStarting, EngineUnavailable
 from app.inference.protocol import Answer, ImageResult, Timings, frame, read_frame
 from app.inference.routes import EngineState, Route, Routes
 from models.catalog import Catalog

@@ -11,7 +11,7 @@ from test_engine_client import DONE, Scene, with_scene
 
 from app import tracing
 from app.inference import client
-from app.inference.client import DeadlineExceeded, EngineOverloaded
+from app.inference.errors import DeadlineExceeded, EngineOverloaded
 from app.inference.figures import Asked, EngineFigures
 from app.inference.routes import EngineState
 

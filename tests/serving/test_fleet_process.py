@@ -13,8 +13,10 @@ import pytest
 from serving_toys import CLASSES, FleetProcess, alive, make_artifact, picture, wait_until
 
 from app.fleet.engine import Engine, Patience
-from app.inference.client import Engines, EngineStarting, EngineUnavailable, ModelNotFound
+from app.inference.client import Engines
+from app.inference.errors import EngineStarting, EngineUnavailable
 from app.inference.routes import EngineState
+from models.catalog import ModelNotFound
 from store.layout import Layout
 from store.settings import Settings
 

@@ -4,15 +4,13 @@ import logging
 import warnings
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
 import torch
 from safetensors.numpy import load_file
 
-from models.golden import tolerance
 from models.manifest import GOLDEN
-from models.runtime import ModelDamagedError
+from worker.exporter.proof import proven
 
 OPSET = 20  # of the ONNX standard operators; onnxruntime reads it from 1.17 on
 INPUT, OUTPUT = "images", "logits"
@@ -53,19 +51,14 @@ def write(model: onnx.ModelProto, target: Path, *, manifest: bytes) -> None:
 def check(target: Path, folder: Path) -> float:
     """Run what was written on the golden images, together and one alone: the largest deviation of a logit.
 
-    Raises ModelDamagedError above the tolerance of `models/golden.py`.
+    Raises JobRefused above the tolerance of `models/golden.py`.
     """
     golden = load_file(folder / GOLDEN)
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = ort.InferenceSession(target, options, providers=["CPUExecutionProvider"])
-    deviation = 0.0
-    for images, expected in ((golden["images"], golden["logits"]), (golden["images"][:1], golden["logits"][:1])):
-        (logits,) = session.run([OUTPUT], {INPUT: images})
-        deviation = max(deviation, float(np.abs(logits - expected).max()))
-    if not deviation <= tolerance(golden["logits"]):  # also refuses NaN
-        raise ModelDamagedError(f"the ONNX model's logits deviate by {deviation:.3g} from the golden ones")
-    return deviation
+    together, alone = (session.run([OUTPUT], {INPUT: images})[0] for images in (golden["images"], golden["images"][:1]))
+    return proven((together, alone), golden["logits"], "The ONNX model")
 
 
 def _tidy(model: onnx.ModelProto) -> None:

@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from models.golden import tolerance
 from models.manifest import GOLDEN
-from models.runtime import ModelDamagedError, Runtime
+from models.runtime import Runtime
+from worker.exporter.proof import proven
 
 MOST_IMAGES = 4096  # of one call; torch needs a bound for the dimension that varies
 
@@ -51,17 +49,11 @@ def write(program: torch.export.ExportedProgram, target: Path, *, manifest: byte
 def check(target: Path, folder: Path) -> float:
     """Load what was written and compute the golden images, together and one alone: the largest deviation of a logit.
 
-    Raises ModelDamagedError above the tolerance of `models/golden.py`.
+    Raises JobRefused above the tolerance of `models/golden.py`.
     """
     golden = load_file(folder / GOLDEN)
     images = torch.from_numpy(golden["images"])
     run = torch.export.load(target).module()
     with torch.no_grad():
-        deviation = max(_deviation(run(images), golden["logits"]), _deviation(run(images[:1]), golden["logits"][:1]))
-    if not deviation <= tolerance(golden["logits"]):  # also refuses NaN
-        raise ModelDamagedError(f"the program's logits deviate by {deviation:.3g} from the golden ones")
-    return deviation
-
-
-def _deviation(logits: Tensor, expected: npt.NDArray[np.float32]) -> float:
-    return float(np.abs(logits.numpy() - expected).max())
+        together, alone = run(images).numpy(), run(images[:1]).numpy()
+    return proven((together, alone), golden["logits"], "The program")
