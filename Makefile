@@ -6,7 +6,7 @@ PY := .venv/bin/python
 	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: install up test check format bench bench-train bench-families bench-serve bench-peers soak chaos
+.PHONY: install up test check format bench bench-train bench-recipes bench-families bench-serve bench-peers soak chaos
 install: .venv/installed        ## the virtual environment with hash-locked dependencies
 up: install                     ## start everything on this machine
 	.venv/bin/resnetd up
@@ -24,6 +24,8 @@ bench: install                  ## measure a new user's first hour; the last lin
 	$(PY) -m benchmarks.first_hour
 bench-train: install            ## measure this trainer against the book's way; the last line is one JSON object
 	$(PY) -m benchmarks.train
+bench-recipes: install          ## train the recipes on all of their data, for hours; the last line is one JSON object
+	$(PY) -m benchmarks.recipes
 bench-families: install         ## train, evaluate, export and serve every network; the last line is one JSON object
 	$(PY) -m benchmarks.families
 bench-serve: install            ## measure serving against this machine's limit; the last line is one JSON object

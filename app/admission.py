@@ -8,13 +8,18 @@ from starlette.requests import Request
 from app.state import State
 
 
+def announced(request: Request) -> int:
+    """How many bytes the body will have, as its head says; 0 where that does not say."""
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isdigit() else 0
+
+
 @contextmanager
 def place(request: Request, state: State) -> Iterator[None]:
     """Held until the block ends. Raises TooManyError, UnavailableError."""
-    headers = request.headers
-    declared = headers.get("content-length", "")
-    size = min(int(declared), state.settings.max_request_bytes) if declared.isdigit() else 0
-    ticket = state.admission.enter(state.gate.holder(headers.get("authorization")), size=size)
+    key = state.gate.holder(request.headers.get("authorization"))
+    size = min(announced(request), state.settings.max_request_bytes)  # a larger body is refused as too large
+    ticket = state.admission.enter(key, announced=size)
     request.scope["ticket"] = ticket  # `app/bodies.py` counts what arrives
     try:
         yield

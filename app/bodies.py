@@ -40,7 +40,7 @@ async def stream(request: Request, limit: int, *, hint: str, seconds: float = WH
     """The body's pieces as they arrive.
 
     Raises TooLargeError as soon as there are more than `limit` bytes, TooSlowError as soon as it has come too slowly or
-    for more than `seconds`, UnavailableError where it is too much beside all others; ClientDisconnect.
+    for more than `seconds`, UnavailableError and TooManyError where it is too much beside others; ClientDisconnect.
     """
     check_length(request, limit, hint=hint)
     ticket: Ticket | None = request.scope.get("ticket")

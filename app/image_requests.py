@@ -8,6 +8,7 @@ import binascii
 import difflib
 from base64 import b64decode
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Annotated
 
 import anyio.to_thread
@@ -58,6 +59,28 @@ class ImagesIn:
     outputs: tuple[Output, ...] | None = None
 
 
+class BodyKind(StrEnum):
+    """How a request carries its images. The first two may name a model, too."""
+
+    FORM = "form"  # any number of files
+    JSON = "json"  # any number of files, base64
+    IMAGE = "image"  # the body is the image's file
+
+
+def body_kind(content_type: str, beginning: bytes) -> BodyKind | None:
+    """By the media type, and where that says nothing by the body's first byte; None where that is not there."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return BodyKind.FORM
+    if kind == "application/json" or kind.endswith("+json"):
+        return BodyKind.JSON
+    if kind not in _ANYTHING:
+        return BodyKind.IMAGE
+    if not beginning:
+        return None
+    return BodyKind.JSON if beginning[:1] == b"{" else BodyKind.IMAGE
+
+
 def outputs_named(names: list[str], place: str) -> tuple[Output, ...]:
     """`["embedding,logits"]` or `["embedding", "logits"]`, each once. Raises InvalidError, with the nearest name."""
     found: dict[Output, None] = {}
@@ -75,13 +98,12 @@ def outputs_named(names: list[str], place: str) -> tuple[Output, ...]:
 async def read_images(request: Request, settings: Settings) -> ImagesIn:
     """Raises TooLargeError, BadRequestError, InvalidError."""
     content_type = request.headers.get("content-type", "")
-    kind = content_type.partition(";")[0].strip().lower()
     hint = f"RESNETD_MAX_REQUEST_BYTES is {settings.max_request_bytes:,}; send fewer images in one request."
-    if kind == "multipart/form-data":
+    if body_kind(content_type, b"") is BodyKind.FORM:
         found = await _from_form(request, content_type, settings, hint)
     else:
         body = await bodies.read(request, settings.max_request_bytes, hint=hint)
-        if kind == "application/json" or kind.endswith("+json") or (kind in _ANYTHING and body[:1] == b"{"):
+        if body_kind(content_type, body) is BodyKind.JSON:
             found = await _from_json(body, settings)
         else:
             found = ImagesIn([_checked(body, None, settings)] if body else [])

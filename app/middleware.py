@@ -85,10 +85,13 @@ class Envelope:
             self._record(scope, method, status, time.perf_counter() - started, trace)
 
     def _trace(self, scope: Scope, method: str) -> tracing.Trace:
-        came = tracing.read(Headers(scope=scope).get("traceparent"))
+        headers = Headers(scope=scope)
+        came = tracing.read(headers.get("traceparent"))
         if self.telemetry is None:
             return tracing.Trace(came)
-        return self.telemetry.begin(came, method=method, path=scope["path"], request_id=scope["request_id"])
+        state = headers.getlist("tracestate")
+        path, request_id = scope["path"], scope["request_id"]
+        return self.telemetry.begin(came, tracestate=state, method=method, path=path, request_id=request_id)
 
     def _record(self, scope: Scope, method: str, status: int, seconds: float, trace: tracing.Trace) -> None:
         route = str(scope.get("template") or getattr(scope.get("route"), "path", "unmatched"))

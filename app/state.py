@@ -155,7 +155,7 @@ def build(settings: Settings, *, engines: Engines | None = None) -> State:
     metrics = Metrics()
     drain = Drain()
     engines = engines or Engines(layout, settings)
-    engines.watch = metrics.count
+    engines.asking.watch = metrics.count
     engines.shadows.watch = metrics.count_shadowed
     ledger = AsyncLedger(redis_url)
     bells = Bells(redis_url, layout, retention_seconds=settings.job_retention)

@@ -1,8 +1,7 @@
 """Requests as OpenTelemetry spans, exported as `OTEL_*` says. Imported only where that is wanted (`app/tracing.py`)."""
 
-import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -14,36 +13,34 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from app.tracing import Trace
 
-log = logging.getLogger(__name__)
-
 _STAGES = ("decode", "queue", "compute")  # in this order they follow each other; those of several images overlap
+_EXPORTERS: Mapping[str, Callable[[], SpanExporter]] = {"otlp": OTLPSpanExporter, "console": ConsoleSpanExporter}
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class Telemetry:
     """Begins spans. `close` sends what is left."""
 
-    def __init__(self, exporter: SpanExporter, *, named: bool = False) -> None:
-        """`named`: the environment says what this service is called."""
+    def __init__(self, *exporters: SpanExporter, named: bool = False) -> None:
+        """Each span goes to every exporter. `named`: the environment says what this service is called."""
         self._provider = TracerProvider(resource=Resource.create({} if named else {SERVICE_NAME: "resnetd"}))
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        for exporter in exporters:
+            self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("resnetd.http")
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> "Telemetry":
-        """The exporter that `OTEL_TRACES_EXPORTER` names; OTLP over HTTP unless it names another."""
-        names = environment.get("OTEL_TRACES_EXPORTER", "").lower() or "otlp"
+    def from_environment(cls, environment: Mapping[str, str], *, exporters: Sequence[str]) -> "Telemetry":
+        """`exporters`: their names, as `app.tracing.exporters` gives them."""
         attributes = environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
         named = bool(environment.get("OTEL_SERVICE_NAME")) or f"{SERVICE_NAME}=" in attributes
-        if "console" in names:
-            return cls(ConsoleSpanExporter(), named=named)
-        if "otlp" not in names:
-            log.warning("OTEL_TRACES_EXPORTER names none that is here: otlp or console", extra={"exporter": names})
-        return cls(OTLPSpanExporter(), named=named)
+        return cls(*(_EXPORTERS[name]() for name in exporters), named=named)
 
-    def begin(self, traceparent: str | None, *, method: str, path: str, request_id: str) -> Trace:
-        """A span for a request, below the caller's where it said so."""
-        parent = _PROPAGATOR.extract({"traceparent": traceparent} if traceparent else {})
+    def begin(
+        self, traceparent: str | None, *, tracestate: Sequence[str] = (), method: str, path: str, request_id: str
+    ) -> Trace:
+        """A span for a request, below the caller's where it said so, in whose `tracestate` (its headers) it is, too."""
+        carrier = {"traceparent": [traceparent], "tracestate": list(tracestate)} if traceparent else {}
+        parent = _PROPAGATOR.extract(carrier)
         attributes = {"http.request.method": method, "url.path": path, "resnetd.request_id": request_id}
         span = self._tracer.start_span(method, context=parent, kind=SpanKind.SERVER, attributes=attributes)
         told: dict[str, str] = {}

@@ -4,6 +4,7 @@ the standard `OTEL_*` variables ask for it: a span for each request, and below i
 Otherwise nothing of OpenTelemetry is imported. What the variables mean is its SDK's matter, not ours.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -12,10 +13,14 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from app.telemetry import Telemetry
 
+log = logging.getLogger(__name__)
+
 #: version, trace id, parent id, flags (https://www.w3.org/TR/trace-context/#traceparent-header)
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 _MAX_LENGTH = 200
-_EXPORTS = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_EXPORTER = "OTEL_TRACES_EXPORTER"
+_EXPORTERS = ("otlp", "console")  # that are here
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 class Span(Protocol):
@@ -63,19 +68,25 @@ def read(traceparent: str | None) -> str | None:
     return None if found is None or (found[1] == "00" and found[2]) else traceparent
 
 
-def wanted(environment: Mapping[str, str]) -> bool:
-    """Whether `OTEL_*` asks for traces to be exported."""
+def exporters(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Those that `OTEL_*` names and that are here, each once; where an endpoint is all, OTLP. Warns of others."""
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return False
-    if environment.get("OTEL_TRACES_EXPORTER", "").lower() == "none":
-        return False
-    return any(environment.get(name) for name in _EXPORTS)
+        return ()
+    given = environment.get(_EXPORTER, "").lower()
+    names = {name.strip(): None for name in given.split(",") if name.strip()}
+    if not names and any(environment.get(name) for name in _ENDPOINTS):
+        return ("otlp",)
+    unknown = [name for name in names if name not in (*_EXPORTERS, "none")]
+    if unknown:
+        log.warning("OTEL_TRACES_EXPORTER names what is not here: otlp or console", extra={"exporters": unknown})
+    return tuple(name for name in names if name in _EXPORTERS)
 
 
 def telemetry(environment: Mapping[str, str]) -> "Telemetry | None":
     """OpenTelemetry, where it is wanted; imported only then."""
-    if not wanted(environment):
+    wanted = exporters(environment)
+    if not wanted:
         return None
     from app.telemetry import Telemetry  # noqa: PLC0415 - see above
 
-    return Telemetry.from_environment(environment)
+    return Telemetry.from_environment(environment, exporters=wanted)

@@ -200,12 +200,12 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) where there is none or the block is unreadable."""
+    """The EXIF orientation, 1 to 8: 1 (upright) where the file tells none, or none that can be read or exists."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # a broken EXIF block does not make its image worthless
         return 1
-    return value if isinstance(value, int) else 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _raw_mode(image: Image.Image) -> str:

@@ -64,7 +64,8 @@ class ModelCalls(Transport):
     ) -> Json:
         """Point an alias to a version; it serves from then on, without a restart.
 
-        `canary` is a version and the percentage of requests that it answers; `shadow` gets a copy of each.
+        `canary` is a version and the percentage of requests that it answers; `shadow` gets a copy of each
+        classification of files.
         """
         body: Json = {"version": version}
         if canary is not None:

@@ -3,10 +3,8 @@
 import fcntl
 import logging
 import os
-import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +15,7 @@ from redis import Redis, RedisError
 from resnetd import embedded_redis
 from resnetd.errors import CannotStart
 from resnetd.listener import address_of, listen
+from resnetd.metrics_folder import counting
 from resnetd.parts import REDIS_STOP_SECONDS, Part, Parts
 from store import redis_account
 from store.layout import Layout
@@ -33,7 +32,7 @@ HTTP_STOP_SECONDS = 1.5  # from the end of its requests to its own
 def up(settings: Settings) -> None:
     """Everything on this machine, in the foreground, until SIGINT or SIGTERM."""
     layout = _prepare(settings)
-    with _alone(layout), listen(settings, layout) as listener, _counting(layout) as metrics:
+    with _alone(layout), listen(settings, layout) as listener, counting(layout) as metrics:
         parts = [] if settings.redis_url else [_redis(layout)]
         environment = _environment(settings, layout)
         parts += _serving(settings, listener, {**environment, **metrics}, patience=UP_DRAIN_SECONDS)
@@ -45,7 +44,7 @@ def up(settings: Settings) -> None:
 def serve(settings: Settings) -> None:
     """The HTTP server and the engines; the ledger is at REDIS_URL, or where `resnetd up` has its embedded Redis."""
     layout = _prepare(settings)
-    with listen(settings, layout) as listener, _counting(layout) as metrics:
+    with listen(settings, layout) as listener, counting(layout) as metrics:
         environment = {**_environment(settings, layout), **metrics}
         parts = _serving(settings, listener, environment, patience=settings.drain_seconds)
         Parts(parts).run(announce=lambda: True)
@@ -67,8 +66,6 @@ def _alone(layout: Layout) -> Iterator[None]:
         except BlockingIOError as error:
             message = f"Another `resnetd up` runs on {layout.root}. Stop it, or give this one its own RESNETD_DATA."
             raise CannotStart(message) from error
-        for stale in layout.run.glob("metrics-*"):  # of one that was killed
-            shutil.rmtree(stale, ignore_errors=True)
         yield
 
 
@@ -127,13 +124,6 @@ def _serving(
 
     fleet = Part("fleet", _python("app.fleet"), environment)
     return [fleet, *(http(number) for number in range(1, settings.http_workers + 1))]
-
-
-@contextmanager
-def _counting(layout: Layout) -> Iterator[dict[str, str]]:
-    """The variable that names the folder in which the HTTP processes count together, and go on after a restart."""
-    with tempfile.TemporaryDirectory(prefix="metrics-", dir=layout.run) as folder:
-        yield {"PROMETHEUS_MULTIPROC_DIR": folder}
 
 
 def _worker(settings: Settings, environment: dict[str, str], *, patience: float) -> Part:

@@ -85,6 +85,11 @@ class Layout:
         """The routing table that the fleet writes and every HTTP process reads."""
         return self.run / "routes.json"
 
+    @property
+    def served(self) -> Path:
+        """Which version served each alias last: what the fleet needs of the time before its start."""
+        return self.root / "served.json"
+
     def dataset(self, dataset_id: str) -> Path:
         return self.datasets / dataset_id
 

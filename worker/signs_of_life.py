@@ -11,10 +11,13 @@ _PATIENCE = 60.0  # seconds after which a step that has not moved is left to spe
 
 
 class SignsOfLife:
-    """`with SignsOfLife(say) as alive:` calls `say` from a thread; `alive.moved()` is to be called once a minute."""
+    """`with SignsOfLife(say) as alive:` calls `say` from a thread; `alive.moved()` is to be called once a minute.
 
-    def __init__(self, say: Callable[[], None]) -> None:
-        self._say = say
+    `patience` is in seconds: so long a step may take that does not call it; a minute where None.
+    """
+
+    def __init__(self, say: Callable[[], None], *, patience: float | None = None) -> None:
+        self._say, self._patience = say, _PATIENCE if patience is None else patience
         self._moved = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._tell, name="progress", daemon=True)
@@ -37,5 +40,5 @@ class SignsOfLife:
 
     def _tell(self) -> None:
         while not self._ended.wait(_PERIOD):
-            if time.monotonic() - self._moved < _PATIENCE:
+            if time.monotonic() - self._moved < self._patience:
                 self._say()

@@ -1,15 +1,22 @@
 """`python -m app.engine FOLDER --socket PATH --model NAME --version N --device D`: serves one model version.
 
 Standard output has a JSON line, `{"state": "ready", "device": …, "runtime": …}`, once the socket listens, and another
-one when a faster runtime has been found and serves; or `{"state": "failed", "reason": …}`. Exit status: 0 after
-SIGTERM, 3 where the files are damaged or the golden outputs are not reproduced.
+one when a faster runtime has been found and serves; or `{"state": "failed", "reason": …}`. Nothing else: what libraries
+print goes to standard error. Exit status: 0 after SIGTERM, 3 where the files are damaged or the golden outputs are not
+reproduced.
 """
+
+import os
+
+if __name__ == "__main__":
+    # Before all else is imported: some libraries print then.
+    _SAID = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
 
 import argparse
 import asyncio
 import gc
 import logging
-import os
 import signal
 import sys
 from pathlib import Path
@@ -122,8 +129,8 @@ def _refuse(reason: str, *, status: int) -> int:
 
 
 def _say(**fields: Any) -> None:  # noqa: ANN401 - anything that JSON can hold
-    sys.stdout.buffer.write(orjson.dumps(fields) + b"\n")
-    sys.stdout.buffer.flush()
+    _SAID.write(orjson.dumps(fields) + b"\n")
+    _SAID.flush()
 
 
 def _arguments() -> argparse.Namespace:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from app.inference.pace import Pace
 
 _PATIENCE = 0.7  # of a request's time may go by in waiting, as it is foreseen; the rest is for what was not
+_SHOWN = 8  # what is explained and shown, beside classification, has this part of the places and bytes each
 
 
 class Overloaded(Exception):
@@ -16,32 +17,25 @@ class Overloaded(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What an engine holds at once. One request alone is always let in, however large."""
+    """What an engine holds at once of one kind of work. One request alone is always let in, however large."""
 
     images: int
     bytes: int
 
+    def part(self, of: int) -> "Limits":
+        """One of so many equal parts, rounded up."""
+        return Limits(images=-(-self.images // of), bytes=-(-self.bytes // of))
+
 
 class Admission:
-    """Counts what is in the house."""
+    """Counts what is in the house of one kind of work, whose requests wait for each other and for no others."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._images = 0
-        self._batched = 0
         self._bytes = 0
         self._pace = Pace()
-        self._last_used = asyncio.get_running_loop().time()
-
-    @property
-    def images(self) -> int:
-        """Images in the house now."""
-        return self._images
-
-    @property
-    def idle_seconds(self) -> float:
-        """Seconds since a client's request was here."""
-        return 0.0 if self._images else asyncio.get_running_loop().time() - self._last_used
+        self.images = 0  # in the house now
+        self.last_used = asyncio.get_running_loop().time()  # when a request was here last, in the loop's time
 
     @asynccontextmanager
     async def admit(
@@ -50,33 +44,50 @@ class Admission:
         images: int,
         size: int,
         timeout: float,  # noqa: ASYNC109 - in here
-        batched: bool = True,
     ) -> AsyncIterator[float]:
         """A request of `size` bytes, in the house until the block ends. Gives its deadline, in the loop's time.
 
-        `batched`: its images go into the batches of what serves, as most do; others tell nothing of that pace.
         Raises Overloaded at once, and TimeoutError where the block takes longer than `timeout` seconds.
         """
-        full = self._images + images > self._limits.images or self._bytes + size > self._limits.bytes
-        if self._images and full:
-            raise Overloaded(f"{self._images} images wait already; at most {self._limits.images} may")
-        wait = self._pace.wait(self._batched + images) if batched else 0.0
-        if self._batched and wait > _PATIENCE * timeout:
-            raise Overloaded(f"{self._images} images wait already; an answer would take {wait:.0f} s")
+        full = self.images + images > self._limits.images or self._bytes + size > self._limits.bytes
+        if self.images and full:
+            raise Overloaded(f"{self.images} images wait already; at most {self._limits.images} may")
+        wait = self._pace.wait(self.images + images)
+        if self.images and wait > _PATIENCE * timeout:
+            raise Overloaded(f"{self.images} images wait already; an answer would take {wait:.0f} s")
         arrived = asyncio.get_running_loop().time()
         deadline = arrived + timeout
-        if batched and not self._batched:
+        if not self.images:
             self._pace.begin(arrived)
-        self._images += images
-        self._batched += images * batched
+        self.images += images
         self._bytes += size
         try:
             async with asyncio.timeout_at(deadline):
                 yield deadline
-            if batched:
-                self._pace.done(images, asyncio.get_running_loop().time())
+            self._pace.done(images, asyncio.get_running_loop().time())
         finally:
-            self._images -= images
-            self._batched -= images * batched
+            self.images -= images
             self._bytes -= size
-            self._last_used = asyncio.get_running_loop().time()
+            self.last_used = asyncio.get_running_loop().time()
+
+
+class Places:
+    """Places for each kind of work: what is slow takes none from what is fast, and tells nothing of its pace."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.served = Admission(limits)  # in the batches of the runtime that serves, as most is
+        self.normalised = Admission(limits)  # in batches of the float32 network
+        self.explained = Admission(limits.part(_SHOWN))  # one image after the other
+        self.prepared = Admission(limits.part(_SHOWN))
+
+    @property
+    def images(self) -> int:
+        """Images in the house now."""
+        return self.served.images + self.normalised.images + self.explained.images + self.prepared.images
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds since a client's request was here."""
+        places = (self.served, self.normalised, self.explained, self.prepared)
+        last = max(each.last_used for each in places)
+        return 0.0 if self.images else asyncio.get_running_loop().time() - last

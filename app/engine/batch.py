@@ -35,11 +35,15 @@ class ComputeFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Computed:
-    """One image's logits, float32 (K,), and embedding, float32 (D,), and what they took in ms."""
+    """One image's logits, float32 (K,), and embedding, float32 (D,).
+
+    `began`: when the forward pass of its batch began, of time.monotonic, with all its images made; it took
+    `compute_ms`.
+    """
 
     logits: npt.NDArray[np.float32]
     embedding: npt.NDArray[np.float32]
-    queue_ms: float
+    began: float
     compute_ms: float
 
 
@@ -241,8 +245,7 @@ class Batcher:
                 image.answer.set_result(None)
                 continue
             logits, embedding = output
-            queue_ms = (began - image.since) * 1000
-            image.answer.set_result(Computed(logits, embedding, queue_ms=queue_ms, compute_ms=seconds * 1000))
+            image.answer.set_result(Computed(logits, embedding, began=began, compute_ms=seconds * 1000))
 
 
 _Rows = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
@@ -251,15 +254,14 @@ _Rows = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 def _computed(
     compute: Callable[[Pixels], Outputs], batch: Sequence[Waiting]
 ) -> tuple[list[_Rows | None], float, float]:
-    """In a thread: each image's logits (K,) and embedding (D,), None for one that cannot be made; when that began, of
-    time.monotonic; and the seconds that computing took.
+    """In a thread: each image's logits (K,) and embedding (D,), None for one that cannot be made; when computing them
+    began, of time.monotonic; and the seconds that it took.
     """
-    began = time.monotonic()
     made = [None if image.answer.done() else image.pixels() for image in batch]  # who has left meanwhile needs nothing
     pixels = [each for each in made if each is not None]
     if not pixels:
-        return [None] * len(batch), began, 0.0
-    ready = time.monotonic()
+        return [None] * len(batch), time.monotonic(), 0.0
+    began = time.monotonic()
     outputs = compute(np.stack(pixels))
     rows = zip(outputs.logits, outputs.embedding, strict=True)
-    return [None if each is None else next(rows) for each in made], began, time.monotonic() - ready
+    return [None if each is None else next(rows) for each in made], began, time.monotonic() - began

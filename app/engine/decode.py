@@ -51,7 +51,7 @@ _UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
 def reader(to: Preprocessing, *, max_pixels: int, exact: bool) -> Read:
     """What makes uint8 (height, width, channels) of an encoded image, with remarks for its owner, on any thread.
 
-    It raises ImageRejected and nothing else, whatever the bytes. `exact` is `models/images.py` for every image.
+    It raises ImageRejected, whatever the bytes, and MemoryError. `exact` is `models/images.py` for every image.
     """
 
     def precise(data: bytes | memoryview) -> tuple[Pixels, tuple[ImageWarning, ...]]:
@@ -66,7 +66,8 @@ def reader(to: Preprocessing, *, max_pixels: int, exact: bool) -> Read:
             return precise(whole)
         try:
             return _jpeg(whole, header, to)
-        except (ValueError, MemoryError):  # a damaged file, or one that decoders argue about: Pillow has the last word
+        except (ValueError, MemoryError, RuntimeError):  # torch lacks memory with a RuntimeError
+            # A damaged file, one that decoders argue about, or one too many just now: Pillow has the last word.
             return precise(whole)
 
     return precise if exact else fast

@@ -1,6 +1,7 @@
 """From a client's file to pixels, on threads: the one way in for all that look at images."""
 
 import asyncio
+import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from models.images import ImageRejected
 
 Pixels = npt.NDArray[np.uint8]
 File = bytes | memoryview
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,10 @@ class Opened:
 class Opener:
     """Decodes and prepares so many files at once as there are threads."""
 
-    def __init__(self, read: Read, *, threads: int) -> None:
+    def __init__(self, read: Read, *, shape: tuple[int, int, int], threads: int) -> None:
+        """`shape` (H, W, C) is what `read` makes of every image."""
         self._read = read
+        self._shape = shape
         self.threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     async def open(self, data: File) -> Opened:
@@ -38,15 +43,23 @@ class Opener:
         return await asyncio.get_running_loop().run_in_executor(self.threads, self.here, data)
 
     def here(self, data: File) -> Opened:
-        """On the calling thread. Never raises over what is in the file."""
+        """On the calling thread. Never raises: what goes wrong with an image is its own error, not a neighbour's."""
         began = time.perf_counter()
+        pixels: Pixels | None = None
+        warnings: tuple[Notice, ...] = ()
+        error: ImageError | None = None
         try:
-            pixels, notes = self._read(data)
+            made, notes = self._read(data)
+            if made.shape != self._shape:
+                raise ValueError(f"an image became {made.shape}, not {self._shape}")
+            pixels, warnings = made, tuple(Notice(code=each.code, message=each.message) for each in notes)
         except ImageRejected as refused:
             error = ImageError(code=refused.code, message=refused.message, hint=refused.hint)
-            return Opened(None, (), error, decode_ms=(time.perf_counter() - began) * 1000)
-        warnings = tuple(Notice(code=each.code, message=each.message) for each in notes)
-        return Opened(pixels, warnings, None, decode_ms=(time.perf_counter() - began) * 1000)
+        except Exception as unforeseen:  # a lack of memory, or a decoder's mistake
+            log.exception("an image could not be opened", extra={"bytes": len(data)})
+            message = f"the image could not be opened: {type(unforeseen).__name__}"
+            error = ImageError(code="internal", message=message, hint="send it again; the server's log says more")
+        return Opened(pixels, warnings, error, decode_ms=(time.perf_counter() - began) * 1000)
 
 
 class Unopened:

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from app.engine.admission import Admission, Limits
+from app.engine.admission import Limits, Places
 from app.engine.batch import Batcher, Computed
 from app.engine.decode import Read
 from app.engine.opening import File, Opened, Opener, Unopened
@@ -39,10 +40,18 @@ _TOGETHER = 512 * 1024  # bytes; a longer file is opened apart, so that nobody i
 _Packed = tuple[tuple[TensorHead, ...], tuple[bytes, ...]]
 
 
+class _Stages(NamedTuple):
+    """Where the time of one image went, in ms: its own decoding, its own forward pass, and waiting for all else."""
+
+    decode: float = 0.0
+    queue: float = 0.0
+    compute: float = 0.0
+
+
 @dataclass(frozen=True)
 class _Outcome:
     result: ImageResult
-    decode_ms: float
+    stages: _Stages
     computed: Computed | None = None
 
 
@@ -67,8 +76,9 @@ class Pipeline:
         self._classes = manifest.classes
         self._preprocessing = manifest.preprocessing
         self._batcher = batcher
-        self._opener = Opener(read, threads=decode_threads)
-        self._admission = Admission(limits)
+        to = manifest.preprocessing
+        self._opener = Opener(read, shape=(to.height, to.width, to.channels), threads=decode_threads)
+        self._places = Places(limits)
         self._reference = Reference(reference)
         self._showing = Showing(manifest, self._opener, self._reference)
         self._normalised: tuple[Batcher, asyncio.Task[None]] | None = None
@@ -76,7 +86,7 @@ class Pipeline:
     @property
     def images(self) -> int:
         """Images in the house now."""
-        return self._admission.images
+        return self._places.images
 
     @property
     def batches(self) -> Mapping[int, int]:
@@ -86,7 +96,7 @@ class Pipeline:
     @property
     def idle_seconds(self) -> float:
         """Seconds since a client's request was here."""
-        return self._admission.idle_seconds
+        return self._places.idle_seconds
 
     async def classify(
         self,
@@ -102,8 +112,9 @@ class Pipeline:
         output is not finite.
         """
         arrived = time.monotonic()
-        async with self._admission.admit(images=len(images), size=sum(map(len, images)), timeout=timeout) as deadline:
-            one = (self._one(i, image, k=k, deadline=deadline) for i, image in enumerate(images))
+        size = sum(map(len, images))
+        async with self._places.served.admit(images=len(images), size=size, timeout=timeout) as deadline:
+            one = (self._one(i, image, k=k, arrived=arrived, deadline=deadline) for i, image in enumerate(images))
             outcomes = await asyncio.gather(*one)
         good = [each.computed for each in outcomes if each.computed is not None and each.result.error is None]
         tensors, payload = self._pack(outputs, good)
@@ -111,11 +122,7 @@ class Pipeline:
             results=tuple(each.result for each in outcomes),
             tensors=tensors,
             payload=payload,
-            timings_ms=_timings(
-                [each.decode_ms for each in outcomes],
-                [each.computed for each in outcomes if each.computed is not None],
-                total=time.monotonic() - arrived,
-            ),
+            timings_ms=_timings((each.stages for each in outcomes), arrived=arrived),
         )
 
     async def infer(
@@ -135,13 +142,14 @@ class Pipeline:
         rows = read_tensor(data, kind, shape, self._preprocessing)
         arrived = time.monotonic()
         served = kind is TensorInput.PIXELS
-        async with self._admission.admit(images=len(rows), size=len(data), timeout=timeout, batched=served) as deadline:
+        place = self._places.served if served else self._places.normalised
+        async with place.admit(images=len(rows), size=len(data), timeout=timeout) as deadline:
             batcher = self._batcher if served else self._batcher_of_normalised()
             computed = await asyncio.gather(*(batcher.submit(row, deadline=deadline) for row in rows))
         if not all(np.isfinite(each.logits).all() for each in computed):
             raise ValueError(NOT_FINITE)
         tensors, payload = self._pack(outputs, computed)
-        timings = _timings([], computed, total=time.monotonic() - arrived)
+        timings = _timings((_stages(0.0, each, arrived=arrived) for each in computed), arrived=arrived)
         return Inferred(tensors=tensors, payload=payload, timings_ms=timings)
 
     async def explain(
@@ -157,16 +165,16 @@ class Pipeline:
             raise Refused(f"class_index {class_index} is none of this model's: it has 0 to {len(self._classes) - 1}")
         arrived = time.monotonic()
         size = sum(map(len, images))
-        async with self._admission.admit(images=len(images), size=size, timeout=timeout, batched=False):
+        async with self._places.explained.admit(images=len(images), size=size, timeout=timeout):
             opened = await asyncio.gather(*map(self._opener.open, images))
-            decoded = time.monotonic()
-            both = [
+            shown = [
                 await self._showing.explained(index, each, class_index=class_index, with_overlay=with_overlay)
                 for index, each in enumerate(opened)
             ]
-        compute = (time.monotonic() - decoded) * 1000
-        timings = _timings([each.decode_ms for each in opened], [], total=time.monotonic() - arrived, compute=compute)
-        results, files = tuple(result for result, _ in both), tuple(file for _, file in both)
+        decode, compute = max((each.decode_ms for each in opened), default=0.0), sum(ms for _, _, ms in shown)
+        queue = (time.monotonic() - arrived) * 1000 - decode - compute
+        timings = _timings([_Stages(decode, queue, compute)], arrived=arrived)
+        results, files = tuple(result for result, _, _ in shown), tuple(file for _, file, _ in shown)
         return Explained(results=results, payload=files, timings_ms=timings)
 
     async def preprocess(
@@ -178,10 +186,12 @@ class Pipeline:
         """What the network sees of each image."""
         arrived = time.monotonic()
         size = sum(map(len, images))
-        async with self._admission.admit(images=len(images), size=size, timeout=timeout, batched=False):
+        async with self._places.prepared.admit(images=len(images), size=size, timeout=timeout):
             opened = await asyncio.gather(*map(self._opener.open, images))
+            decode = max((each.decode_ms for each in opened), default=0.0)
+            queue = (time.monotonic() - arrived) * 1000 - decode
             both = await asyncio.gather(*(self._showing.seen(index, each) for index, each in enumerate(opened)))
-        timings = _timings([each.decode_ms for each in opened], [], total=time.monotonic() - arrived)
+        timings = _timings([_Stages(decode, queue)], arrived=arrived)
         results, files = tuple(result for result, _ in both), tuple(file for _, file in both)
         return Prepared(results=results, payload=files, timings_ms=timings)
 
@@ -194,10 +204,11 @@ class Pipeline:
             computed = await self._batcher.submit(pixels, deadline=deadline, first=True)
         top_k(self._probabilities(computed.logits), self._classes, k=1)
 
-    async def _one(self, index: int, data: File, *, k: int, deadline: float) -> _Outcome:
+    async def _one(self, index: int, data: File, *, k: int, arrived: float, deadline: float) -> _Outcome:
         opened, computed = await self._computed(data, deadline=deadline)
+        stages = _stages(opened.decode_ms, computed, arrived=arrived)
         if computed is None:
-            return _Outcome(ImageResult(index=index, error=opened.error), opened.decode_ms)
+            return _Outcome(ImageResult(index=index, error=opened.error), stages)
         try:
             labels = top_k(self._probabilities(computed.logits), self._classes, k=k)
         except ValueError as not_finite:
@@ -206,7 +217,7 @@ class Pipeline:
             result = ImageResult(index=index, warnings=opened.warnings, error=error)
         else:
             result = ImageResult(index=index, top_k=labels, warnings=opened.warnings)
-        return _Outcome(result, opened.decode_ms, computed)
+        return _Outcome(result, stages, computed)
 
     async def _computed(self, data: File, *, deadline: float) -> tuple[Opened, Computed | None]:
         """None where the file cannot be opened, which says why."""
@@ -244,14 +255,21 @@ class Pipeline:
         return pack({name: [take[name](each) for each in computed] for name in outputs})
 
 
-def _timings(
-    decode: Sequence[float], computed: Sequence[Computed], *, total: float, compute: float | None = None
-) -> Timings:
-    """`decode` and `compute` in ms, `total` in seconds; `compute` where no batch of `computed` tells it."""
-    slowest = max((each.compute_ms for each in computed), default=0.0)
+def _stages(decode_ms: float, computed: Computed | None, *, arrived: float) -> _Stages:
+    """Of an image that came at `arrived` of time.monotonic and, where it is in no forward pass, was given up just now.
+
+    What is neither its decoding nor its pass was waiting: for a thread, for its batch, for the files of others in it.
+    """
+    began, compute_ms = (time.monotonic(), 0.0) if computed is None else (computed.began, computed.compute_ms)
+    return _Stages(decode_ms, max(0.0, (began - arrived) * 1000 - decode_ms), compute_ms)
+
+
+def _timings(stages: Iterable[_Stages], *, arrived: float) -> Timings:
+    """Those of the image that was ready last: together nearly the whole time since `arrived`."""
+    last = max(stages, key=sum, default=_Stages())
     return Timings(
-        decode=round(max(decode, default=0.0), 3),
-        queue=round(max((each.queue_ms for each in computed), default=0.0), 3),
-        compute=round(slowest if compute is None else compute, 3),
-        total=round(total * 1000, 3),
+        decode=round(last.decode, 3),
+        queue=round(last.queue, 3),
+        compute=round(last.compute, 3),
+        total=round((time.monotonic() - arrived) * 1000, 3),
     )

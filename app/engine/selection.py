@@ -115,6 +115,7 @@ class Selection:
             weights_sha256=self.manifest.weights_sha256,
             precision=self._settings.precision,
             runtime=self._settings.runtime,
+            max_batch=self._limits.images,
         )
 
     def _load(self, best: Measured) -> Loaded:

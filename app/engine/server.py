@@ -21,6 +21,7 @@ from app.inference.protocol import (
     ErrorCode,
     Explain,
     Explained,
+    FrameTooLarge,
     Infer,
     Inferred,
     Ping,
@@ -107,8 +108,11 @@ class Server:
         except Exception:
             log.exception("a request failed", extra={"traceparent": request.traceparent})
             answer = _error(ErrorCode.INTERNAL, "the engine met an error of its own")
-        with contextlib.suppress(ConnectionError):
+        try:
             head = frame({"id": request.id, **answer}, payload_length=sum(map(len, pieces)))
+        except FrameTooLarge as error:
+            head, pieces = frame({"id": request.id, **_error(ErrorCode.REFUSED, str(error))}), ()
+        with contextlib.suppress(ConnectionError):
             writer.writelines([head, *pieces])
             await writer.drain()
 

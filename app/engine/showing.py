@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 
 import numpy as np
 
@@ -31,13 +32,14 @@ class Showing:
 
     async def explained(
         self, index: int, opened: Opened, *, class_index: int | None, with_overlay: bool
-    ) -> tuple[Explanation, bytes]:
-        """Grad-CAM by the float32 network. Raises ValueError where its output is not finite."""
+    ) -> tuple[Explanation, bytes, float]:
+        """Grad-CAM by the float32 network, and its ms. Raises ValueError where the output is not finite."""
         if opened.pixels is None:
-            return Explanation(index=index, error=opened.error), b""
+            return Explanation(index=index, error=opened.error), b"", 0.0
         pixels = opened.pixels
 
-        def work(runtime: Runtime) -> tuple[Explanation, bytes]:
+        def work(runtime: Runtime) -> tuple[Explanation, bytes, float]:
+            began = time.monotonic()
             found = grad_cam(runtime, pixels, class_index=class_index)
             if not (np.isfinite(found.logits).all() and np.isfinite(found.heat).all()):
                 raise ValueError(NOT_FINITE)
@@ -45,7 +47,7 @@ class Showing:
             heat = tuple(tuple(round(float(value), 4) for value in row) for row in found.heat)
             picture = overlay(pixels, found.heat) if with_overlay else b""
             result = Explanation(index=index, label=label, heatmap=heat, png=len(picture), warnings=opened.warnings)
-            return result, picture
+            return result, picture, (time.monotonic() - began) * 1000
 
         return await self._reference.run(work)
 

@@ -49,7 +49,8 @@ async def _serve(layout: Layout, settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    for stale in (*layout.run.glob("engine-*.sock"), layout.fleet_socket, layout.routes):  # of a fleet that was killed
+    # Of a fleet that was killed. Its routes stay until they are written anew: they tell which version an alias serves.
+    for stale in (*layout.run.glob("engine-*.sock"), layout.fleet_socket):
         stale.unlink(missing_ok=True)
     fleet = Fleet(layout, settings)
     running = asyncio.create_task(fleet.run())

@@ -23,7 +23,6 @@ from store.process import child_environment
 
 log = logging.getLogger(__name__)
 
-_STABLE_SECONDS = 30.0  # an engine that served this long starts its back-off anew
 _CALLED_FAILED = 3  # starts in a row that failed, after which waiting clients are told
 _DAMAGED = 3  # the engine's exit status for files or outputs that are not the model's: starting again changes nothing
 _DRAIN_SECONDS = 12.0
@@ -34,12 +33,13 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds of silence before it is called a hang. A ping waits for one batch of the largest network."""
+    """How long what may take, in seconds. A ping waits for one batch of the largest network."""
 
     start: float = 300.0  # a large network, from a slow disk
     ping_every: float = 2.0
     ping: float = 10.0
-    pings_missed: int = 3  # in a row
+    pings_missed: int = 3  # in a row, before it is called a hang
+    stable: float = 30.0  # an engine that was ready for so long is not counted among those that keep failing
 
 
 class _Said(BaseModel):
@@ -81,6 +81,7 @@ class Engine:
         self._reason: str | None = None
         self._runtime: dict[str, Any] | None = None
         self._restarts = 0
+        self._ready_since: float | None = None  # by the loop's clock, in the life of the process that is or was last
         self._settled = asyncio.Event()
         self._retry = asyncio.Event()
         self._used = asyncio.get_running_loop().time()
@@ -144,14 +145,15 @@ class Engine:
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
-            started = loop.time()
+            self._ready_since = None
             try:
                 status, reason = await self._live()
             except (OSError, ValueError) as error:  # no process, memory or file descriptor was to be had
                 status, reason = 1, f"it could not be started: {error}"
                 if self._process is not None:
                     _signal(self._process, signal.SIGKILL)
-            if self._state is EngineState.READY and loop.time() - started > _STABLE_SECONDS:
+            # From when it was ready: one that loads for minutes and dies of its first request must not look stable.
+            if self._ready_since is not None and loop.time() - self._ready_since > self._patience.stable:
                 failures = 0
             failures += 1
             self._restarts += 1
@@ -187,6 +189,7 @@ class Engine:
         self._on_change()
         reason = await self._first_words(process)
         if reason is None:
+            self._ready_since = asyncio.get_running_loop().time()
             self._change(EngineState.READY, reason=None)
             log.info("an engine is ready", extra={**self._names(), "pid": process.pid, "device": self._device})
             reason = await self._watch(process)

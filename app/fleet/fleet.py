@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from app.fleet.engine import Engine
 from app.fleet.plan import Key, plan, victim
+from app.fleet.proven import Proven
 from app.inference.routes import EngineState, Route, Routes, Split
 from models.aliases import Alias
 from models.catalog import PRODUCTION, Catalog, ModelNotFound
@@ -38,15 +41,18 @@ class Fleet:
         self._leaving: dict[Engine, asyncio.Task[None]] = {}
         self._requested: set[Key] = set()
         self._known: dict[str, dict[str, Alias]] = {}
-        self._serving: dict[str, dict[str, int]] = {}
+        self._unread: set[str] = set()
+        self._proven = Proven(layout.served)
+        self._serving = {name: self._proven.of(name) for name in self._proven.models()}
         self._splits: dict[str, dict[str, Split]] = {}
         self._held: dict[str, frozenset[int]] = {}
         self._written: Routes | None = None
+        self._refused: OSError | None = None
         self._folders: dict[str, int] = {}
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Reconcile after every change, until cancelled."""
+        """Reconcile after every change, and again where the disk refused, until cancelled."""
         while True:
             self._changed.clear()
             self._reconcile()
@@ -54,6 +60,8 @@ class Fleet:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_ALIAS_POLL):
                         await self._changed.wait()
+                if self._refused is not None:
+                    break
 
     async def ensure(self, model: str, version: int) -> Route:
         """The version's engine once it is ready or has failed. Raises ModelNotFound and NoRoom."""
@@ -98,29 +106,58 @@ class Fleet:
         self._layout.routes.unlink(missing_ok=True)
 
     def _reconcile(self) -> None:
-        """Bring engines and routes in line with the catalog. Idempotent."""
-        for name in {self._default, *(name for name, _ in self._engines)}:
-            loaded = {version for each, version in self._engines if each == name}
-            aliases = self._aliases(name)
-            splits = {alias: _split(each) for alias, each in aliases.items()}
-            decided = plan(
-                targets={alias: each.version for alias, each in aliases.items()},
-                serving=self._serving.get(name, {}),
-                loaded=loaded,
-                ready={v for v in loaded if self._engines[name, v].state is EngineState.READY},
-                requested={v for n, v in self._requested if n == name},
-                splits=splits,
-            )
-            self._serving[name], self._splits[name], self._held[name] = decided.serving, decided.splits, decided.held
-            keep = decided.keep | (self._pinned() if name == self._default else set())
-            for version in keep - loaded:
-                if any(version in each.versions() for each in splits.values()):
-                    with suppress(NoRoom):  # it was asked for by name, and is to stay
-                        self._make_room()
-                self._start((name, version))
-            for version in loaded - keep:
-                self._drain((name, version))
-        self._write()
+        """Bring engines and routes in line with the catalog. Idempotent.
+
+        What the disk refuses, being full, is logged once and tried again by `run`: engines that serve go on.
+        """
+        refused = None
+        following = [partial(self._follow, name) for name in self._watched()]
+        steps: list[Callable[[], None]] = [*following, self._proven.write, self._write]
+        for step in steps:
+            try:
+                step()
+            except OSError as error:
+                refused = error
+        if refused is not None and self._refused is None:
+            reason = refused.strerror or str(refused)
+            log.error("the disk refuses; engines serve on, and it is tried again", extra={"reason": reason})
+        elif refused is None and self._refused is not None:
+            log.info("the disk refuses nothing any more")
+        self._refused = refused
+
+    def _watched(self) -> set[str]:
+        """The models whose aliases the fleet follows: those that are loaded, and those in the routing table."""
+        return {self._default, *(name for name, _ in self._engines), *self._serving}
+
+    def _follow(self, name: str) -> None:
+        """Bring a model's engines in line with its aliases. Raises OSError where its files cannot be read."""
+        loaded = {version for each, version in self._engines if each == name}
+        ready = {version for version in loaded if self._engines[name, version].state is EngineState.READY}
+        aliases = self._aliases(name)
+        splits = {alias: _split(each) for alias, each in aliases.items()}
+        there = self._catalog.versions(name)
+        proven = {alias: v for alias, v in self._proven.of(name).items() if alias in aliases and v in there}
+        decided = plan(
+            targets={alias: each.version for alias, each in aliases.items()},
+            serving=self._serving.get(name, {}),
+            loaded=loaded,
+            ready=ready,
+            requested={v for n, v in self._requested if n == name},
+            splits=splits,
+            proven=proven,
+            failed={version for version in loaded if self._engines[name, version].state is EngineState.FAILED},
+        )
+        self._serving[name], self._splits[name], self._held[name] = decided.serving, decided.splits, decided.held
+        if name not in self._unread:  # else an alias that nobody can read would be taken for one that is gone
+            self._proven.note(name, proven | {alias: v for alias, v in decided.serving.items() if v in ready})
+        keep = decided.keep | (self._pinned() if name == self._default else set())
+        for version in keep - loaded:
+            if any(version in each.versions() for each in splits.values()):
+                with suppress(NoRoom):  # it was asked for by name, and is to stay
+                    self._make_room()
+            self._start((name, version))
+        for version in loaded - keep:
+            self._drain((name, version))
 
     def _pinned(self) -> set[int]:
         """Versions of the default model that stay loaded: what it serves and what it is about to serve."""
@@ -137,8 +174,11 @@ class Fleet:
         """The aliases of a model; where they cannot be read, those that were read last."""
         try:
             self._known[name] = self._catalog.served(name)
+            self._unread.discard(name)
         except (OSError, ValueError):
-            log.exception("the aliases of a model cannot be read", extra={"model": name})
+            if name not in self._unread:
+                log.exception("the aliases of a model cannot be read", extra={"model": name})
+            self._unread.add(name)
         return self._known.get(name, {})
 
     def _start(self, key: Key) -> None:
@@ -178,26 +218,38 @@ class Fleet:
             self._drain(going)
 
     def _write(self) -> None:
-        """Routes as they are; an alias of a model without any engine is not in them: the catalog tells it."""
+        """Routes as they are. The aliases of a model without any engine are told by the catalog; they are in the routes
+        only where one goes on serving another version than it points to.
+        """
         loaded = {name for name, _ in self._engines}
         engines = (*self._engines.values(), *self._leaving)
         routes = Routes(
             engines=tuple(engine.route for engine in engines),
-            aliases={name: serving for name, serving in self._serving.items() if name in loaded},
+            aliases={name: serving for name, serving in self._serving.items() if name in loaded or self._lags(name)},
             splits={name: splits for name, splits in self._splits.items() if name in loaded and splits},
         )
         self._serving = dict(routes.aliases)
         if routes != self._written:
-            routes.write(self._layout.routes)
+            try:
+                routes.write(self._layout.routes)
+            except OSError:
+                if self._written is None:  # it is another fleet's, of which an engine may have had the same socket
+                    self._layout.routes.unlink(missing_ok=True)
+                raise
             self._written = routes
+
+    def _lags(self, name: str) -> bool:
+        """Whether an alias serves another version than it points to, as far as is known."""
+        known = self._known.get(name, {})
+        return any(alias not in known or known[alias].version != v for alias, v in self._serving[name].items())
 
     def _folders_changed(self) -> bool:
         """Whether a version or an alias appeared: both come by a rename, which changes their folder's time."""
         now = {}
-        for name in {self._default, *(name for name, _ in self._engines)}:
+        for name in self._watched():
             try:
                 now[name] = (self._layout.models / name).stat().st_mtime_ns
-            except FileNotFoundError:
+            except OSError:
                 now[name] = 0
         changed, self._folders = now != self._folders, now
         return changed

@@ -34,20 +34,27 @@ def plan(
     ready: AbstractSet[int],
     requested: AbstractSet[int],
     splits: Mapping[str, Split] | None = None,
+    proven: Mapping[str, int] | None = None,
+    failed: AbstractSet[int] = frozenset(),
 ) -> Plan:
     """Follow the aliases of a model without a gap.
 
-    An alias (`targets`: where it points to) goes on serving what it served while that is loaded and the new version is
-    not ready. Versions asked for by number (`requested`) stay; others stay while an alias needs them. An alias that
-    serves nothing loaded loads nothing when it moves. Its canary and its shadow (`splits`: as they are wanted) are
-    loaded while it is, and get their share of the requests from the moment that they are ready.
+    An alias (`targets`: where it points to) goes on serving what it served while the new version is not ready: what is
+    loaded, and what was ready when it last served the alias (`proven`), which is loaded again where it is not. Versions
+    asked for by number (`requested`) stay; others stay while an alias needs them. An alias that serves nothing loaded
+    loads nothing when it moves; where what it moved to has `failed`, the version that is proven serves. Its canary and
+    its shadow (`splits`: as they are wanted) are loaded while it is, and get their share of the requests from the
+    moment that they are ready.
     """
     now: dict[str, int] = {}
     shared: dict[str, Split] = {}
     keep, held = set(requested), set[int]()
     for alias, target in targets.items():
         before = serving.get(alias, target)
-        now[alias] = before if before in loaded and target not in ready else target
+        if target in ready:
+            now[alias] = target
+        else:
+            now[alias] = _meanwhile(target, before, (proven or {}).get(alias), loaded=loaded, failed=failed)
         if now[alias] in loaded or before in loaded:
             wanted = (splits or {}).get(alias, Split())
             held |= ({target} | wanted.versions()) - {now[alias]}
@@ -55,6 +62,17 @@ def plan(
             if wanted.among(ready) != Split():
                 shared[alias] = wanted.among(ready)
     return Plan(serving=now, keep=frozenset(keep), splits=shared, held=frozenset(held))
+
+
+def _meanwhile(
+    target: int, before: int, proven: int | None, *, loaded: AbstractSet[int], failed: AbstractSet[int]
+) -> int:
+    """Who serves an alias that served `before` and goes to `target`, which is not ready."""
+    if before == proven or (before in loaded and before not in failed):
+        return before
+    if proven is not None and not failed.isdisjoint({before, target}):
+        return proven
+    return target
 
 
 def victim(idle_seconds: Mapping[Key, float], *, kept: AbstractSet[Key]) -> Key | None:

@@ -1,6 +1,7 @@
 """fleet.sock: one line of JSON in, one out, as often as the client likes."""
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from app.fleet.fleet import Fleet, Needed, NoRoom
 from app.inference.routes import EngineState
 from models.catalog import ModelNotFound
+
+log = logging.getLogger(__name__)
 
 
 class Asked(BaseModel):
@@ -53,4 +56,7 @@ async def _answer(fleet: Fleet, line: bytes) -> dict[str, Any]:
         return {"state": "needed", "reason": str(error)}
     except (ValidationError, ModelNotFound, NoRoom) as error:
         return {"state": EngineState.FAILED, "reason": str(error)}
+    except OSError as error:  # the disk, or no file descriptor is left: whoever asks is told, and not cut off
+        log.exception("an engine that is asked for cannot be looked for")
+        return {"state": EngineState.FAILED, "reason": f"its files cannot be read: {error.strerror or error}"}
     return {name: getattr(route, name) for name in ("state", "socket", "reason", "device", "runtime")}

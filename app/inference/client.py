@@ -1,14 +1,9 @@
 """How the HTTP processes reach engines: from a model's name to classified images. Without torch."""
 
 import asyncio
-import random
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
-from app import tracing
 from app.inference.answers import (
     Classified,
     EngineHealth,
@@ -18,39 +13,25 @@ from app.inference.answers import (
     files,
     tensors,
 )
-from app.inference.connection import ConnectionLost
+from app.inference.asking import Asking, Question
 from app.inference.connections import Connections
-from app.inference.errors import (
-    DeadlineExceeded,
-    EngineOverloaded,
-    EngineUnavailable,
-    InferenceError,
-    raise_error,
-)
-from app.inference.figures import ANSWERED, EngineFigures, Watch, Watched
-from app.inference.pace import Queue
+from app.inference.errors import TooManyLabels, raise_error
+from app.inference.figures import EngineFigures
+from app.inference.pings import Pings
 from app.inference.protocol import (
     Answer,
-    ErrorCode,
     Explained,
     Inferred,
     Output,
     Prepared,
     TensorInput,
 )
-from app.inference.routes import Choice, EngineState, Route, RoutesFile
+from app.inference.routes import Choice, RoutesFile
 from app.inference.shadow import Shadows
+from app.inference.sizes import FEW_LABELS, most_labels
 from models.catalog import PRODUCTION, Catalog, ModelNotFound
 from store.layout import Layout
 from store.settings import Settings
-
-_PATIENCE = 0.5  # of a request's time may go by until its turn, as it is foreseen; the rest is for what was not
-_APART = frozenset({"explain", "preprocess"})  # they are in no batch of what is classified
-_MAX_QUEUES = 64  # of versions that are asked or were
-_FULL_SECONDS = 0.05  # for which an engine that was full is believed to be full: its queue is far longer than that
-_FIGURES_TIMEOUT = 1.0  # seconds after which an engine's figures are missing
-_HEALTH_AGE = 1.0  # seconds for which a health answer is good
-_HEALTH_TIMEOUT = 5.0  # seconds after which an engine that does not answer is called not ready
 
 
 class Engines:
@@ -61,11 +42,9 @@ class Engines:
         self._catalog = Catalog(layout.models)
         self._routes = RoutesFile(layout.routes)
         self._connections = Connections(self._routes, layout.fleet_socket)
-        self._asking_health = asyncio.Lock()
-        self._health: tuple[float, EngineHealth] | None = None
-        self._queues: dict[tuple[str, int, bool], Queue] = {}
+        self._pings = Pings(self._routes, self._connections)
+        self.asking = Asking(self._choose, self._connections, self._pings)
         self.shadows = Shadows(self._copy)
-        self.watch: Watch | None = None  # is told of every request to an engine
 
     def resolve(self, model_ref: str | None) -> tuple[str, int]:
         """The name and version that serve `name`, `name@3` or `name@alias` now; None is the default model.
@@ -91,12 +70,9 @@ class Engines:
 
     async def _copy(self, name: str, version: int, fields: dict[str, Any], payload: Sequence[bytes]) -> dict[str, Any]:
         """A shadow's answer, where it has an engine that is ready. Raises InferenceError, OSError, TimeoutError."""
-        route = self._routes.read().engine(name, version)
-        if route is None or route.state is not EngineState.READY:
-            raise EngineUnavailable(f"{name}@{version} is not ready")
         timeout = self._settings.request_timeout
         async with asyncio.timeout(timeout):
-            connection = await self._connections.open(route.socket)
+            connection = await self._connections.at_once(name, version)
             header, _ = await connection.exchange("classify", {**fields, "timeout": timeout}, payload)
         raise_error(header)
         return header
@@ -115,16 +91,29 @@ class Engines:
         Bad images have an error of their own in the results. `top_k` ≥ 1 is clamped to the number of classes; `outputs`
         come as tensors, from the same forward pass; `timeout` is in seconds, the loading of a model that is not loaded
         included. Cancelling the task cancels the work. Raises ModelNotFound, EngineStarting, EngineUnavailable,
-        EngineOverloaded, DeadlineExceeded, RequestRefused, EngineFailed. So do all that compute.
+        EngineOverloaded, DeadlineExceeded, RequestRefused, EngineFailed. So do all that compute; this also raises
+        TooManyLabels.
         """
         if top_k < 1:
             raise ValueError("top_k must be at least 1")
+        if len(images) * top_k > FEW_LABELS:
+            await asyncio.to_thread(self._check_room, model_ref, len(images), top_k)
         fields = {"top_k": top_k, "sizes": [len(image) for image in images], "outputs": outputs}
-        name, version, header, payload = await self._ask(model_ref, "classify", fields, images, timeout)
+        choice, header, payload = await self.asking.ask(model_ref, Question("classify", fields, images, timeout))
+        self.shadows.copy(choice, fields, images, header)
         answer = Answer.model_validate(header)
         found = tensors(answer.tensors, payload)
         timings = answer.timings_ms
-        return Classified(model=name, version=version, results=answer.results, tensors=found, timings_ms=timings)
+        return Classified(
+            model=choice.model, version=choice.version, results=answer.results, tensors=found, timings_ms=timings
+        )
+
+    def _check_room(self, model_ref: str | None, images: int, top_k: int) -> None:
+        """In a thread: it may read a manifest. Raises TooManyLabels, and ModelNotFound."""
+        classes = self._catalog.manifest(*self.resolve(model_ref)).classes
+        most = most_labels(classes, images=images)
+        if min(top_k, len(classes)) > most:
+            raise TooManyLabels(images=images, top_k=min(top_k, len(classes)), most=most)
 
     async def infer(
         self,
@@ -138,10 +127,10 @@ class Engines:
     ) -> Tensors:
         """The outputs for images that the client has prepared itself: `tensor`, little-endian, in C order."""
         fields = {"input": kind, "shape": shape, "outputs": outputs}
-        name, version, header, payload = await self._ask(model_ref, "infer", fields, [tensor], timeout)
+        choice, header, payload = await self.asking.ask(model_ref, Question("infer", fields, [tensor], timeout))
         answer = Inferred.model_validate(header)
         found = tensors(answer.tensors, payload)
-        return Tensors(model=name, version=version, tensors=found, timings_ms=answer.timings_ms)
+        return Tensors(model=choice.model, version=choice.version, tensors=found, timings_ms=answer.timings_ms)
 
     async def explain(
         self,
@@ -155,11 +144,13 @@ class Engines:
         """Where in each image the network saw `class_index`, or where that is None the likeliest class."""
         sizes = [len(image) for image in images]
         fields = {"class_index": class_index, "overlay": overlay, "sizes": sizes}
-        name, version, header, payload = await self._ask(model_ref, "explain", fields, images, timeout)
+        choice, header, payload = await self.asking.ask(model_ref, Question("explain", fields, images, timeout))
         answer = Explained.model_validate(header)
         overlays = files([each.png for each in answer.results], payload)
         timings = answer.timings_ms
-        return Explanations(model=name, version=version, results=answer.results, overlays=overlays, timings_ms=timings)
+        return Explanations(
+            model=choice.model, version=choice.version, results=answer.results, overlays=overlays, timings_ms=timings
+        )
 
     async def preprocess(
         self,
@@ -170,138 +161,36 @@ class Engines:
     ) -> Pictures:
         """What the network sees of each image, to the bit."""
         fields = {"sizes": [len(image) for image in images]}
-        name, version, header, payload = await self._ask(model_ref, "preprocess", fields, images, timeout)
+        choice, header, payload = await self.asking.ask(model_ref, Question("preprocess", fields, images, timeout))
         answer = Prepared.model_validate(header)
         pictures = files([each.png for each in answer.results], payload)
         return Pictures(
-            model=name, version=version, results=answer.results, files=pictures, timings_ms=answer.timings_ms
+            model=choice.model,
+            version=choice.version,
+            results=answer.results,
+            files=pictures,
+            timings_ms=answer.timings_ms,
         )
 
-    async def _ask(
-        self,
-        model_ref: str | None,
-        op: str,
-        fields: dict[str, Any],
-        payload: Sequence[bytes],
-        timeout: float,  # noqa: ASYNC109 - as above
-    ) -> tuple[str, int, dict[str, Any], bytes]:
-        """Name and version of the model that answered, its answer's header and payload; asked again of a new engine."""
-        deadline = asyncio.get_running_loop().time() + timeout
-        images = len(fields.get("sizes", ())) or int(fields.get("shape", (1,))[0])
-        lost: str | None = None
-        draw = random.random()  # noqa: S311 - a share of requests, no secret
-        while True:
-            choice = self._choose(model_ref, draw if lost is None else 1.0)  # a second try is the canary's no more
-            name, version = choice.model, choice.version
-            if lost is None and self._queue(name, version, op).wait(images) > _PATIENCE * timeout:
-                raise EngineOverloaded(f"too much waits for {name}@{version}: an answer would not come in time")
-            connection = await self._connections.ready(name, version, deadline, lost=lost)
-            left = max(deadline - asyncio.get_running_loop().time(), 0.001)
-            try:
-                with self._watching(name, version, op, images) as watched:
-                    async with asyncio.timeout_at(deadline):
-                        header, found = await connection.exchange(op, {**fields, "timeout": left}, payload)
-                        watched.header = header
-            except ConnectionLost as error:
-                if lost is not None:
-                    raise EngineUnavailable(f"the engine of {name}@{version} died twice over this request") from error
-                lost = connection.socket
-            except TimeoutError as error:
-                raise DeadlineExceeded(f"no answer from {name}@{version} within {timeout:g} s") from error
-            else:
-                raise_error(header)
-                if op == "classify":
-                    self.shadows.copy(choice, fields, payload, header)
-                return name, version, header, found
-
-    def refusing(self, model_ref: str | None) -> bool:
-        """Whether a request to this model would wait too long, or its engine has just said that it is full: who comes
-        now need not send anything. Raises ModelNotFound.
+    def refusing(self, model_ref: str | None, op: str, *, size: int) -> bool:
+        """Whether a request to this model, of one image in a body of `size` bytes, would wait too long or has no place,
+        whichever version of an alias it falls to: who comes now need not send it. Raises ModelNotFound.
         """
-        return self._queue(*self.resolve(model_ref)).refuses(1, patience=_PATIENCE * self._settings.request_timeout)
-
-    def _queue(self, name: str, version: int, op: str = "classify") -> Queue:
-        """What is shown and explained has one of its own: it is far slower, and tells nothing of the others' pace."""
-        key = (name, version, op in _APART)
-        found = self._queues.get(key)
-        if found is None:
-            if len(self._queues) >= _MAX_QUEUES:
-                self._queues = {key: each for key, each in self._queues.items() if not each.idle}
-            found = self._queues[key] = Queue()
-        return found
-
-    @contextmanager
-    def _watching(self, name: str, version: int, op: str, images: int) -> Iterator["Watched"]:
-        """Tells of one request to an engine when it has ended, however it did; its header is put in where it came."""
-        watched, queue = Watched(), self._queue(name, version, op)
-        queue.begin(images)
-        try:
-            yield watched
-        except ConnectionLost:
-            watched.outcome = "lost"
-            raise
-        except TimeoutError:
-            watched.outcome = ErrorCode.DEADLINE
-            raise
-        finally:
-            asked = watched.asked(name, version, op)
-            queue.end(images, answered=asked.outcome == ANSWERED)
-            if asked.outcome == ErrorCode.OVERLOADED:
-                self._queue(name, version).full(seconds=_FULL_SECONDS)
-            if self.watch is not None:
-                self.watch(asked)
-            if asked.milliseconds:
-                tracing.current().stages(asked.milliseconds, model=name, version=version)
+        return self.asking.refusing(model_ref, op, size=size, timeout=self._settings.request_timeout)
 
     async def figures(self) -> list[EngineFigures]:
         """What every engine tells of itself now; from those that do not answer at once no more than what is known."""
-        return list(await asyncio.gather(*(self._figures(route) for route in self._routes.read().engines)))
-
-    async def _figures(self, route: Route) -> EngineFigures:
-        figures = EngineFigures(route.model, route.version, ready=False, restarts=route.restarts)
-        if route.state is not EngineState.READY:
-            return figures
-        try:
-            answer = await self._ping(route, seconds=_FIGURES_TIMEOUT)
-        except (OSError, TimeoutError, InferenceError):
-            return figures
-        batches = {int(size): int(count) for size, count in answer.get("batches", {}).items()}
-        return replace(figures, ready=True, waiting=int(answer["images"]), batches=batches)
+        return await self._pings.figures()
 
     async def health(self) -> EngineHealth:
-        """Whether the default model's engine answers a real inference; an answer is good for a second."""
-        async with self._asking_health:
-            if self._health is None or time.monotonic() - self._health[0] > _HEALTH_AGE:
-                self._health = (time.monotonic(), await self._ask_health())
-            return self._health[1]
-
-    async def close(self) -> None:
-        await self.shadows.close()
-        await self._connections.close()
-
-    async def _ask_health(self) -> EngineHealth:
-        model = self._settings.model
+        """Whether the default model's engine answers a real inference, in less than two seconds in any case."""
         try:
             name, version = self.resolve(None)
         except ModelNotFound as error:
-            return EngineHealth(ready=False, model=model, reason=f"{error}; {error.hint}")
-        route = self._routes.read().engine(name, version)
-        if route is None or route.state is not EngineState.READY:
-            reason = "no engine has been started" if route is None else route.reason or f"the engine is {route.state}"
-            return EngineHealth(ready=False, model=name, version=version, reason=reason)
-        try:
-            await self._ping(route, seconds=_HEALTH_TIMEOUT)
-        except TimeoutError:
-            reason = f"the engine has not answered for {_HEALTH_TIMEOUT:g} s"
-            return EngineHealth(ready=False, model=name, version=version, reason=reason)
-        except (OSError, InferenceError) as error:
-            return EngineHealth(ready=False, model=name, version=version, reason=f"the engine does not answer: {error}")
-        return EngineHealth(ready=True, model=name, version=version)
+            return EngineHealth(ready=False, model=self._settings.model, reason=f"{error}; {error.hint}")
+        return await self._pings.health(name, version)
 
-    async def _ping(self, route: Route, *, seconds: float) -> dict[str, Any]:
-        """What an engine answers to a real inference. Raises InferenceError, OSError, TimeoutError."""
-        async with asyncio.timeout(seconds):
-            connection = await self._connections.open(route.socket)
-            answer: dict[str, Any] = await connection.request("ping", {"timeout": seconds})
-        raise_error(answer)
-        return answer
+    async def close(self) -> None:
+        await self.shadows.close()
+        await self._pings.close()
+        await self._connections.close()

@@ -12,7 +12,11 @@ from app.inference.protocol import frame, read_frame
 
 
 class ConnectionLost(ConnectionError):
-    """The engine's end is gone. Whether it did the work is unknown and harmless: asking again changes nothing."""
+    """The engine's end of `socket` is gone. Whether it did the work is unknown and harmless: it may be asked again."""
+
+    def __init__(self, socket: str, reason: str) -> None:
+        super().__init__(reason)
+        self.socket = socket
 
 
 class Connection:
@@ -47,7 +51,7 @@ class Connection:
         Raises ConnectionLost. A caller that is cancelled meanwhile cancels the work too.
         """
         if self.closed:
-            raise ConnectionLost("the engine has closed the connection")
+            raise ConnectionLost(self.socket, "the engine has closed the connection")
         number = next(self._ids)
         answer: asyncio.Future[tuple[dict[str, Any], bytes]] = asyncio.get_running_loop().create_future()
         self._pending[number] = answer
@@ -65,7 +69,7 @@ class Connection:
         except ConnectionLost:
             raise
         except OSError as error:
-            raise ConnectionLost(str(error)) from error
+            raise ConnectionLost(self.socket, str(error)) from error
         finally:
             del self._pending[number]
             if answer.done() and not answer.cancelled():
@@ -92,4 +96,4 @@ class Connection:
             self._writer.close()
             for waiting in self._pending.values():
                 if not waiting.done():
-                    waiting.set_exception(ConnectionLost(reason))
+                    waiting.set_exception(ConnectionLost(self.socket, reason))

@@ -29,6 +29,16 @@ class Connections:
         except TimeoutError as error:
             raise EngineStarting(f"{name}@{version} is still being loaded") from error
 
+    async def at_once(self, name: str, version: int) -> Connection:
+        """A connection to the version's engine where that is there now. Raises EngineUnavailable."""
+        route = self._routes.read().engine(name, version)
+        if route is None or route.state is not EngineState.READY:
+            raise EngineUnavailable(f"{name}@{version} is not ready")
+        try:
+            return await self.open(route.socket)
+        except OSError as error:
+            raise EngineUnavailable(f"{name}@{version} does not answer: {error}") from error
+
     async def _connect_or_start(self, name: str, version: int, *, lost: str | None) -> Connection:
         """`lost`: the socket of an engine that has just died; a dying process may still accept for a moment."""
         clock = asyncio.get_running_loop().time

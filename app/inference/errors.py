@@ -6,6 +6,7 @@ InferenceError
 ├── EngineOverloaded     it holds as many images as it may                      503, Retry-After
 ├── DeadlineExceeded     the time that the request had is over                  504
 ├── RequestRefused       this model cannot be asked so                          422
+│   └── TooManyLabels    the answer would have no room for them                 422
 └── EngineFailed         it could not compute an answer                         500
 
 `models.catalog.ModelNotFound` is raised for a model that does not exist.
@@ -40,6 +41,14 @@ class DeadlineExceeded(InferenceError):
 
 class RequestRefused(InferenceError):
     """The request does not fit the model, such as a class that it does not have."""
+
+
+class TooManyLabels(RequestRefused):
+    """So many labels of so many images do not fit into one answer; `most` is the largest `top_k` that does."""
+
+    def __init__(self, *, images: int, top_k: int, most: int) -> None:
+        super().__init__(f"{top_k:,} labels for each of {images:,} images are too many for one answer")
+        self.most = most
 
 
 class EngineFailed(InferenceError):

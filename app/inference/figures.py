@@ -11,8 +11,9 @@ ANSWERED = "answered"
 class Asked:
     """One request to an engine: which version, what was asked, and how it ended.
 
-    `outcome` is `answered`, an error's code (`overloaded`, `deadline`, …), `lost` (the engine died) or `cancelled` (the
-    client went away). `good` and `bad` images are those with a result and those with an error of their own.
+    `outcome` is `answered`, an error's code (`overloaded`, `deadline`, …; the first may have been foreseen, without the
+    engine being asked), `lost` (the engine died) or `cancelled` (the client went away). `good` images have a result,
+    `bad` ones an error of their own.
     """
 
     model: str

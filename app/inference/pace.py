@@ -6,6 +6,7 @@ socket between them, too, and before its body is read.
 
 import math
 import time
+from dataclasses import dataclass
 
 _MEMORY_SECONDS = 5.0  # of work, after which what was measured counts a third
 _EVIDENCE = 8.0  # images that must have been measured before anybody is refused by it
@@ -35,13 +36,26 @@ class Pace:
         return images * self._seconds / self._images if self._images >= _EVIDENCE else 0.0
 
 
+@dataclass(frozen=True)
+class _Refused:
+    """A request that an engine had no place for: its images and bytes. Believed `until`, of time.monotonic."""
+
+    until: float
+    images: int
+    size: int
+
+    def includes(self, images: int, size: int) -> bool:
+        """Whether a request is at least as large: then there is no place for it either."""
+        return images >= self.images and size >= self.size
+
+
 class Queue:
     """What one HTTP process has under way with one engine. Times are of time.monotonic."""
 
     def __init__(self) -> None:
         self._images = 0
         self._pace = Pace()
-        self._full_until = 0.0
+        self._refused = _Refused(until=-math.inf, images=0, size=0)
 
     @property
     def idle(self) -> bool:
@@ -51,9 +65,12 @@ class Queue:
         """Seconds after which so many more images would be answered; 0 where nothing is under way."""
         return self._pace.wait(self._images + images) if self._images else 0.0
 
-    def refuses(self, images: int, *, patience: float) -> bool:
-        """Whether so many more images would take longer than `patience` seconds, or the engine was full just now."""
-        return time.monotonic() < self._full_until or self.wait(images) > patience
+    def refuses(self, images: int, size: int, *, patience: float) -> bool:
+        """Whether so many more images, of `size` bytes, would take longer than `patience` seconds, or the engine had no
+        place just now for a request that was no larger.
+        """
+        full = time.monotonic() < self._refused.until and self._refused.includes(images, size)
+        return full or self.wait(images) > patience
 
     def begin(self, images: int) -> None:
         if not self._images:
@@ -66,6 +83,11 @@ class Queue:
         if answered:
             self._pace.done(images, time.monotonic())
 
-    def full(self, *, seconds: float) -> None:
-        """The engine says that it is full; for so long it is believed."""
-        self._full_until = time.monotonic() + seconds
+    def full(self, images: int, size: int, *, seconds: float) -> None:
+        """The engine says that it has no place for so much; for so long it is believed.
+
+        While that is believed of a smaller request, a larger one tells nothing new.
+        """
+        now, known = time.monotonic(), self._refused
+        if now >= known.until or (images <= known.images and size <= known.size):
+            self._refused = _Refused(now + seconds, images, size)

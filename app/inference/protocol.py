@@ -168,7 +168,7 @@ class Preprocessed(_Result):
 
 
 class Timings(_Frozen):
-    """Milliseconds in the engine. The first three are of the slowest image each; stages of several images overlap."""
+    """Milliseconds in the engine. The first three are of the image that was ready last: nearly the total together."""
 
     decode: float
     queue: float
@@ -233,9 +233,19 @@ def cut(payload: bytes, sizes: Sequence[int]) -> list[memoryview]:
     return pieces
 
 
+class FrameTooLarge(ValueError):
+    """What was to be sent does not fit into a frame: its reader would close the connection, which others share."""
+
+
 def frame(header: dict[str, Any], *, payload_length: int = 0) -> bytes:
-    """The head of a frame; the payload's bytes are written after it, so that nobody copies them together."""
+    """The head of a frame; the payload's bytes are written after it, so that nobody copies them together.
+
+    Raises FrameTooLarge.
+    """
     head = orjson.dumps(header)
+    if len(head) > MAX_HEADER_BYTES or payload_length > MAX_PAYLOAD_BYTES:
+        size = len(head) + payload_length
+        raise FrameTooLarge(f"{size:,} bytes do not fit into one frame: send fewer images at once")
     return _LENGTHS.pack(len(head), payload_length) + head
 
 

@@ -38,7 +38,8 @@ class Route(_Frozen):
 class Split(_Frozen):
     """Versions beside the one that an alias serves, each with an engine that is ready.
 
-    `canary` answers `percent` of the alias's requests; `shadow` gets a copy of each, and nobody waits for its answer.
+    `canary` answers `percent` of the alias's requests. `shadow` gets a copy of each classification of files, for whose
+    answer nobody waits; tensors are prepared for one version, and another may want them otherwise.
     """
 
     canary: int | None = None
@@ -60,10 +61,11 @@ class Split(_Frozen):
 
 
 class Choice(_Frozen):
-    """Who answers one request, and who gets a copy of it."""
+    """Who answers one request, whether that is the alias's canary, and who gets a copy of it."""
 
     model: str
     version: int
+    canary: bool = False
     shadow: int | None = None
 
 
@@ -89,7 +91,8 @@ class Routes(_Frozen):
             return None
         split = self.splits.get(model, {}).get(alias, Split())
         version = split.version(serving, draw)
-        return Choice(model=model, version=version, shadow=None if split.shadow == version else split.shadow)
+        shadow = None if split.shadow == version else split.shadow
+        return Choice(model=model, version=version, canary=version != serving, shadow=shadow)
 
     def write(self, path: Path) -> None:
         write_atomic(path, self.model_dump_json().encode())

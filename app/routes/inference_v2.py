@@ -198,7 +198,11 @@ async def load(request: Request, state: StateDep, name: ModelRef) -> IndexEntry:
     summary="Unload a model, which frees its memory",
 )
 async def unload(request: Request, state: StateDep, name: ModelRef) -> IndexEntry:
-    """A version that an alias serves stays, and the answer is 409."""
+    """`name` means all its loaded versions, `name@3` or `name@alias` that one. The next request for one loads it again.
+
+    409 for what would be loaded again without a request: the server's default model, and what an alias in use goes to
+    or shares its requests with.
+    """
     await _no_parameters(request)
     return IndexEntry.model_validate(await state.inference_v2.unload(name))
 

@@ -137,7 +137,7 @@ class AliasRequest(BaseModel):
 
     version: int = Field(ge=1)
     canary: Canary | None = Field(None, description="A version that answers `percent` of the alias's requests.")
-    shadow: Shadow | None = Field(None, description="A version that gets a copy of each; its answers are compared.")
+    shadow: Shadow | None = Field(None, description="A version that gets a copy of each file; its labels are compared.")
 
 
 class AliasBody(BaseModel):

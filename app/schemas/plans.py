@@ -90,7 +90,8 @@ class MemoryBody(_Part):
     """Of the device: a GPU's own, else the machine's, of which the whole process counts."""
 
     peak_bytes: int | None = Field(
-        description="The most that training steps hold, with the run's images; the report at its end is not counted."
+        description="The most that training steps or a validation hold, with the run's images; the report at its end "
+        "is not counted."
     )
     device_bytes: int
     free_bytes: int = Field(description="That the run could have had when it was measured.")

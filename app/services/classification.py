@@ -17,6 +17,7 @@ from app.inference.errors import (
     EngineUnavailable,
     InferenceError,
     RequestRefused,
+    TooManyLabels,
 )
 from app.inference.protocol import Output
 from app.problems import (
@@ -94,6 +95,9 @@ def problem_of(error: ModelNotFound | InferenceError) -> ProblemError:
     if isinstance(error, DeadlineExceeded):
         hint = "Send fewer images at once, or ask again later; RESNETD_REQUEST_TIMEOUT is the limit."
         return DeadlineError("deadline_exceeded", f"{error}.", hint=hint)
+    if isinstance(error, TooManyLabels):
+        hint = f"Ask with a top_k of {error.most:,} at most, or with fewer images at once."
+        return InvalidError("too_many_labels", f"{error}.", hint=hint)
     if isinstance(error, RequestRefused):
         return InvalidError("invalid_request", f"{error}.", hint="GET /v1/models/{name} shows what the model takes.")
     for kind, code, hint in _COME_BACK:

@@ -116,9 +116,16 @@ class InferenceV2:
         return _entry(name, version, EngineState.READY, None)
 
     async def unload(self, model: str) -> dict[str, str]:
-        """The version's entry of the index, once its memory is free. Raises as `load`; Conflict where it is needed."""
+        """The version's entry of the index, once its memory is free. Raises as `load`; Conflict where it is needed.
+
+        A bare name means all versions that are loaded, as Triton has it, unless the one that it stands for is needed.
+        """
         told = await self._models.unload(model)
-        return _entry(told["model"], told["version"], None, None)
+        name, version = told["model"], told["version"]
+        if model == name:
+            for route in self._fleet.engines(name):
+                await self._models.unload(f"{name}@{route.version}")
+        return _entry(name, version, None, None)
 
     async def infer(self, body: bytes, *, header_length: str | None, model: str, version: str | None) -> Inferred:
         """Raises ProblemError."""

@@ -16,7 +16,7 @@ from app.services.submissions import check_ready
 from jobs.answers import Answer, JobNotFound, RetryRefused
 from jobs.ledger import Ledger
 from jobs.model import LANES, Job, Kind, Lane, Priority, State
-from models.recipes import Recipe, RecipeError, resolve
+from models.recipes import Recipe, RecipeError, override, resolve
 from store.faults import point
 from store.layout import Layout
 
@@ -217,7 +217,7 @@ def _checked(job: Job, settings: Mapping[str, Any]) -> dict[str, Any]:
         raise _not_for_kind(f"Only a training has {names}; this job is of kind {job.kind}", settings)
     try:
         recipe = resolve(job.spec["recipe"], job.spec["overrides"])
-        changed = Recipe.model_validate({**recipe.model_dump(), **job.orders.settings, **settings})
+        changed = override(recipe, {**job.orders.settings, **settings})
     except RecipeError as error:
         raise InvalidError("invalid_settings", f"{error}.", hint=error.hint) from error
     except ValidationError as error:

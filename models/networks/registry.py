@@ -24,7 +24,8 @@ class Entry:
     `factory` is `module:function`; the function takes `arguments`, `num_classes` and `in_channels`. `input` is the
     (channels, size) that the source uses; `fixed_size` says that no other height and width fit. `parameters` counts
     the weights of the network built for `input` and ten classes. `weights` are torchvision's names of those that it
-    can start from.
+    can start from. `trains_alone` is the smallest size at which a batch of one image trains it, 0 = any: below it, the
+    last maps are one pixel, and batch normalisation finds no variance in one value.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Entry:
     parameters: int
     description: str
     weights: tuple[str, ...] = ()
+    trains_alone: int = 0
 
     def build(self, *, num_classes: int, in_channels: int) -> nn.Module:
         """The network with fresh weights, drawn from torch's global generator."""
@@ -65,6 +67,7 @@ def _resnet(depth: int, parameters: int) -> Entry:
         fixed_size=False,
         parameters=parameters,
         description=f"{depth} layers of {block}; 3×3 stem without pooling; 64 to 512 channels.",
+        trains_alone=9,
     )
 
 
@@ -79,6 +82,7 @@ def _torchvision(name: str, parameters: int, *weights: str) -> Entry:
         parameters=parameters,
         description="Torchvision's own class: 7×7 stem with pooling, made for ImageNet's 224×224.",
         weights=tuple(f"IMAGENET1K_{version}" for version in weights),
+        trains_alone=33,
     )
 
 
@@ -91,6 +95,7 @@ _ENTRIES = (
         fixed_size=False,
         parameters=11_178_378,
         description="ResNet-18 with biased convolutions, 7×7 stem with pooling, 1×1 shortcuts where the shape changes.",
+        trains_alone=33,
     ),
     _resnet(18, 11_173_962),
     _resnet(34, 21_282_122),
@@ -105,6 +110,7 @@ _ENTRIES = (
         fixed_size=False,
         parameters=6_573_130,
         description="9 wide layers of 3×3 convolutions, two residual blocks, max-pooling: fast on a GPU.",
+        trains_alone=16,
     ),
     _cifar(8, 75_290),
     _cifar(20, 269_722),

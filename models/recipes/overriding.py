@@ -1,15 +1,19 @@
-"""A recipe with some fields replaced, and refusals that name the field and the nearest thing that would do."""
+"""A recipe with some fields replaced, those that follow them, and refusals that name what would do."""
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from models.networks.registry import NETWORKS
 from models.recipes.named import RECIPES
 from models.recipes.recipe import Init, Recipe
+from models.recipes.sense import Senseless
+
+_SIZE = TypeAdapter[int](Annotated[int, Recipe.model_fields["image_size"]])
+_EPOCHS = TypeAdapter[int](Annotated[int, Recipe.model_fields["epochs"]])
 
 
 class RecipeError(ValueError):
@@ -38,11 +42,35 @@ def resolve(recipe_name: str, overrides: Mapping[str, Any]) -> Recipe:
                 hint=f"Fields: {', '.join(known)}.",
             )
     try:
-        return Recipe.model_validate({**RECIPES[recipe_name].model_dump(), **overrides})
+        return override(RECIPES[recipe_name], overrides)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(["overrides", *(str(part) for part in first["loc"])])
-        raise RecipeError(f"{field}: {_message(first)}", field=field, hint=_hint(first["loc"])) from error
+        raise RecipeError(f"{field}: {_message(first)}", field=field, hint=_hint(first)) from error
+
+
+def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe with fields replaced. Raises ValidationError.
+
+    Two fields follow another one in proportion where the changes name that one and not them: `resize` follows
+    `image_size`, so that crops and what is classified see as much of an image as before, and `step_epochs` follow
+    `epochs`, so that the learning rate falls before the end.
+    """
+    return Recipe.model_validate({**recipe.model_dump(), **_following(recipe, changes), **changes})
+
+
+def _following(recipe: Recipe, changes: Mapping[str, Any]) -> dict[str, Any]:
+    following: dict[str, Any] = {}
+    try:
+        if "image_size" in changes and recipe.resize is not None:
+            size = _SIZE.validate_python(changes["image_size"])
+            following["resize"] = round(recipe.resize * size / recipe.image_size)
+        if "epochs" in changes:
+            epochs = _EPOCHS.validate_python(changes["epochs"])
+            following["step_epochs"] = tuple(round(at * epochs / recipe.epochs, 2) for at in recipe.step_epochs)
+    except ValidationError:  # the field itself is wrong, and the whole recipe's validation says so
+        return {}
+    return following
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -71,10 +99,11 @@ def _choices(field: str) -> list[str]:
     return [each for each in schema.get("enum", []) if isinstance(each, str)]
 
 
-def _hint(location: tuple[int | str, ...]) -> str:
-    """What the field means, for the reader of an error."""
+def _hint(error: ErrorDetails) -> str:
+    """What would do, where it is about several fields; else what the field means."""
+    location, cause = error["loc"], error.get("ctx", {}).get("error")
+    if isinstance(cause, Senseless):
+        return cause.hint
     if location and location[0] == "network":
         return f"Networks: {', '.join(NETWORKS)}."
-    if not location:  # it is about several fields
-        return "Override the other field as well; `resnetd recipes` and GET /v1/recipes show what the recipe has."
     return Recipe.model_fields[str(location[0])].description or "GET /v1/recipes shows a value that does."

@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from models.networks.registry import find
-from models.recipes.sense import nonsense
+from models.recipes.sense import nonsense, trains_alone
 
 
 class Init(BaseModel):
@@ -51,7 +51,13 @@ class Recipe(BaseModel):
 
     channels: Literal[1, 3] = Field(description="Channels of the network's input; images are converted.")
     image_size: int = Field(ge=8, le=512, description="Height and width of the network's input, in pixels.")
-    resize: int | None = Field(None, ge=8, le=1024, description="The shorter side before the crop; null = image_size.")
+    resize: int | None = Field(
+        None,
+        ge=8,
+        le=1024,
+        description="The shorter side before the crop; null = image_size. It follows image_size in proportion where an "
+        "override names that one alone.",
+    )
     mean: tuple[float, ...] | None = Field(None, description="A value a channel; null = measured on the training data.")
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(None, description="Likewise.")
 
@@ -65,7 +71,9 @@ class Recipe(BaseModel):
         "one_cycle", description="After the warm-up: stay, or fall: in steps, by half a cosine to 0, in a line to 0."
     )
     step_epochs: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (), description="Of the schedule step: the epochs after which the learning rate is multiplied by step_factor."
+        (),
+        description="Of the schedule step: the epochs after which the learning rate is multiplied by step_factor. They "
+        "follow epochs in proportion where an override names those alone.",
     )
     step_factor: float = Field(0.1, gt=0, lt=1)
     warmup_epochs: float = Field(0.0, ge=0, description="The learning rate rises in a line over these epochs.")
@@ -99,7 +107,9 @@ class Recipe(BaseModel):
     cutmix: float = Field(0.0, ge=0, le=10, description="Alpha of CutMix: a part of another image; 0 = none.")
 
     keep: Literal["best", "last"] = Field(
-        "best", description="The epoch that is kept: of the best val top-1, or the last."
+        "best",
+        description="The epoch that is kept: of the best val top-1, and of several such that of the least val loss; "
+        "or the last.",
     )
     precision: Literal["fp32", "tf32", "bf16"] = Field(
         "fp32",
@@ -126,7 +136,10 @@ class Recipe(BaseModel):
         None, gt=0, description="Training stops after this time, evaluation comes on top."
     )
     patience: int | None = Field(
-        None, ge=1, description="Epochs without a better val top-1 after which training stops."
+        None,
+        ge=1,
+        description="Epochs in a row whose val top-1 is no higher than the best before, after which training stops; "
+        "the loss does not count.",
     )
     target_accuracy: float | None = Field(None, gt=0, le=1, description="Training stops at this val top-1.")
     checkpoint_seconds: float = Field(60.0, ge=0, description="Time between checkpoints; 0 = after every step.")
@@ -136,6 +149,14 @@ class Recipe(BaseModel):
         """Height and width of a training image as it is kept: random crops are taken from more than they become."""
         return self.image_size if self.random_resized_crop is None else self.resize or self.image_size
 
+    def parts(self, batch: int) -> int:
+        """Parts that a batch of so many images is computed in: `accumulate`, or fewer where those would be too small.
+
+        Each has an image for each device, and two where the network does not learn from one.
+        """
+        least = max(self.devices, 1 if trains_alone(self) else 2)
+        return max(min(self.accumulate, batch // least), 1)
+
     @field_validator("network")
     @classmethod
     def _known(cls, name: str) -> str:
@@ -143,6 +164,6 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
-        if (reason := nonsense(self)) is not None:
-            raise ValueError(reason)
+        if (found := nonsense(self)) is not None:
+            raise found
         return self

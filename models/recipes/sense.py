@@ -13,10 +13,24 @@ if TYPE_CHECKING:
     from models.recipes.recipe import Recipe
 
 
-def nonsense(recipe: Recipe) -> str | None:
+class Senseless(ValueError):
+    """Fields that do not go together. `hint` says what would do."""
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.hint = hint or "Override the other field as well; `resnetd recipes` and GET /v1/recipes show the recipe's."
+
+
+def nonsense(recipe: Recipe) -> Senseless | None:
     """The first reason why the fields do not go together, or None."""
     checks = (_input, _schedule, _batch, _augmentation, _balance, _start)
-    return next((reason for check in checks for reason in check(recipe)), None)
+    found = next((reason for check in checks for reason in check(recipe)), None)
+    return Senseless(found) if isinstance(found, str) else found
+
+
+def trains_alone(recipe: Recipe) -> bool:
+    """Whether the network learns from one image by itself, at the recipe's size."""
+    return recipe.image_size >= find(recipe.network).trains_alone
 
 
 def _input(recipe: Recipe) -> Iterator[str]:
@@ -30,18 +44,26 @@ def _input(recipe: Recipe) -> Iterator[str]:
             yield f"{name} needs {recipe.channels} values, one a channel"
 
 
-def _schedule(recipe: Recipe) -> Iterator[str]:
+def _schedule(recipe: Recipe) -> Iterator[str | Senseless]:
     if recipe.warmup_epochs > recipe.epochs:
         yield "warmup_epochs must not be more than epochs"
     if (recipe.schedule == "step") != bool(recipe.step_epochs):
         yield "step_epochs belongs to the schedule step, and only to it"
     if list(recipe.step_epochs) != sorted(set(recipe.step_epochs)):
         yield "step_epochs must rise, each once"
+    if recipe.step_epochs and recipe.step_epochs[-1] >= recipe.epochs:
+        parts = len(recipe.step_epochs) + 1
+        even = [round(recipe.epochs * part / parts, 2) for part in range(1, parts)]
+        yield Senseless(
+            f"step_epochs must lie before the end of {recipe.epochs} epochs: at {recipe.step_epochs[-1]:g} the "
+            "learning rate would never fall",
+            f"Set step_epochs={even}.",
+        )
     if recipe.optimizer == "nesterov" and recipe.momentum == 0:
         yield "nesterov needs a momentum above 0; without one, the optimizer is sgd"
 
 
-def _batch(recipe: Recipe) -> Iterator[str]:
+def _batch(recipe: Recipe) -> Iterator[str | Senseless]:
     if recipe.accumulate > recipe.batch_size:
         yield "accumulate must not be more than batch_size"
     if recipe.accumulate * recipe.devices > recipe.batch_size:
@@ -52,6 +74,23 @@ def _batch(recipe: Recipe) -> Iterator[str]:
         yield "batch_size must be a multiple of devices, which share it"
     if (recipe.mixup or recipe.cutmix) and recipe.batch_size < 2 * recipe.accumulate * recipe.devices:
         yield "mixup and cutmix mix two images: batch_size must be twice accumulate times devices, or more"
+    if recipe.devices == 1 and recipe.batch_size // recipe.accumulate == 1 and not trains_alone(recipe):
+        yield _one_image(recipe)
+
+
+def _one_image(recipe: Recipe) -> Senseless:
+    """Also of a network that stays frozen to the end, and so would do: epochs may be raised on the way."""
+    size, whole = find(recipe.network).trains_alone, recipe.accumulate == 1
+    choices = [f"batch_size={2 * recipe.accumulate} or more"]
+    if not whole:
+        choices.append(f"accumulate={recipe.batch_size // 2} or less")
+    if (recipe.resize or size) >= size:
+        choices.append(f"image_size={size} or more")
+    return Senseless(
+        f"{recipe.network} ends in maps of one pixel at {recipe.image_size} px, in which batch normalisation finds no "
+        f"variance where {'a batch' if whole else 'a part of a batch'} is one image",
+        f"Set {', or '.join(choices)}.",
+    )
 
 
 def _augmentation(recipe: Recipe) -> Iterator[str]:

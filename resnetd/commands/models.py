@@ -115,7 +115,8 @@ def alias(
         typer.Option(metavar="VERSION:PERCENT", show_default="none", help="Answers so many percent of the requests."),
     ] = None,
     shadow: Annotated[
-        int | None, typer.Option(min=1, show_default="none", help="A version that gets a copy of each request.")
+        int | None,
+        typer.Option(min=1, show_default="none", help="A version that gets a copy of each classification of files."),
     ] = None,
     if_match: Annotated[
         str | None, typer.Option(show_default="any", help="Only where the aliases have this ETag (models aliases).")

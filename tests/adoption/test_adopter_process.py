@@ -27,7 +27,7 @@ from worker.adopter.bundles import adopt_bundle
 from worker.adopter.reading import format_of, read
 from worker.adopter.task import AdoptSpec, Task
 from worker.adopter.unpickling import NoStateDict, state_of
-from worker.adopter.weights import adopt_tensors
+from worker.adopter.weights import adopt_tensors, compare
 from worker.job_arguments import JobArguments
 from worker.job_process import DONE, REFUSED, JobRefused, JobStopped, Stop
 
@@ -138,6 +138,41 @@ def test_a_model_of_safetensors_says_what_was_guessed(
     assert metrics["network"] == "cifar/resnet20"
     assert b"classes_guessed" in capfdbinary.readouterr().out
     assert Manifest.read(tmp_path / "draft").classes[3] == "class 3"
+
+
+def test_a_grey_network_of_a_layout_of_its_own_gives_the_logits_of_its_origin(tmp_path: Path) -> None:
+    origin = trained(build(NetworkSpec(name="cifar/resnet9", num_classes=3, in_channels=1)))
+    save_file(origin.state_dict(), tmp_path / "upload")
+    metrics = adopt_tensors(task(tmp_path / "upload", tmp_path))
+    assert (metrics["network"], metrics["plain_layout_difference"]) == ("cifar/resnet9", None)
+    adopted = runtime.load(tmp_path / "draft", "cpu")
+    images, logits = golden.read(tmp_path / "draft", adopted.manifest)
+    assert images.shape == (6, 32, 32, 1)
+    with torch.inference_mode():
+        expected = origin(adopted.normalise(torch.from_numpy(images))).numpy()
+    assert np.abs(logits - expected).max() <= 1e-4
+
+
+@pytest.mark.parametrize(("largest", "passes", "fails"), [(1.0, 5e-5, 2e-4), (50.0, 2e-4, 2e-3)])
+def test_a_logit_may_deviate_by_so_much_and_no_more(
+    tmp_path: Path, largest: float, passes: float, fails: float
+) -> None:
+    """By 1e-4; where the largest is beyond 10, by 1e-5 of it."""
+    state = resnet20()
+    state["linear.bias"][0] = largest
+    save_file(state, tmp_path / "upload")
+    adopt_tensors(task(tmp_path / "upload", tmp_path))
+    adopted = runtime.load(tmp_path / "draft", "cpu")
+    images, logits = golden.read(tmp_path / "draft", adopted.manifest)
+    assert (np.abs(logits).max() > 10) == (largest > 10)
+
+    def moved(by: float) -> dict[str, Any]:
+        return {**state, "linear.bias": state["linear.bias"] + by}
+
+    assert compare(moved(passes), adopted, images, logits) == pytest.approx(passes, rel=0.2)
+    with pytest.raises(JobRefused) as refused:
+        compare(moved(fails), adopted, images, logits)
+    assert refused.value.code == "logits_differ"
 
 
 def starter_bundle(tmp_path: Path) -> Path:

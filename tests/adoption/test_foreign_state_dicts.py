@@ -1,5 +1,7 @@
 """State dicts that were made elsewhere give the logits of their origin, and what fits nothing says so."""
 
+from typing import Literal
+
 import pytest
 import torch
 import torchvision
@@ -7,9 +9,9 @@ from plain_networks import PlainResNet, trained
 from torch import Tensor, nn
 
 from models.manifest import NetworkSpec
-from models.networks.registry import build
+from models.networks.registry import NETWORKS, build
 from worker.adopter import plain
-from worker.adopter.guessing import labels, prepared
+from worker.adopter.guessing import guess, labels, prepared, shapes_of
 from worker.adopter.names import canonical, fit, sizes, unwrapped
 from worker.adopter.weights import translated
 from worker.job_process import JobRefused
@@ -63,6 +65,40 @@ def test_the_books_numbered_layers_are_understood() -> None:
     spec, ours = translated(state, network=None)
     assert (spec.name, spec.in_channels) == ("d2l/resnet18", 1)
     assert all(torch.equal(ours[key], tensor) for key, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_tensors_of_every_network_here_are_recognised(name: str, channels: Literal[1, 3]) -> None:
+    wanted = NetworkSpec(name=name, num_classes=3, in_channels=channels)
+    spec, fitting = guess(shapes_of(wanted), network=None)
+    assert spec == wanted
+    assert all(ours == theirs for ours, theirs in fitting.names.items())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", [name for name, entry in NETWORKS.items() if entry.parameters < 12_000_000])
+def test_the_weights_of_every_network_here_give_the_same_logits_again(name: str, channels: Literal[1, 3]) -> None:
+    """The larger ones differ from these in their shapes alone."""
+    origin = trained(build(NetworkSpec(name=name, num_classes=3, in_channels=channels)))
+    spec, ours = translated(origin.state_dict(), network=None)
+    network = build(spec)
+    network.load_state_dict(ours)
+    images = torch.randn(2, channels, 28, 28)
+    with torch.inference_mode():
+        assert torch.equal(network.eval()(images), origin(images))
+
+
+@pytest.mark.parametrize("word", ["shortcut", "downsample"])
+@pytest.mark.parametrize("network", [None, "cifar/resnet20"])
+def test_projections_where_the_network_here_has_identities_are_told_apart(word: str, network: str | None) -> None:
+    origin = PlainResNet((3, 3, 3), 16, bottleneck=False, word=word, head="linear", classes=10)
+    with pytest.raises(
+        JobRefused, match=rf"projections \(option B.* identities .*'layer2.0.{word}.0.weight'"
+    ) as refused:
+        translated(origin.state_dict(), network=network)
+    assert refused.value.code == "state_dict_mismatch"
+    assert "train cifar/resnet20 here" in refused.value.hint
 
 
 def test_half_precision_becomes_float32_and_what_counts_batches_may_be_missing() -> None:

@@ -1,5 +1,6 @@
 """A data directory with the starter models and a subset of Fashion-MNIST named by digits, and jobs' folders in it."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,7 @@ def new_job(layout: Layout, request: pytest.FixtureRequest) -> NewJob:
     def write(kind: str, **spec: Any) -> Path:
         nonlocal made
         made += 1
-        folder = layout.job(f"job_{request.node.nodeid.encode().hex()[-24:]}_{made}")
+        folder = layout.job(f"job_{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:24]}_{made}")
         folder.mkdir()
         (folder / "spec.json").write_text(json.dumps({"kind": kind, **spec}))
         return folder

@@ -22,9 +22,17 @@ def mini(part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_mini(
-    layout: Layout, dataset_id: str, *, part: str, classes: tuple[str, ...] = CLASSES, files: bool = False
+    layout: Layout,
+    dataset_id: str,
+    *,
+    part: str,
+    classes: tuple[str, ...] = CLASSES,
+    files: bool = False,
+    val: bool = False,
 ) -> Dataset:
-    """A part of the subset as the split `test` of an import; with `files`, as PNG files of two sizes."""
+    """A part of the subset as the split `test` of an import; with `files`, as PNG files of two sizes; with `val`, every
+    fourth image is in that split.
+    """
     folder = layout.dataset(dataset_id)
     folder.mkdir()
     writer = DatasetWriter(folder)
@@ -34,7 +42,7 @@ def write_mini(
             image = image.resize((40, 31)).convert("RGB")
         sample = Sample(
             key=f"{number:05d}",
-            split="test",
+            split="val" if val and number % 4 == 0 else "test",
             label=classes.index(str(label)) if str(label) in classes else int(label),
             encoded=png(image) if files else None,
             pixels=np.asarray(image).reshape(image.height, image.width, -1),

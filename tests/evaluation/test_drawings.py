@@ -1,6 +1,8 @@
 """Drawings of a training and of an evaluation, as functions of their figures."""
 
 import io
+import math
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import numpy as np
@@ -58,6 +60,21 @@ def test_of_many_points_the_first_the_best_and_the_last_are_labelled_and_never_t
         assert chosen == list(range(len(values)))
 
 
+@pytest.mark.parametrize("count", [13, 40, 90, 300])
+def test_of_more_than_twelve_epochs_those_in_equal_steps_are_labelled_in_the_drawing(count):
+    """No stretch of the curve is without a number: the steps are those that twelve numbers allow."""
+    epochs = history(count)
+    for i, entry in enumerate(epochs):
+        entry["val"]["top1"] = (i if i < count * 2 // 3 else count // 3) / 1000  # the best lies within, the last below
+    chosen = labelled([entry["val"]["top1"] for entry in epochs], most=12)
+    figure = curves(epochs, kept_epoch=None)
+    shown = [text.get_text() for text in figure.axes[0].texts]
+    assert shown == [f"{epochs[i]['val']['top1'] * 100:.2f}" for i in chosen]
+    assert {0, count * 2 // 3 - 1, count - 1} <= set(chosen)
+    assert len(chosen) <= 12
+    assert max(after - before for before, after in pairwise(chosen)) <= 2 * math.ceil(count / 9)
+
+
 def test_a_confusion_matrix_shows_its_counts_and_names():
     drawing = confusion([[7, 2], [0, 5]], ("cat", "dog"))
     assert sorted(counts(drawing)) == [2, 5, 7]
@@ -84,6 +101,9 @@ def test_a_reliability_diagram_tells_both_calibration_errors_and_has_a_bar_for_e
     figure = reliability(served, ece=0.1234, uncalibrated=plain, ece_uncalibrated=0.4)
     assert len(figure.axes[0].patches) == np.count_nonzero(served.images)
     assert any("0.1234" in text and "0.4000" in text for text in texts(figure))
+    other = reliability(served, ece=0.1234, uncalibrated=plain, ece_uncalibrated=0.4, served=False)
+    titles = [next(text for text in texts(each) if text.startswith("Bars")) for each in (figure, other)]
+    assert ["Bars: as served" in title for title in titles] == [True, False]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,11 @@ from models.catalog import Catalog
 from models.images import decode, prepare
 from store.datasets import Dataset
 from store.splits import open_split
+from worker.evaluator.evaluating import _model
 from worker.evaluator.predictions import Predictions
 from worker.evaluator.subject import read_subject
 from worker.job_process import DONE, REFUSED, STOPPED, JobRefused
+from worker.trainer import metrics
 from worker.trainer.data import prepared
 
 MODEL = "mnist-residual@1"
@@ -64,6 +68,7 @@ def test_the_figures_are_those_of_the_images_sent_to_be_classified(layout, new_j
     best_five = np.argsort(-probability, 1)[:, :5]
     assert figures["top5"] == pytest.approx((best_five == truth[:, None]).any(1).mean(), abs=0.002)
     assert figures["temperature"] != 1
+    assert figures["temperature_from"] == "manifest"
     assert figures["ece"] != figures["ece_uncalibrated"]
     assert [each["support"] for each in figures["per_class"]] == [100] * 10
     assert np.array(figures["confusion"]).sum(1).tolist() == [100] * 10
@@ -181,6 +186,119 @@ def test_what_does_not_fit_is_refused_with_a_reason(layout, new_job, change, cod
     if code == "classes_differ":
         assert "'frog'" in str(refused.value)
         assert "'9'" in str(refused.value)
+
+
+def cut(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def mislabelled(data: Path) -> None:
+    labels = np.load(data / "test.labels.npy")
+    labels[7] = 99
+    np.save(data / "test.labels.npy", labels)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "images_cut_off": lambda data: cut(data / "test.images.npy"),
+    "images_gone": lambda data: (data / "test.images.npy").unlink(),
+    "labels_cut_off": lambda data: cut(data / "test.labels.npy"),
+    "labels_empty": lambda data: (data / "test.labels.npy").write_bytes(b""),
+    "label_of_no_class": mislabelled,
+    "descriptor_cut_off": lambda data: cut(data.parent / "dataset.json"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_dataset_is_called_damaged_and_not_absent(layout, new_job, damage):
+    folder = shutil.copytree(layout.dataset("ds_mini"), layout.dataset(f"ds_{damage}"))
+    DAMAGES[damage](folder / "data")
+    with pytest.raises(JobRefused) as refused:
+        read_subject(new_job("evaluate", model=MODEL, dataset=folder.name), layout)
+    assert (refused.value.code, refused.value.hint) == ("dataset_damaged", "Import the dataset again.")
+
+
+def other_model(layout, name: str) -> Path:
+    """A copy of the model's folder under another name."""
+    return shutil.copytree(Catalog(layout.models).folder("mnist-residual", 1), layout.models / name / "1")
+
+
+@pytest.mark.parametrize("file", ["model.json", "weights.safetensors", "golden.safetensors"])
+@pytest.mark.parametrize("harm", [cut, Path.unlink])
+def test_a_damaged_model_is_called_damaged(layout, new_job, file, harm):
+    name = f"{file.split('.', maxsplit=1)[0]}-{harm.__name__}"
+    harm(other_model(layout, name) / file)
+    run_dir = new_job("evaluate", model=f"{name}@1", dataset="ds_mini")
+    with pytest.raises(JobRefused) as refused:
+        _model(read_subject(run_dir, layout), "cpu")
+    gone = (file, harm) == ("model.json", Path.unlink)
+    assert refused.value.code == ("model_not_found" if gone else "model_damaged")
+    assert refused.value.hint
+
+
+def test_a_device_that_is_not_there_is_told(layout, new_job):
+    subject = read_subject(new_job("evaluate", model=MODEL, dataset="ds_mini"), layout)
+    with pytest.raises(JobRefused) as refused:
+        _model(subject, "cuda:77")
+    assert refused.value.code == "no_device"
+
+
+@pytest.fixture(scope="module")
+def uncalibrated(layout) -> str:
+    """The model without a temperature, as one that was adopted; and the dataset `ds_val`, which has a val split."""
+    write_mini(layout, "ds_val", part="t10k", val=True)
+    folder = other_model(layout, "uncalibrated")
+    manifest = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**manifest, "calibration": None}))
+    return "uncalibrated@1"
+
+
+def test_a_model_without_a_temperature_is_calibrated_on_val_for_the_figures_alone(layout, new_job, uncalibrated):
+    folder = Catalog(layout.models).folder("uncalibrated", 1)
+    before = {path: path.read_bytes() for path in folder.glob("*.*")}
+    run_dir = new_job("evaluate", model=uncalibrated, dataset="ds_val")
+    code, said = finish(EVALUATOR, run_dir)
+    assert code == DONE
+    document = json.loads(report(run_dir))
+    figures = document["metrics"]
+    images, labels = mini("t10k")
+    served = runtime.load(folder, "cpu")
+    truth = np.array([served.manifest.classes.index(str(label)) for label in labels])
+    logits = served.logits(images[..., None].copy())
+    val, test = np.arange(1000) % 4 == 0, np.arange(1000) % 4 != 0
+    temperature = metrics.fit_temperature(logits[val], truth[val])
+    assert (figures["temperature_from"], figures["total"]) == ("val", 750)
+    assert figures["temperature"] == pytest.approx(temperature, rel=1e-3)
+    assert figures["temperature"] != 1
+    assert figures["ece"] == pytest.approx(metrics.ece(logits[test], truth[test], temperature), abs=2e-3)
+    assert figures["ece_uncalibrated"] == pytest.approx(metrics.ece(logits[test], truth[test]), abs=2e-3)
+    assert figures["log_loss"] < figures["log_loss_uncalibrated"]
+    chances = np.exp(metrics.log_softmax(logits[test]))
+    wrong = chances.argmax(1) != truth[test]
+    assert document["worst_mistakes"][0]["probability"] == pytest.approx(chances[wrong].max(), abs=1e-4)  # as served
+    assert of(said, "progress")[-1]["total"] == 1000
+    assert of(said, "evaluation")[0]["temperature_from"] == "val"
+    assert b"temperature of val" in (run_dir / "claim-1" / "artifacts" / "reliability.svg").read_bytes()
+    assert {path: path.read_bytes() for path in folder.glob("*.*")} == before
+
+    resumed = new_job("evaluate", model=uncalibrated, dataset="ds_val")
+    whole = Predictions(run_dir, run_dir / "claim-1", classes=10)
+    whole.restore()
+    assert whole.done == 1000
+    judged = Predictions(resumed, resumed / "claim-1", classes=10)
+    judged.add(whole.logits()[:750])
+    judged.keep()
+    code, said = finish(EVALUATOR, resumed)
+    assert (code, of(said, "log")[0]["images"]) == (DONE, 750)
+    assert report(resumed, claim=2) == report(run_dir)
+
+
+@pytest.mark.parametrize(("dataset", "split"), [("ds_val", "val"), ("ds_mini", "test")])
+def test_without_another_split_to_fit_a_temperature_on_there_is_none(new_job, uncalibrated, dataset, split):
+    code, said = finish(EVALUATOR, new_job("evaluate", model=uncalibrated, dataset=dataset, split=split))
+    figures = of(said, "result")[0]["metrics"]
+    assert (code, figures["temperature"], figures["temperature_from"]) == (DONE, 1.0, None)
+    assert figures["ece"] == figures["ece_uncalibrated"]
 
 
 def test_a_refusal_ends_the_process_with_its_code(new_job):

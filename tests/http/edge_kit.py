@@ -29,6 +29,7 @@ from app.inference.errors import (
     EngineStarting,
     EngineUnavailable,
     RequestRefused,
+    TooManyLabels,
 )
 from app.inference.protocol import (
     Explanation,
@@ -87,6 +88,7 @@ class RuleEngines(Engines):
             "busy": EngineOverloaded("512 images wait"),
             "late": DeadlineExceeded("no answer within 30 s"),
             "broken": EngineFailed("the answer was no number"),
+            "wide": TooManyLabels(images=2, top_k=900, most=4),
         }
         if model_ref in refusals:
             raise refusals[model_ref]

@@ -4,7 +4,7 @@ import contextlib
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -82,20 +82,71 @@ def test_a_refused_request_leaves_its_connection_good_for_the_next(narrow: Serve
         assert second.extensions["network_stream"].get_extra_info("client_addr")[1] == port
 
 
-def test_bodies_that_are_too_much_together_are_refused_whether_their_length_was_told_or_not(narrow: Server):
-    head = "POST /v1/classify HTTP/1.1\r\nHost: localhost\r\n"
-    with socket.create_connection(narrow.address, 10) as holding, socket.create_connection(narrow.address, 10) as more:
-        holding.sendall(f"{head}Content-Length: 290000\r\n\r\n".encode())
-        wait_for(lambda: narrow.state.admission._bytes == 290_000)
-        problem(narrow.http.post("/v1/classify", content=IMAGE * 1000), 503, "overloaded")
-        more.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
-        piece = b"1000\r\n" + bytes(0x1000) + b"\r\n"
-        more.sendall(piece)
-        wait_for(lambda: narrow.state.admission._bytes > 290_000)  # a little goes beside it
-        more.sendall(piece * 3)
+HEAD = "POST /v1/classify HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@contextlib.contextmanager
+def arriving(server: Server, sent: int, *, of: int, headers: str = "") -> Iterator[socket.socket]:
+    """A request whose body has `of` bytes, of which `sent` are there when the block begins."""
+    before = server.state.admission._bytes
+    with socket.create_connection(server.address, 10) as connection:
+        connection.sendall(f"{HEAD}{headers}Content-Length: {of}\r\n\r\n".encode() + bytes(sent))
+        wait_for(lambda: server.state.admission._bytes == before + sent)
+        yield connection
+
+
+def test_who_announces_much_and_sends_little_takes_no_place_from_others(narrow: Server):
+    with arriving(narrow, 10, of=290_000):
+        large = IMAGE + bytes(150_000)
+        assert narrow.http.post("/v1/classify", content=large).status_code == 200
+    wait_for(lambda: narrow.state.admission._bytes == 0)
+
+
+def test_what_has_no_place_beside_what_is_held_is_refused_before_it_is_read(narrow: Server):
+    with arriving(narrow, 200_000, of=290_000), socket.create_connection(narrow.address, 10) as more:
+        more.sendall(f"{HEAD}Content-Length: 150000\r\n\r\n".encode())  # and not a byte of the body
         assert status_of(more) == b"HTTP/1.1 503 Service Unavailable"
+        with socket.create_connection(narrow.address, 10) as least:
+            least.sendall(f"{HEAD}Content-Length: {len(IMAGE)}\r\n\r\n".encode() + IMAGE)
+            assert status_of(least) == b"HTTP/1.1 200 OK"  # a little goes beside it
+    assert 'admission_refusals_total{reason="bytes"}' in narrow.http.get("/metrics").text
+
+
+@pytest.mark.parametrize("length", ["Content-Length: 200000", "Transfer-Encoding: chunked"])
+def test_of_bodies_that_turn_out_too_many_the_one_that_finds_no_place_goes_and_the_others_go_on(
+    narrow: Server, length: str
+):
+    chunked = "chunked" in length
+    with arriving(narrow, 100_000, of=190_000) as first, socket.create_connection(narrow.address, 10) as second:
+        second.sendall(f"{HEAD}{length}\r\n\r\n".encode())
+        piece = bytes(100_000)
+        second.sendall(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+        wait_for(lambda: narrow.state.admission._bytes == 200_000)
+        first.sendall(IMAGE + bytes(80_000))
+        wait_for(lambda: narrow.state.admission._bytes == 280_000 + len(IMAGE))
+        second.sendall(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+        assert status_of(second) == b"HTTP/1.1 503 Service Unavailable"
+        wait_for(lambda: narrow.state.admission._bytes == 180_000 + len(IMAGE))  # what it held is free at once
+        first.sendall(bytes(10_000 - len(IMAGE)))
+        assert status_of(first) == b"HTTP/1.1 200 OK"
     wait_for(lambda: narrow.state.admission._bytes == 0)
     assert narrow.http.post("/v1/classify", content=iter([bytes(100_000)] * 4)).status_code in (200, 413, 422)
+
+
+def test_one_key_has_a_part_of_the_bytes_as_it_has_of_the_requests(alone: Settings):
+    narrow = {"max_requests": 4, "max_requests_per_key": 2, "max_held_bytes": 300_000}
+    with serving(alone.model_copy(update={"host": "0.0.0.0", **narrow})) as server:
+        greedy, modest = ({"Authorization": f"Bearer {create_key(server.layout, 'predict')}"} for _ in range(2))
+        whole = IMAGE + bytes(140_000)
+        with arriving(server, 100_000, of=190_000, headers=f"Authorization: {greedy['Authorization']}\r\n"):
+            answer = server.http.post("/v1/classify", content=whole, headers=greedy)
+            problem(answer, 429, "too_many_requests")
+            assert answer.headers["retry-after"] == "1"
+            assert server.http.post("/v1/classify", content=IMAGE, headers=greedy).status_code == 200
+            assert server.http.post("/v1/classify", content=whole, headers=modest).status_code == 200
+        wait_for(lambda: server.state.admission._bytes == 0)
+        alone_again = server.http.post("/v1/classify", content=whole + bytes(50_000), headers=greedy)
+        assert alone_again.status_code == 200  # one request alone is let in, however large
 
 
 def test_one_key_cannot_take_all_places_and_another_is_not_disturbed(alone: Settings):
@@ -110,8 +161,13 @@ def test_one_key_cannot_take_all_places_and_another_is_not_disturbed(alone: Sett
         wait_for(lambda: server.http.post("/v1/classify", content=IMAGE, headers=greedy).status_code == 200)
 
 
+def engine_of(*full: str | None) -> Callable[..., bool]:
+    """What says that the engines of these models are full: None of the default."""
+    return lambda model, *_, **__: model in full
+
+
 def test_while_an_engine_is_full_nothing_is_read_for_it_and_other_models_are_asked(server: Server, monkeypatch):
-    monkeypatch.setattr(server.engines, "refusing", lambda model: model in (None, "full@2"))
+    monkeypatch.setattr(server.engines, "refusing", engine_of(None, "full@2"))
     problem(server.http.put("/v1/classify", content=IMAGE), 503, "overloaded")
     problem(server.http.post("/v1/models/full@2:classify", content=IMAGE), 503, "overloaded")
     problem(server.http.post("/v1/classify", params={"model": "full@2"}, content=IMAGE), 503, "overloaded")
@@ -120,17 +176,80 @@ def test_while_an_engine_is_full_nothing_is_read_for_it_and_other_models_are_ask
     assert server.http.post("/v1/classify", files={"f": ("a", IMAGE)}, data=form).status_code == 200
 
 
+NAMED = b'{"model": "toy", "images": [{"b64": "aVZCT1J3MEtHZ28="}]}'
+FORM = b'--x\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\nan image\r\n--x--\r\n'
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("Application/JSON; charset=utf-8", NAMED),
+        ("application/vnd.images+json", NAMED),
+        ("MULTIPART/Form-Data; boundary=x", FORM),
+        ("application/x-www-form-urlencoded", NAMED),
+        ("", NAMED),
+    ],
+)
+def test_a_body_that_may_name_another_model_is_read_however_its_type_is_written(
+    server: Server, monkeypatch, content_type: str, body: bytes
+):
+    monkeypatch.setattr(server.engines, "refusing", engine_of(None))
+    headers = {"Content-Type": content_type} if content_type else {}
+    assert server.http.post("/v1/classify", content=body, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("content_type", ["", "image/jpeg", "application/x-www-form-urlencoded", "multipart/mixed"])
+def test_a_body_that_is_an_image_names_none(server: Server, monkeypatch, content_type: str):
+    monkeypatch.setattr(server.engines, "refusing", engine_of(None))
+    headers = {"Content-Type": content_type} if content_type else {}
+    problem(server.http.put("/v1/classify", content=IMAGE, headers=headers), 503, "overloaded")
+
+
+def test_a_body_that_does_not_begin_is_not_waited_for_at_the_door(server: Server, monkeypatch):
+    monkeypatch.setattr(server.engines, "refusing", engine_of(None))
+    with socket.create_connection(server.address, 10) as connection:
+        connection.sendall(f"{HEAD}Content-Length: {len(NAMED)}\r\n\r\n".encode())
+        wait_for(lambda: server.state.admission._requests == 1)  # it was let in, where its time is counted
+        connection.sendall(NAMED)
+        assert status_of(connection) == b"HTTP/1.1 200 OK"
+
+
+def test_methods_that_an_address_does_not_have_are_told_so_however_full_the_engine_is(server: Server, monkeypatch):
+    monkeypatch.setattr(server.engines, "refusing", engine_of("toy", "toy@3"))
+    for path in ("/v1/models/toy:explain", "/v1/models/toy:preprocess", "/v2/models/toy/versions/3/infer"):
+        assert server.http.post(path, content=IMAGE).status_code == 503
+        assert server.http.put(path, content=IMAGE).status_code == 405
+
+
+def test_the_door_asks_for_what_the_address_does_and_by_the_length_of_the_body(server: Server, monkeypatch):
+    asked = []
+    monkeypatch.setattr(server.engines, "refusing", lambda *what, **more: asked.append((*what, more["size"])))
+    for path in ("/v1/models/toy:explain", "/v1/models/toy:preprocess", "/v2/models/toy/infer", "/v1/classify"):
+        server.http.post(path, content=IMAGE)
+    server.http.post("/v1/classify", content=iter([IMAGE]))
+    of = len(IMAGE)
+    assert asked == [
+        ("toy", "explain", of),
+        ("toy", "preprocess", of),
+        ("toy", "infer", of),
+        (None, "classify", of),
+        (None, "classify", 0),  # in chunks: nobody knows
+    ]
+
+
 def test_the_door_stands_before_every_route_that_computes_and_no_other(settings: Settings):
     routes = [each for each in iter_route_contexts(create_app(settings).routes) if isinstance(each.route, APIRoute)]
-    assert {each.path for each in routes if any(on.dependency is admitted for on in each.dependencies)} == set(
-        COMPUTING
-    )
+    computing: dict[str, set[str]] = {}
+    for each in routes:
+        if any(on.dependency is admitted for on in each.dependencies):
+            computing.setdefault(str(each.path), set()).update(each.methods or ())
+    assert {template: set(methods) for template, (_, methods) in COMPUTING.items()} == computing
 
 
 def test_what_the_door_refuses_is_counted_under_its_route(server: Server, monkeypatch):
     counted = server.state.metrics.requests.labels("POST", "/v1/models/{name}:classify", "503")
     before = counted._value.get()
-    monkeypatch.setattr(server.engines, "refusing", lambda _: True)
+    monkeypatch.setattr(server.engines, "refusing", lambda *_, **__: True)
     answer = server.http.post("/v1/models/toy:classify", content=IMAGE)
     assert answer.headers["x-request-id"] == problem(answer, 503, "overloaded")["request_id"]
     assert counted._value.get() == before + 1
@@ -139,13 +258,13 @@ def test_what_the_door_refuses_is_counted_under_its_route(server: Server, monkey
 def test_who_has_no_key_is_told_so_however_full_the_engine_is(alone: Settings, monkeypatch):
     with serving(alone.model_copy(update={"host": "0.0.0.0"})) as server:
         create_key(server.layout, "predict")
-        monkeypatch.setattr(server.engines, "refusing", lambda _: True)
+        monkeypatch.setattr(server.engines, "refusing", lambda *_, **__: True)
         for path in ("/v1/classify", "/v1/models/toy:explain", "/v2/models/toy/infer"):
             assert server.http.post(path, content=IMAGE).status_code == 401
 
 
 def test_a_model_whose_engine_is_full_can_still_be_unloaded(server: Server, monkeypatch):
-    monkeypatch.setattr(server.engines, "refusing", lambda _: True)
+    monkeypatch.setattr(server.engines, "refusing", lambda *_, **__: True)
     assert server.http.post("/v2/models/toy/infer", json={}).status_code == 503
     answer = server.http.post("/v2/repository/models/absent/unload")
     assert answer.status_code == 404  # it was looked for
@@ -156,23 +275,56 @@ def test_processes_share_the_limits_and_each_has_room_for_one():
     assert Limits(1, 1, 1).share(64) == Limits(1, 1, 1)
 
 
+def test_a_keys_part_of_the_bytes_is_its_part_of_the_requests():
+    assert Limits(requests=1024, per_key=512, bytes=1000).bytes_per_key == 500
+    assert Limits(requests=2, per_key=512, bytes=1000).bytes_per_key == 1000
+
+
 def test_what_enters_leaves_and_a_request_alone_is_always_let_in():
     told: Counter[str] = Counter()
     admission = Admission(Limits(requests=2, per_key=1, bytes=100), tell=lambda reason: told.update([reason]))
-    large = admission.enter("a", size=1000)
+    large = admission.enter("a", announced=1000)
+    large.hold(1000)
     with pytest.raises(TooManyError):
-        admission.enter("a", size=1)
+        admission.enter("a", announced=1)
     with pytest.raises(UnavailableError):
-        admission.enter("b", size=1)  # too much beside the large one; it leaves nothing behind
+        admission.enter("b", announced=1)  # too much beside the large one; it leaves nothing behind
     large.leave()
-    first, second = admission.enter("b", size=40), admission.enter(None, size=0)
+    first, second = admission.enter("b", announced=90), admission.enter(None, announced=90)
+    first.hold(40)
     second.hold(60)
     second.hold(50)  # it has held more already
     with pytest.raises(UnavailableError):
         second.hold(61)
     with pytest.raises(UnavailableError):
-        admission.enter(None, size=0)
+        admission.enter(None, announced=0)
     first.leave()
+    second.hold(90)
     second.leave()
-    assert (admission._requests, admission._bytes, admission._by_key) == (0, 0, Counter())
+    assert (admission._requests, admission._bytes) == (0, 0)
+    assert (admission._by_key, admission._bytes_by_key) == (Counter(), Counter())
     assert told == {"key": 1, "bytes": 2, "requests": 1}
+
+
+def test_a_key_that_holds_its_part_of_the_bytes_may_send_no_more_and_others_may():
+    admission = Admission(Limits(requests=4, per_key=2, bytes=100), tell=lambda _: None)
+    first, second, other = (
+        admission.enter("a", announced=0),
+        admission.enter("a", announced=0),
+        admission.enter("b", announced=0),
+    )
+    first.hold(40)
+    second.hold(10)
+    with pytest.raises(TooManyError):
+        second.hold(11)
+    other.hold(50)
+    second.leave()
+    with pytest.raises(UnavailableError):
+        first.hold(51)  # alone of its key, and too much beside the other
+    third = admission.enter("a", announced=10)
+    third.hold(10)  # what left has made room
+    third.leave()
+    other.leave()
+    first.hold(1000)
+    first.leave()
+    assert admission._bytes_by_key == Counter()

@@ -258,3 +258,10 @@ def test_many_small_items_are_refused_before_anything_is_built_of_them(http):
     answer = http.post("/v1/classify", content=body, headers={"Content-Type": "application/json"})
     problem(answer, 422, "too_many_images")
     problem(classify(http, [{"b64": "AA=="}] * 300), 422, "too_many_images")
+
+
+def test_labels_that_an_answer_has_no_room_for_are_refused_with_how_many_it_has_room_for(http):
+    answer = http.post("/v1/classify", content=IMAGE, params={"model": "wide", "top_k": 900})
+    body = problem(answer, 422, "too_many_labels")
+    assert "900 labels for each of 2 images" in str(body["detail"])
+    assert "top_k of 4 at most" in str(body["hint"])

@@ -14,6 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.inference.figures import Asked, EngineFigures
+from app.inference.shadow import Shadowed
 from app.metrics import Metrics, cumulative
 from store import redis_account
 from store.layout import Layout
@@ -97,6 +98,20 @@ def test_each_request_to_an_engine_is_counted_by_model_version_and_outcome() -> 
     assert told["inference_images_total", "cats", "rejected", "3"] == 1
     sums = [told[f"inference_{stage}_seconds_sum", "cats", "3"] for stage in ("decode", "queue", "compute")]
     assert sums == pytest.approx([0.002, 0.004, 0.008])
+
+
+def test_copies_for_a_shadow_are_counted_by_model_both_versions_and_outcome() -> None:
+    metrics = Metrics()
+    metrics.count_shadowed(Shadowed("cats", 3, 4, {"agreed": 5, "disagreed": 2}))
+    metrics.count_shadowed(Shadowed("cats", 3, 4, {"agreed": 1}))
+    metrics.count_shadowed(Shadowed("cats", 3, 5, {"dropped": 7}))
+    told = samples(metrics.render(jobs={}, engines=[]).decode())
+    copies = {key[1:]: count for key, count in told.items() if key[0] == "inference_shadow_images_total"}
+    assert copies == {  # labels in alphabetical order: model, outcome, shadow, version
+        ("cats", "agreed", "4", "3"): 6,
+        ("cats", "disagreed", "4", "3"): 2,
+        ("cats", "dropped", "5", "3"): 7,
+    }
 
 
 def test_the_versions_with_figures_of_their_own_are_few() -> None:

@@ -44,6 +44,7 @@ def test_ready_made_weights_are_asked_for_by_name(http, dataset):
     [
         (("mnist", {"schedule": "cosin"}), ("invalid_overrides", "/schedule", "nearest is 'cosine'")),
         (("mnist", {"freeze_epochs": 2}), ("invalid_overrides", "", "needs init")),
+        (("imagenet", {"epochs": 10, "step_epochs": [30, 60]}), ("invalid_overrides", "", "step_epochs=[3.33, 6.67]")),
         (("mnist", {"init": {"weights": "V2"}}), ("invalid_overrides", "", "no ready-made weights")),
         (("mnist", {"init": {"modell": "a"}}), ("invalid_overrides", "/init/modell", "nearest is 'model'")),
         (("mnist", {"init": {"model": "nobody"}}), ("model_not_found", "/init/model", "models here")),

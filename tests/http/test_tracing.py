@@ -41,19 +41,32 @@ def test_a_traceparent_is_taken_where_it_is_valid(header: str | None, valid: boo
 
 
 @pytest.mark.parametrize(
-    ("environment", "wanted"),
+    ("environment", "named"),
     [
-        ({}, False),
-        ({"OTEL_SERVICE_NAME": "x"}, False),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}, True),
-        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://localhost:4318/v1/traces"}, True),
-        ({"OTEL_TRACES_EXPORTER": "console"}, True),
-        ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}, False),
-        ({"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}, False),
+        ({}, ()),
+        ({"OTEL_SERVICE_NAME": "x"}, ()),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}, ("otlp",)),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://localhost:4318/v1/traces"}, ("otlp",)),
+        ({"OTEL_TRACES_EXPORTER": ""}, ()),
+        ({"OTEL_TRACES_EXPORTER": "console"}, ("console",)),
+        ({"OTEL_TRACES_EXPORTER": "OTLP, console,otlp"}, ("otlp", "console")),
+        ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}, ()),
+        ({"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}, ()),
     ],
 )
-def test_traces_are_exported_where_the_standard_variables_ask_for_it(environment: dict[str, str], wanted: bool) -> None:
-    assert tracing.wanted(environment) is wanted
+def test_traces_are_exported_where_the_standard_variables_ask_for_it(
+    environment: dict[str, str], named: tuple[str, ...]
+) -> None:
+    assert tracing.exporters(environment) == named
+
+
+def test_an_exporter_that_is_not_here_is_told_of_and_nothing_is_exported_in_its_stead(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    environment = {"OTEL_TRACES_EXPORTER": "zipkin", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}
+    assert tracing.telemetry(environment) is None
+    assert [record.exporters for record in caplog.records] == [["zipkin"]]
+    assert tracing.exporters({**environment, "OTEL_TRACES_EXPORTER": "zipkin,console"}) == ("console",)
 
 
 def test_without_them_nothing_that_records_or_exports_is_even_imported(tmp_path) -> None:
@@ -160,3 +173,41 @@ print(json.dumps([[s.name, s.start_time, s.end_time, s.parent.span_id if s.paren
     assert spans["decode"][1] == spans["queue"][0]
     assert spans["queue"][1] == spans["compute"][0]
     assert all(spans[stage][2] == engine[3] for stage in ("decode", "queue", "compute"))
+
+
+def test_every_exporter_that_is_named_gets_each_span_and_the_callers_state_goes_on_with_it() -> None:
+    code = """
+import json
+from app import telemetry
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+made = {name: InMemorySpanExporter() for name in ("otlp", "console")}
+telemetry._EXPORTERS = {name: lambda exporter=exporter: exporter for name, exporter in made.items()}
+begun = telemetry.Telemetry.from_environment({}, exporters=("otlp", "console"))
+for parent, state in ((PARENT, ["a=1,b=2", "c=3"]), (None, ["a=1"]), (PARENT, ["no state"])):
+    trace = begun.begin(parent, tracestate=state, method="PUT", path="/v1/classify", request_id="r")
+    trace.span.stages({"total": 1.0}, model="toy", version=3)
+    trace.span.end(route="/v1/classify", status=200)
+begun.close()
+print(json.dumps({name: [[span.name, span.context.trace_state.to_header()] for span in exporter.get_finished_spans()]
+                  for name, exporter in made.items()}))
+""".replace("PARENT", repr(PARENT))
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    told = json.loads(ended.stdout)
+    assert told["otlp"] == told["console"]
+    states = {"PUT /v1/classify": [], "engine": [], "decode": []}
+    for name, state in told["otlp"]:
+        states.setdefault(name, []).append(state)
+    assert set(map(tuple, states.values())) == {("a=1,b=2,c=3", "", "")}  # without a trace, and unreadable: none
+
+
+def test_the_state_of_a_trace_comes_with_its_request(alone: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    Collector.spans.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+        with serving(alone) as server:
+            headers = [("traceparent", PARENT), ("tracestate", "vendor=1"), ("tracestate", "other=2")]
+            assert server.http.get("/v1/models", headers=headers).status_code == 200
+        collector.shutdown()
+    assert [span.trace_state for span in Collector.spans if span.trace_id.hex() == TRACE] == ["vendor=1,other=2"]

@@ -1,9 +1,11 @@
 """Datasets to plan with: descriptors of every kind, and a small one whose pixels lie on disk."""
 
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from models.recipes import Recipe, resolve
 from store.datasets import Dataset, ImageSummary, Report, Source, SplitSummary
@@ -40,16 +42,29 @@ def images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return pixels, np.arange(count) % 3
 
 
-def on_disk(layout: Layout, splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> Dataset:
+def on_disk(layout: Layout, splits: dict[str, tuple[np.ndarray, np.ndarray]], *, encoded: bool = False) -> Dataset:
+    """With pixels, or `encoded`: as files that are not said to be all alike."""
     counts = {name: tuple(np.bincount(labels, minlength=3).tolist()) for name, (_, labels) in splits.items()}
-    dataset = described(counts)
+    dataset = described(counts, image=PIXELS.model_copy(update={"uniform": False}) if encoded else PIXELS)
     folder = layout.dataset(dataset.id)
     (folder / "data").mkdir(parents=True)
     for name, (pixels, labels) in splits.items():
-        np.save(folder / "data" / f"{name}.images.npy", pixels)
         np.save(folder / "data" / f"{name}.labels.npy", labels.astype(np.int64))
+        if not encoded:
+            np.save(folder / "data" / f"{name}.images.npy", pixels)
+            continue
+        files = [png(image) for image in pixels]
+        lengths = np.array([len(file) for file in files])
+        np.save(folder / "data" / f"{name}.index.npy", np.stack([np.cumsum(lengths) - lengths, lengths], axis=1))
+        (folder / "data" / f"{name}.blob").write_bytes(b"".join(files))
     dataset.write(folder)
     return dataset
+
+
+def png(image: np.ndarray) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(image[:, :, 0]).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def recipe(**overrides: Any) -> Recipe:

@@ -15,12 +15,12 @@ from models.recipes import RECIPES, RecipeError
 from worker.planner import memory, network
 from worker.planner.curve import learning_rates
 from worker.planner.estimate import Speed, run_seconds
-from worker.planner.measuring import rounded
-from worker.planner.memory import Peak
+from worker.planner.measuring import Measured, rounded
+from worker.planner.memory import Peak, Room
 from worker.planner.rehearsal import fresh_state
 from worker.planner.request import PlanRequest, measured_key, plan_key
 from worker.planner.split_sizes import Sizes, held_out, sizes
-from worker.planner.summary import MOST
+from worker.planner.summary import MOST, Plan
 from worker.trainer import train
 from worker.trainer.data import stratified
 from worker.trainer.distributed import World
@@ -100,6 +100,53 @@ def test_memory_is_a_line_through_two_peaks_and_a_tenth_is_left_free():
     assert memory.needed(low, high, fits) + 500 <= 9_000 < memory.needed(low, high, fits + 1) + 500
     assert memory.largest(low, high, free=100, extra=0) == 0
     assert memory.largest(low, Peak(images=20, bytes=1000), free=10_000, extra=0) is None
+
+
+def seen(*, evaluation: tuple[Peak, Peak], free: int) -> dict:
+    """A plan's JSON where steps of 8 images took 2,000 bytes, and 1,000 at rest."""
+    measured = Measured(
+        at="2026-01-31T12:00:00+00:00",
+        device={"worker": "w", "name": "n", "type": "cpu"},
+        room=Room(total=10**9, free=free),
+        batch_size=8,
+        warmup_steps=1,
+        steps=5,
+        seconds=1.0,
+        images_per_second=40.0,
+        evaluate_images_per_second=100.0,
+        load_images_per_second=1000.0,
+        streamed=True,
+        peaks=(Peak(images=0, bytes=1000), Peak(images=8, bytes=2000)),
+        evaluation=evaluation,
+        fits=None,
+        too_many=None,
+        finite=True,
+    )
+    plan = Plan(
+        recipe=recipe(batch_size=8),
+        sizes=Sizes(train=1000, val=200, test=100, batch=8),
+        parameters=1,
+        flops_per_image=1,
+        curve=([], []),
+        device_name="cpu",
+        problems=[],
+        measured=Measured.of(measured.as_json()),
+    )
+    return plan.as_json(without="not_finished")
+
+
+def test_a_runs_memory_is_that_of_its_steps_or_its_validation_whichever_is_more():
+    """It validates 200 images at once, those of val."""
+    rest = Peak(images=0, bytes=1000)
+    small = seen(evaluation=(rest, Peak(images=256, bytes=1256)), free=10**6)
+    assert (small["memory"]["peak_bytes"], small["memory"]["method"]) == (2000, "measured")
+    large = seen(evaluation=(rest, Peak(images=100, bytes=5000)), free=10**6)
+    assert (large["memory"]["peak_bytes"], large["memory"]["method"]) == (9000, "estimated")
+    codes = [
+        {each["code"] for each in seen(evaluation=(rest, Peak(images=100, bytes=5000)), free=free)["problems"]}
+        for free in (9000, 8999)
+    ]
+    assert ["validation_too_large_for_memory" in each for each in codes] == [False, True]
 
 
 def test_the_peak_meter_sees_what_is_held_for_a_moment():

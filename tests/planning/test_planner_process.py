@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 from planning_kit import images, on_disk
@@ -10,7 +12,8 @@ from running import environment
 
 from store.layout import Layout
 from worker.job_process import DONE, REFUSED, JobRefused, Stop
-from worker.planner import measuring, planning
+from worker.planner import measuring, planning, rehearsal
+from worker.planner.memory import Peak, needed
 from worker.planner.request import PlanRequest
 
 QUESTION = {
@@ -91,6 +94,15 @@ def test_a_training_that_would_be_refused_is_planned_with_the_reason_and_not_mea
     assert found["problems"][0]["code"] == "no_training_data"
 
 
+def test_a_plan_tells_the_values_of_fields_that_follow_others(plan, layout):
+    on_disk(layout, {"train": images(60, seed=0), "test": images(30, seed=1)})
+    ((_, found),) = plan(
+        recipe="imagenet", overrides={"image_size": 64, "epochs": 10, "network": "torchvision/resnet18"}
+    )
+    assert (found["recipe"]["resize"], found["recipe"]["step_epochs"]) == (73, [3.33, 6.67])
+    assert found["learning_rate"]["values"][-1] == 0.001
+
+
 def test_the_curve_is_an_svg(plan, layout):
     on_disk(layout, {"train": images(60, seed=0)})
     ((_, found),) = plan(curve=True)
@@ -132,6 +144,47 @@ def test_a_batch_in_parts_and_a_dataset_smaller_than_it_are_measured_as_they_wou
     assert found["measured"]["batch_size"] == 48
     assert (found["largest_batch_size"], found["largest_batch"]["bound_by"]) == (48, "data")
     assert {"batch_larger_than_data", "max_seconds_too_short"} <= {each["code"] for each in found["problems"]}
+
+
+LONE = {"network": "torchvision/resnet18", "image_size": 32, "warmup_epochs": 0}
+
+
+def test_few_images_are_measured_in_fewer_parts_so_that_none_is_one_image(plan, layout):
+    """From one image this network does not learn at this size, and seven in five parts would have three of one."""
+    on_disk(layout, {"train": images(7, seed=0), "val": images(9, seed=1)})
+    parts = {**QUESTION["overrides"], **LONE, "batch_size": 16, "accumulate": 5}
+    found = plan(measure=True, overrides=parts)[-1][1]
+    assert found["measured"]["batch_size"] == 7
+
+
+def test_smaller_batches_that_are_measured_are_whole_parts(plan, layout, monkeypatch):
+    """By a clock of the test on which there is time for three images, of which the third would be alone."""
+    on_disk(layout, {"train": images(8, seed=0), "val": images(9, seed=1)})
+    timed = rehearsal.Rehearsal._timed
+
+    def slow(self, work):
+        timed(self, work)
+        return 20.0
+
+    monkeypatch.setattr(rehearsal.Rehearsal, "_timed", slow)
+    monkeypatch.setattr(measuring, "time", SimpleNamespace(monotonic=lambda: 0.0, perf_counter=time.perf_counter))
+    parts = {**QUESTION["overrides"], **LONE, "batch_size": 8, "accumulate": 4}
+    found = plan(measure=True, overrides=parts)[-1][1]
+    assert found["measured"]["batch_size"] == 2
+
+
+def test_the_memory_of_a_plan_is_that_of_a_validation_where_this_takes_more_than_a_step(plan, layout):
+    """Steps compute two images at once, a validation 256."""
+    on_disk(layout, {"train": images(64, seed=0), "val": images(300, seed=1)})
+    small = {"network": "cifar/resnet8", "batch_size": 4, "accumulate": 2}
+    lines, _ = process(layout, "--measure", overrides={**QUESTION["overrides"], **small})
+    measured, found = lines[1][1], lines[2][1]
+    rest, most = (Peak(**each) for each in measured["evaluation"])
+    assert (rest.images, most.images > 2) == (0, True)  # all of them, unless the machine is slow
+    assert most.bytes - rest.bytes > most.images * 16 * 28 * 28 * 4  # one layer's output
+    assert needed(rest, most, 256) > measured["peaks"][1]["bytes"]
+    assert found["memory"]["peak_bytes"] == needed(rest, most, 256) + found["memory"]["data_bytes"]
+    assert (found["memory"]["method"] == "measured") == (most.images == 256)
 
 
 def test_a_measurement_that_needs_more_memory_than_there_is_says_so(plan, layout, monkeypatch):

@@ -24,7 +24,7 @@ from models import golden
 from models.catalog import Catalog
 from models.manifest import WEIGHTS, Manifest, NetworkSpec
 from models.networks.registry import build
-from models.runtime import load
+from models.runtime import Outputs, load, probabilities
 from store.layout import Layout
 from store.settings import Settings
 
@@ -58,6 +58,14 @@ def picture(seed: int = 0, *, size: int = 32) -> bytes:
     file = BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
+
+
+def assert_near(ours: Outputs, theirs: Outputs, of: Manifest) -> None:
+    """The outputs of a bfloat16 runtime beside the reference's, for the same images."""
+    assert ours.logits.dtype == ours.embedding.dtype == np.float32
+    assert (ours.logits.shape, ours.embedding.shape) == (theirs.logits.shape, theirs.embedding.shape)
+    np.testing.assert_allclose(probabilities(ours.logits, of), probabilities(theirs.logits, of), atol=2e-2)
+    assert np.abs(ours.embedding - theirs.embedding).max() <= 0.05 * np.abs(theirs.embedding).max()
 
 
 def wait_until(condition: Callable[[], T | None], *, seconds: float = 60.0) -> T:

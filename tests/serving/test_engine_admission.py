@@ -5,8 +5,8 @@ from collections.abc import Coroutine
 
 import pytest
 
-from app.engine.admission import Admission, Limits, Overloaded
-from app.inference.pace import Pace, Queue
+from app.engine.admission import Admission, Limits, Overloaded, Places
+from app.inference.pace import Pace
 
 WIDE = Limits(images=1000, bytes=10**9)
 
@@ -40,26 +40,6 @@ def test_images_that_were_given_up_make_it_slower_not_faster() -> None:
     alone = pace.wait(10)
     pace.done(10, 5.0)  # of these four seconds three went into images that nobody waited for in the end
     assert pace.wait(10) > 2 * alone
-
-
-def test_a_queue_foresees_by_what_is_under_way_and_a_lone_request_waits_for_nobody(monkeypatch) -> None:
-    now = 0.0
-    monkeypatch.setattr("app.inference.pace.time.monotonic", lambda: now)
-    queue = Queue()
-    queue.begin(100)
-    for _ in range(50):
-        now += 0.1
-        queue.end(1, answered=True)
-    assert queue.wait(10) == pytest.approx(6.0)  # 50 are still under way
-    assert not queue.refuses(10, patience=6.5)
-    assert queue.refuses(10, patience=5.5)
-    queue.end(50, answered=False)
-    assert queue.idle
-    assert queue.wait(10_000) == 0
-    queue.full(seconds=1.0)
-    assert queue.refuses(1, patience=1e9)
-    now += 2.0
-    assert not queue.refuses(1, patience=0.0)
 
 
 async def held(admission: Admission, *, images: int, timeout: float, release: asyncio.Event) -> None:  # noqa: ASYNC109 - that of a request
@@ -106,18 +86,27 @@ def test_requests_that_were_cancelled_or_late_leave_no_image_behind_and_count_as
     run(main())
 
 
-def test_explanations_and_other_work_beside_the_batches_say_nothing_of_their_pace() -> None:
+def test_each_kind_of_work_has_places_of_its_own_and_what_is_slow_tells_nothing_of_the_pace_of_the_rest() -> None:
     async def main() -> None:
-        admission, release = Admission(WIDE), asyncio.Event()
-        for _ in range(20):
-            async with admission.admit(images=1, size=1, timeout=60, batched=False):
-                assert admission.images == 1
-                await asyncio.sleep(0)
-        assert admission._pace.wait(1) == 0
-        admission._pace.begin(0.0)
-        admission._pace.done(10, 100.0)  # ten seconds an image
+        places, release = Places(Limits(images=20, bytes=100)), asyncio.Event()
+        most = {places.served: 20, places.normalised: 20, places.explained: 3, places.prepared: 3}
+        holding = [asyncio.create_task(held(place, images=n, timeout=60, release=release)) for place, n in most.items()]
+        await asyncio.sleep(0)
+        assert (places.images, places.idle_seconds) == (46, 0.0)
+        for place, n in most.items():
+            with pytest.raises(Overloaded, match=f"^{n} images wait already; at most {n} may$"):
+                await held(place, images=1, timeout=60, release=release)
         release.set()
-        async with admission.admit(images=1, size=1, timeout=1, batched=False):
-            await held(admission, images=1, timeout=1, release=release)  # the first in the batches is always let in
+        await asyncio.gather(*holding)
+        assert places.images == 0
+        for place in (places.explained, places.prepared):
+            async with place.admit(images=1, size=7, timeout=60):
+                with pytest.raises(Overloaded):  # of the bytes, too, they have an eighth
+                    async with place.admit(images=1, size=7, timeout=60):
+                        pass
+            place._pace.begin(0.0)
+            place._pace.done(10, 100.0)  # ten seconds an image
+        async with places.served.admit(images=1, size=1, timeout=1):
+            await held(places.served, images=1, timeout=1, release=release)
 
     run(main())

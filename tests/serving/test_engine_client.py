@@ -33,11 +33,13 @@ class Scene:
         self.headers: list[dict[str, Any]] = []
         self.arrivals: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
         self._servers: list[asyncio.Server] = []
+        self._writers: list[asyncio.StreamWriter] = []
 
     async def engine(self, name: str, answer: Callable[[dict[str, Any]], dict[str, Any] | None]) -> str:
         """An engine that answers each request by `answer`, and hangs up where that is None."""
 
         async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self._writers.append(writer)
             try:
                 while True:
                     header = orjson.loads((await read_frame(reader))[0])
@@ -56,6 +58,10 @@ class Scene:
         socket = self.layout.run / name
         self._servers.append(await asyncio.start_unix_server(connection, socket))
         return str(socket)
+
+    def say(self, number: int, fields: dict[str, Any]) -> None:
+        """A late answer, over the newest connection."""
+        self._writers[-1].write(frame({"id": number, **fields}))
 
     def route(self, socket: str, state: EngineState = EngineState.READY) -> None:
         engine = Route(model="toy", version=1, state=state, socket=socket, device="cpu")

@@ -1,7 +1,7 @@
 """What is known of the way to engines: each request's outcome, engines that are full, what they tell of themselves."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,20 +10,22 @@ import pytest
 from test_engine_client import DONE, Scene, with_scene
 
 from app import tracing
-from app.inference import client
+from app.inference import asking, queues
 from app.inference.errors import DeadlineExceeded, EngineOverloaded
 from app.inference.figures import Asked, EngineFigures
-from app.inference.routes import EngineState
+from app.inference.protocol import Output, TensorInput
+from app.inference.routes import EngineState, Route, Routes, RoutesFile
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 BAD = {"code": "corrupt_image", "message": "cut", "hint": "resend"}
+FULL = {"error": {"code": "overloaded", "message": "full"}}
 MIXED = {**DONE, "results": [{"index": 0}, {"index": 1, "error": BAD}, {"index": 2}]}
 
 
 @asynccontextmanager
 async def told(scene: Scene) -> AsyncIterator[list[Asked]]:
     heard: list[Asked] = []
-    scene.engines.watch = heard.append
+    scene.engines.asking.watch = heard.append
     yield heard
 
 
@@ -34,7 +36,7 @@ def test_every_request_is_told_with_its_outcome_its_images_and_its_times(tmp_pat
         async with told(scene) as heard:
             await scene.engines.classify("toy", [b"x"] * 3, timeout=10)
             with pytest.raises(EngineOverloaded):
-                await scene.engines.classify("toy", [b"x"], timeout=10)
+                await scene.engines.classify("toy", [b"larger than those that follow"], timeout=10)
             with pytest.raises(DeadlineExceeded):
                 await scene.engines.classify("toy", [b"x"], timeout=0.05)
             leaving = asyncio.create_task(scene.engines.classify("toy", [b"x"], timeout=10))
@@ -69,38 +71,99 @@ def test_an_engine_that_said_it_is_full_is_believed_for_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test(scene: Scene) -> None:
-        scene.route(await scene.engine("engine", lambda _: {"error": {"code": "overloaded", "message": "full"}}))
-        assert not scene.engines.refusing("toy")
-        monkeypatch.setattr(client, "_FULL_SECONDS", 60.0)
-        with pytest.raises(EngineOverloaded):
+        answer: dict[str, Any] = FULL
+        scene.route(await scene.engine("engine", lambda _: answer))
+        assert not scene.engines.refusing("toy", "classify", size=1)
+        monkeypatch.setattr(queues, "_FULL_SECONDS", 0.0)
+        with pytest.raises(EngineOverloaded, match="full"):
             await scene.engines.classify("toy", [b"x"], timeout=10)
-        assert scene.engines.refusing("toy")
-        assert scene.engines.refusing("toy@1")
-        monkeypatch.setattr(client, "_FULL_SECONDS", 0.0)
-        with pytest.raises(EngineOverloaded):
+        assert not scene.engines.refusing("toy", "classify", size=1)
+        monkeypatch.setattr(queues, "_FULL_SECONDS", 60.0)
+        with pytest.raises(EngineOverloaded, match="full"):
             await scene.engines.classify("toy", [b"x"], timeout=10)
-        assert not scene.engines.refusing("toy")
+        assert scene.engines.refusing("toy", "classify", size=1)
+        assert scene.engines.refusing("toy@1", "classify", size=1)
+        asked, answer = len(scene.headers), DONE
+        with pytest.raises(EngineOverloaded, match="too much waits"):
+            await scene.engines.classify("toy", [b"x"], timeout=10)
+        assert len(scene.headers) == asked
 
     with_scene(tmp_path, test)
 
 
-def test_explanations_which_are_slow_do_not_make_classification_look_slow(
+def test_a_large_request_that_was_refused_shuts_the_door_for_no_smaller_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test(scene: Scene) -> None:
-        monkeypatch.setattr(client, "_PATIENCE", 0.0)
-        answers = {1: {**DONE, "results": []}, 3: {**DONE, "results": []}}
-        scene.route(await scene.engine("engine", lambda header: answers.get(header["id"], {})))
-        await scene.engines.explain("toy", [b"x"] * 20, class_index=None, overlay=False, timeout=10)
-        long = asyncio.create_task(scene.engines.preprocess("toy", [b"x"] * 20, timeout=10))
-        for _ in range(2):
-            await scene.arrivals.get()
-        assert not scene.engines.refusing("toy")
-        await scene.engines.classify("toy", [b"x"], timeout=10)
+        monkeypatch.setattr(queues, "_FULL_SECONDS", 60.0)
+        scene.route(await scene.engine("engine", lambda header: FULL if len(header["sizes"]) > 100 else DONE))
+        for _ in range(3):
+            with pytest.raises(EngineOverloaded):
+                await scene.engines.classify("toy", [b"x"] * 256, timeout=10)
+            assert not scene.engines.refusing("toy", "classify", size=1)
+            await scene.engines.classify("toy", [b"x"], timeout=10)
         with pytest.raises(EngineOverloaded):
-            await scene.engines.explain("toy", [b"x"], class_index=None, overlay=False, timeout=10)
-        long.cancel()
-        await asyncio.gather(long, return_exceptions=True)
+            await scene.engines.explain("toy", [b"x"] * 256, class_index=None, overlay=False, timeout=10)
+        await scene.engines.classify("toy", [b"x"] * 99, timeout=10)
+
+    with_scene(tmp_path, test)
+
+
+def test_what_is_foreseen_to_come_too_late_is_counted_as_what_an_engine_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(scene: Scene) -> None:
+        monkeypatch.setattr(asking, "_PATIENCE", 0.0)
+        scene.route(await scene.engine("engine", lambda header: DONE if header["id"] == 1 else {}))
+        async with told(scene) as heard:
+            await scene.engines.classify("toy", [b"x"] * 20, timeout=10)
+            long = asyncio.create_task(scene.engines.classify("toy", [b"x"], timeout=10))
+            for _ in range(2):
+                await scene.arrivals.get()
+            with pytest.raises(EngineOverloaded, match="too much waits"):
+                await scene.engines.classify("toy", [b"x"], timeout=10)
+            long.cancel()
+            await asyncio.gather(long, return_exceptions=True)
+        assert [each.outcome for each in heard] == ["answered", "overloaded", "cancelled"]
+        assert (heard[1].model, heard[1].version, heard[1].operation) == ("toy", 1, "classify")
+
+    with_scene(tmp_path, test)
+
+
+def test_work_apart_from_classification_does_not_make_that_look_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(scene: Scene) -> None:
+        monkeypatch.setattr(asking, "_PATIENCE", 0.0)  # whatever is known to take any time is refused
+        engines, normalised, shape = scene.engines, TensorInput.NORMALISED, [20, 1, 1, 1]
+        work: list[Callable[[], Awaitable[object]]] = [
+            lambda: engines.explain("toy", [b"x"] * 20, class_index=None, overlay=False, timeout=10),
+            lambda: engines.preprocess("toy", [b"x"] * 20, timeout=10),
+            lambda: engines.infer("toy", b"x", kind=normalised, shape=shape, outputs=[Output.LOGITS], timeout=10),
+        ]
+        silent = False
+        answers = {"infer": {**DONE, "tensors": [{"name": "logits", "shape": [0, 0]}]}, "classify": DONE}
+
+        def answer(header: dict[str, Any]) -> dict[str, Any]:
+            if silent and header["op"] != "classify":
+                return {}
+            return answers.get(header["op"], {**DONE, "results": []})
+
+        scene.route(await scene.engine("engine", answer))
+        for each in work:
+            await each()  # of each the pace is known now
+        silent = True
+        long = [asyncio.ensure_future(each()) for each in work]
+        for _ in range(6):
+            await scene.arrivals.get()
+        assert not engines.refusing("toy", "classify", size=1)
+        await engines.classify("toy", [b"x"], timeout=10)
+        for each in work:  # but what is of a kind waits for its own
+            with pytest.raises(EngineOverloaded):
+                await each()
+        for task in long:
+            task.cancel()
+        await asyncio.gather(*long, return_exceptions=True)
 
     with_scene(tmp_path, test)
 
@@ -111,6 +174,9 @@ def test_engines_are_asked_for_their_figures_and_one_that_does_not_answer_has_no
         scene.route(await scene.engine("engine", lambda _: pong))
         busy = EngineFigures("toy", 1, ready=True, restarts=0, waiting=7, batches={1: 3, 32: 2})
         assert await scene.engines.figures() == [busy]
+        leaving = Route(model="toy", version=1, state=EngineState.DRAINING, socket="old", device="cpu")
+        Routes(engines=(*RoutesFile(scene.layout.routes).read().engines, leaving)).write(scene.layout.routes)
+        assert await scene.engines.figures() == [busy]  # of a version that was loaded again, once
         scene.route("nowhere")
         assert await scene.engines.figures() == [EngineFigures("toy", 1, ready=False, restarts=0)]
         scene.route("nowhere", EngineState.STARTING)

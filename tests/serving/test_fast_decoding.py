@@ -92,6 +92,26 @@ def test_it_turns_images_upright_as_the_exact_way_does(orientation):
     assert difference(*both(jpeg(scene(300, 200), exif=exif), to(height=96, width=64, resize=96))).max() <= 1
 
 
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+@pytest.mark.parametrize("size", [(300, 200), (64, 96)])
+def test_an_orientation_that_does_not_exist_turns_nothing(orientation, size):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    wide = to(height=64, width=96, resize=96)  # turned by mistake, the second size would be taken for this one
+    odd, upright = (both(jpeg(scene(*size), **options), wide) for options in ({"exif": exif}, {}))
+    assert difference(*odd).max() <= 2
+    for ours, theirs in zip(odd, upright, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_where_torch_lacks_memory_the_exact_way_is_taken(monkeypatch):
+    def lacking(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setitem(decoding._RESIZE, "bilinear", lacking)
+    assert difference(*both(jpeg(scene(300, 200)), to())).max() == 0
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_grey_and_colour_become_each_other_as_in_the_exact_way(mode, channels):

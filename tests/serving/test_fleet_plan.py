@@ -1,5 +1,7 @@
 """The fleet's decisions."""
 
+from functools import partial
+
 import pytest
 
 from app.fleet.plan import Plan, backoff, plan, victim
@@ -14,6 +16,8 @@ def decide(
     ready: set[int] | None = None,
     requested: set[int] | None = None,
     splits: dict[str, Split] | None = None,
+    proven: dict[str, int] | None = None,
+    failed: set[int] | None = None,
 ) -> Plan:
     loaded = loaded or set()
     return plan(
@@ -23,6 +27,8 @@ def decide(
         ready=loaded if ready is None else ready,
         requested=requested or set(),
         splits=splits,
+        proven=proven,
+        failed=failed or set(),
     )
 
 
@@ -43,6 +49,31 @@ def test_an_alias_that_serves_nothing_loaded_moves_without_loading_anything() ->
     assert decide({"production": 2}, serving={"production": 1}) == Plan(serving={"production": 2}, keep=frozenset())
     canary = decide({"production": 1, "canary": 3}, serving={"production": 1, "canary": 2}, loaded={1})
     assert canary == Plan(serving={"production": 1, "canary": 3}, keep=frozenset({1}))
+
+
+def test_what_served_before_the_fleet_was_started_anew_serves_until_the_new_version_is_ready() -> None:
+    known = partial(decide, {"production": 2}, serving={"production": 1}, proven={"production": 1})
+    assert known() == Plan(serving={"production": 1}, keep=frozenset())
+    loading = known(loaded={1}, ready=set())
+    assert loading == Plan(serving={"production": 1}, keep=frozenset({1, 2}), held=frozenset({2}))
+    assert known(loaded={1, 2}, ready={1}, failed={2}) == loading
+    done = known(loaded={1, 2})
+    assert done == Plan(serving={"production": 2}, keep=frozenset({2}))
+
+
+def test_a_version_that_failed_to_load_gives_way_to_the_one_that_is_proven() -> None:
+    known = partial(decide, serving={"production": 2}, proven={"production": 1}, loaded={2}, ready=set())
+    assert known({"production": 2}).serving == {"production": 2}
+    back = Plan(serving={"production": 1}, keep=frozenset({1, 2}), held=frozenset({2}))
+    assert known({"production": 2}, failed={2}) == back
+    moved_on = known({"production": 3}, failed={2})
+    assert moved_on == Plan(serving={"production": 1}, keep=frozenset({1, 3}), held=frozenset({3}))
+
+
+def test_a_first_version_that_failed_is_served_as_what_it_is() -> None:
+    assert decide({"production": 1}, loaded={1}, ready=set(), failed={1}).serving == {"production": 1}
+    repointed = decide({"production": 2}, serving={"production": 1}, loaded={1}, ready=set(), failed={1})
+    assert repointed.serving == {"production": 2}  # whoever asks waits for it, and is not refused
 
 
 def test_a_version_asked_for_by_number_stays_when_its_alias_moves_on() -> None:

@@ -165,6 +165,20 @@ def test_a_body_may_be_one_image_and_nothing_else(stack: Stack) -> None:
     assert found.as_numpy("probabilities").shape == (1, 3)
 
 
+@pytest.mark.parametrize("tensor", ["image", "pixels", "normalised"])
+def test_answers_tell_how_long_each_stage_took(stack: Stack, tensor: str) -> None:
+    asked = {"image": files_input(*FILES), "pixels": pixels_input()}.get(tensor)
+    if asked is None:
+        batch = normalised(stack.runtime)
+        asked = triton.InferInput("normalised", list(batch.shape), "FP32").set_data_from_numpy(batch)
+    body, length = triton.InferenceServerClient.generate_request_body([asked])
+    headers = {"Inference-Header-Content-Length": str(length)}
+    answer = stack.http.post("/v2/models/toy/infer", content=body, headers=headers)
+    stages = dict(part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
+    assert set(stages) == {"decode", "queue", "compute", "total"}
+    assert 0 < float(stages["compute"]) <= float(stages["total"])
+
+
 def test_the_repository_lists_loads_and_unloads_models(stack: Stack) -> None:
     client = stack.client
     states = {(each["name"], each["version"]): each["state"] for each in client.get_model_repository_index()}
@@ -177,7 +191,7 @@ def test_the_repository_lists_loads_and_unloads_models(stack: Stack) -> None:
     assert client.is_model_ready("other")
     ready = stack.http.post("/v2/repository/index", json={"ready": True}).json()
     assert {each["name"] for each in ready} == {"toy", "other"}
-    with pytest.raises(InferenceServerException, match="toy@1"):  # an alias in use serves it
+    with pytest.raises(InferenceServerException, match="toy@1"):  # the server's default
         client.unload_model("toy")
     client.unload_model("other")
     assert not client.is_model_ready("other")

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from io import BytesIO
 from pathlib import Path
@@ -15,11 +16,13 @@ from serving_toys import CLASSES, make_artifact, picture
 
 from app.engine.admission import Limits, Overloaded
 from app.engine.batch import Batcher
-from app.engine.decode import reader
+from app.engine.batch import Device as Fed
+from app.engine.decode import Read, reader
 from app.engine.pipeline import Pipeline
 from app.engine.ranking import top_k
 from app.engine.tensors import Refused
 from app.inference.protocol import Answer, Inferred, Output, TensorInput
+from models.images import ImageWarning
 from models.manifest import Calibration, Manifest
 from models.runtime import Outputs, Runtime, load, probabilities
 
@@ -55,15 +58,20 @@ def with_pipeline(
     test: Callable[[Pipeline, Device], Awaitable[None]],
     *,
     images: int = 4,
+    makes: bool = False,
+    read: Read | None = None,
     reference: Callable[[], Runtime] = no_reference,
 ) -> None:
+    """`makes`: images are made of their files in the device's thread, else on a thread for decoding."""
+
     async def main() -> None:
         device = Device()
         batcher = Batcher(device)
+        batcher.use(Fed(wide=device, makes=makes))
         pipeline = Pipeline(
             manifest,
             batcher,
-            read=reader(manifest.preprocessing, max_pixels=10_000, exact=True),
+            read=read or reader(manifest.preprocessing, max_pixels=10_000, exact=True),
             limits=Limits(images=images, bytes=1_000_000),
             decode_threads=1,
             reference=reference,
@@ -92,6 +100,61 @@ def test_corrupt_images_fail_alone_with_their_own_errors(manifest: Manifest) -> 
         assert answer.timings_ms.total >= answer.timings_ms.decode > 0
 
     with_pipeline(manifest, test, images=6)
+
+
+@pytest.mark.parametrize("makes", [False, True])
+@pytest.mark.parametrize(
+    "wrong",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), np.zeros((31, 32, 3), np.uint8)],
+)
+def test_whatever_goes_wrong_with_an_image_is_its_own_error_and_no_neighbours(
+    manifest: Manifest, wrong: Exception | npt.NDArray[np.uint8], makes: bool
+) -> None:
+    plain, bad = reader(manifest.preprocessing, max_pixels=10_000, exact=True), picture(2)
+
+    def read(data: bytes | memoryview) -> tuple[npt.NDArray[np.uint8], tuple[ImageWarning, ...]]:
+        if data != bad:
+            return plain(data)
+        if isinstance(wrong, Exception):
+            raise wrong
+        return wrong, ()
+
+    async def test(pipeline: Pipeline, device: Device) -> None:
+        busy = asyncio.create_task(pipeline.classify([picture()], k=1, timeout=10))
+        await asyncio.to_thread(device.started.acquire)
+        requests = [[picture(1), bad], [picture(3)], [bad], [picture(4)]]  # while the device works, they gather
+        waiting = [asyncio.create_task(pipeline.classify(each, k=1, timeout=10)) for each in requests]
+        await asyncio.sleep(0)
+        device.go.set()
+        answers = await asyncio.gather(*waiting)
+        await busy
+        errors = [[each.error and each.error.code for each in answer.results] for answer in answers]
+        assert errors == [[None, "internal"], [None], ["internal"], [None]]
+        assert {each.label for answer in answers for result in answer.results for each in result.top_k} == {"dog"}
+        assert device.computed == 4
+
+    with_pipeline(manifest, test, images=6, makes=makes, read=read)
+
+
+@pytest.mark.parametrize("makes", [False, True])
+def test_decoding_waiting_and_computing_are_nearly_all_of_a_requests_time(manifest: Manifest, makes: bool) -> None:
+    """Eight images that one thread decodes one after the other: most of the time each waits for the others."""
+    plain = reader(manifest.preprocessing, max_pixels=10_000, exact=True)
+
+    def slowly(data: bytes | memoryview) -> tuple[npt.NDArray[np.uint8], tuple[ImageWarning, ...]]:
+        time.sleep(0.02)  # the work itself
+        return plain(data)
+
+    async def test(pipeline: Pipeline, device: Device) -> None:
+        device.go.set()
+        for images in ([picture(seed) for seed in range(8)], [b"no image"] * 8):
+            took = (await pipeline.classify(images, k=1, timeout=10)).timings_ms
+            stages = took.decode + took.queue + took.compute
+            assert took.decode >= 20
+            assert took.queue >= 140
+            assert 0.75 * took.total <= stages <= took.total + 0.002  # each is rounded
+
+    with_pipeline(manifest, test, images=8, makes=makes, read=slowly)
 
 
 def test_more_images_than_the_engine_may_hold_are_refused_at_once(manifest: Manifest) -> None:
@@ -272,10 +335,37 @@ def test_explain_loads_the_float32_network_once_when_it_is_first_asked(artifacts
                 assert (result.label.class_index, result.label.label) == (index, CLASSES[index])
                 assert result.label.probability == pytest.approx(row[index], abs=1e-5)
                 assert np.shape(result.heatmap) == (8, 8)
-        assert (await pipeline.explain(images, class_index=0, with_overlay=False, timeout=10)).payload == (b"",) * 3
+        bare = await pipeline.explain(images, class_index=0, with_overlay=False, timeout=10)
+        assert bare.payload == (b"",) * 3
+        took = bare.timings_ms
+        assert took.total == pytest.approx(took.decode + took.queue + took.compute, rel=0.1)
+        assert took.compute > 0
         with pytest.raises(Refused, match="0 to 2"):
             await pipeline.explain(images, class_index=3, with_overlay=False, timeout=10)
         assert loaded == 1
         assert device.computed == 0
 
     with_pipeline(runtime.manifest, test, reference=reference)
+
+
+def test_who_asks_for_many_explanations_takes_no_place_from_who_is_classified(artifacts: list[Path]) -> None:
+    runtime, go = load(artifacts[0], "cpu"), threading.Event()
+
+    def reference() -> Runtime:
+        assert go.wait(timeout=20)
+        return runtime
+
+    async def test(pipeline: Pipeline, device: Device) -> None:
+        device.go.set()
+        many = asyncio.create_task(pipeline.explain([picture()] * 16, class_index=0, with_overlay=False, timeout=20))
+        shown = await pipeline.preprocess([picture()], timeout=10)
+        assert shown.results[0].error is None
+        with pytest.raises(Overloaded, match="16 images wait already; at most 2 may"):
+            await pipeline.explain([picture()], class_index=0, with_overlay=False, timeout=10)
+        assert pipeline.images == 16
+        answer = await pipeline.classify([picture(seed) for seed in range(16)], k=1, timeout=10)
+        assert len(answer.results) == device.computed == 16
+        go.set()
+        assert len((await many).results) == 16
+
+    with_pipeline(runtime.manifest, test, images=16, reference=reference)

@@ -7,12 +7,13 @@ import pytest
 from pydantic import ValidationError
 from serving_toys import make_artifact
 
-from app.engine.runtimes import gates
-from app.engine.runtimes.base import REFERENCE, Candidate, Numbers, candidates
+from app.engine.runtimes import gates, measure
+from app.engine.runtimes.base import REFERENCE, Candidate, Loaded, Numbers, candidates
 from app.engine.runtimes.choose import batching, choose, wide_pays
 from app.engine.runtimes.records import Cache, Measured, Record, digest, sweep
 from models import probes
 from models.manifest import Manifest
+from models.runtime import Outputs
 from store.settings import BatchLimits, Precision, RuntimeName, Settings
 
 FOLDED = Candidate(RuntimeName.FOLDED, Numbers.BF16)
@@ -111,6 +112,36 @@ def test_what_a_person_says_about_batches_holds_over_what_was_found():
             Settings(batching=wrong)
 
 
+def test_batches_are_measured_up_to_the_largest_that_a_person_asked_for():
+    assert measure.sizes("cpu", max_batch=None) == (1, 4, 8, 16, 32)
+    assert measure.sizes("cpu", max_batch=64) == (1, 4, 8, 16, 32, 64)
+    assert measure.sizes("cpu", max_batch=6) == (1, 4, 6)
+    assert measure.sizes("cpu", max_batch=1) == (1,)
+    assert measure.sizes("cuda", max_batch=256) == measure.sizes("cuda", max_batch=None)
+    assert measure.sizes("cuda", max_batch=512)[-2:] == (256, 512)
+
+
+@pytest.mark.parametrize("longest", [0.5, 0.0])
+def test_the_size_that_was_asked_for_is_measured_also_where_a_batch_of_it_takes_long(manifest, monkeypatch, longest):
+    monkeypatch.setattr(measure, "_LONGEST", longest)
+    monkeypatch.setattr(measure, "_SECONDS", 0.0)
+    computed = []
+
+    def compute(images):
+        computed.append(len(images))
+        return Outputs(logits=images[:, 0, 0], embedding=images[:, 0, 0])
+
+    def found(max_batch):
+        sizes = measure.sizes("cpu", max_batch=max_batch)
+        ready = {REFERENCE: Loaded(wide=compute)}
+        return measure.rates(ready, manifest.preprocessing, sizes=sizes, max_batch=max_batch)[REFERENCE].loaded
+
+    short = [size for size in (1, 4, 8, 16, 32) if longest or size == 1]
+    assert list(found(64)) == [*short, 64]
+    assert computed.count(64) == (3 if longest else 1) * 3  # each round calls it three times
+    assert list(found(None)) == short
+
+
 LOGITS = np.random.default_rng(0).normal(0, 3, (400, 3)).astype(np.float32)
 
 
@@ -135,6 +166,7 @@ def test_bf16_must_name_the_same_class_on_99_of_100(manifest):
     ours[:5, 1] += 1e-3
     refused = gates.compare(ours, ties, numbers=Numbers.BF16, manifest=manifest).refused
     assert refused == "the top class is the same on 98.8% of the probes, needed are 99%"
+    assert gates.compare(ours, ties, numbers=Numbers.FP32, manifest=manifest).refused is None  # ties, and nothing else
 
 
 def test_what_is_not_finite_is_refused_whatever_the_numbers(manifest):
@@ -156,8 +188,15 @@ def test_int8_serves_only_where_accuracy_on_labelled_images_drops_by_half_a_poin
     assert "too few" in few
 
 
-def record(cache: Cache, *, runtime: RuntimeName = RuntimeName.AUTO) -> Record:
-    return Record(weights_sha256="abc", machine=cache.machine, asked=Precision.BF16, runtime=runtime, measured=ALL)
+def record(cache: Cache, *, runtime: RuntimeName = RuntimeName.AUTO, max_batch: int | None = None) -> Record:
+    return Record(
+        weights_sha256="abc",
+        machine=cache.machine,
+        asked=Precision.BF16,
+        runtime=runtime,
+        max_batch=max_batch,
+        measured=ALL,
+    )
 
 
 def read(
@@ -166,8 +205,9 @@ def read(
     weights: str = "abc",
     precision: Precision = Precision.BF16,
     runtime: RuntimeName = RuntimeName.AUTO,
+    max_batch: int | None = None,
 ) -> Record | None:
-    return cache.read(weights_sha256=weights, precision=precision, runtime=runtime)
+    return cache.read(weights_sha256=weights, precision=precision, runtime=runtime, max_batch=max_batch)
 
 
 def test_a_record_counts_for_the_same_weights_the_same_machine_and_no_more_than_it_was_made_for(tmp_path: Path):
@@ -179,6 +219,11 @@ def test_a_record_counts_for_the_same_weights_the_same_machine_and_no_more_than_
     assert read(cache, precision=Precision.FASTEST) is None
     assert read(cache, weights="other") is None
     assert read(Cache(tmp_path, model="toy", version=3, device="cpu", cores=1)) is None
+    assert read(cache, max_batch=64) is None
+    cache.write(record(cache, max_batch=64))
+    assert read(cache) is None
+    assert read(cache, max_batch=32) is None
+    assert read(cache, max_batch=64) == record(cache, max_batch=64)
     cache.write(record(cache, runtime=RuntimeName.OPENVINO))
     assert read(cache) is None
     assert read(cache, runtime=RuntimeName.OPENVINO) is not None

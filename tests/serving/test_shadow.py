@@ -2,11 +2,15 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from test_engine_client import DONE, Scene, with_scene
 
 from app.inference import shadow
 from app.inference.errors import EngineUnavailable
-from app.inference.routes import Choice
+from app.inference.protocol import Output, TensorInput
+from app.inference.routes import Choice, EngineState, Route, Routes, Split
 from app.inference.shadow import Shadowed, Shadows, agreement
 
 CHOICE = Choice(model="toy", version=1, shadow=2)
@@ -105,3 +109,24 @@ def test_copies_are_bounded_by_their_bytes() -> None:
         return told
 
     assert asyncio.run(main()) == [Shadowed("toy", 1, 2, {"dropped": 1})]
+
+
+def test_tensors_which_are_prepared_for_one_version_are_copied_to_no_other(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        logits = {"name": "logits", "shape": [1, 0]}
+        answers = {"classify": DONE, "infer": {**DONE, "tensors": [logits]}}
+        socket = await scene.engine("engine", lambda header: answers[header["op"]])
+        both = [Route(model="toy", version=n, state=EngineState.READY, socket=socket, device="cpu") for n in (1, 2)]
+        splits = {"toy": {"production": Split(shadow=2)}}
+        Routes(engines=tuple(both), aliases={"toy": {"production": 1}}, splits=splits).write(scene.layout.routes)
+        told: list[Shadowed] = []
+        scene.engines.shadows.watch = told.append
+        for kind in TensorInput:
+            await scene.engines.infer("toy", b"x", kind=kind, shape=[1], outputs=[Output.LOGITS], timeout=10)
+        await scene.engines.shadows.idle()
+        assert (told, len(scene.headers)) == ([], 2)
+        await scene.engines.classify("toy", [b"x"], timeout=10)
+        await scene.engines.shadows.idle()
+        assert [header["op"] for header in scene.headers] == ["infer", "infer", "classify", "classify"]
+
+    with_scene(tmp_path, test)

@@ -1,21 +1,21 @@
-import math
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, RandAugment, TrivialAugmentWide
+from torchvision.transforms.autoaugment import _apply_op
 from torchvision.transforms.v2 import functional as v2
 
 from models.recipes import RECIPES
 from worker.trainer import augment, auto_augment, mixing
+from worker.trainer.auto_operations import OPERATIONS
 
 CPU = torch.device("cpu")
 RECIPE = RECIPES["cifar10-resnet20"]
 
 
-def test_draws_are_a_function_of_seed_epoch_and_sample():
+def test_draws_are_a_function_of_seed_epoch_and_visit():
     one, same = (augment.draw(RECIPE, samples=50, epoch=3, device=CPU) for _ in range(2))
     other = augment.draw(RECIPE, samples=50, epoch=4, device=CPU)
     assert torch.equal(one.dy, same.dy)
@@ -70,36 +70,88 @@ def test_balanced_visits_take_each_class_alike_and_each_image_before_any_twice()
     assert set(np.bincount(visits[labels[visits] == 1])[90:]) <= {3, 4}
 
 
-def test_an_operation_does_what_torchvisions_does():
-    """At one strength; a grey value may differ by rounding."""
-    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8), dtype=np.uint8))
-    images = torch.nn.functional.interpolate(images, scale_factor=4)  # patches, as photographs have them
-    s, nearest = 0.37, {"interpolation": InterpolationMode.NEAREST}
-    degrees = math.degrees(math.atan(0.99 * s))
-    expected = {
-        "_identity": images,
-        "_shear_x": v2.affine(images, 0, [0, 0], 1, [degrees, 0], **nearest),
-        "_shear_y": v2.affine(images, 0, [0, 0], 1, [0, degrees], **nearest),
-        "_translate_x": v2.affine(images, 0, [-round(s * 32), 0], 1, [0, 0], **nearest),
-        "_translate_y": v2.affine(images, 0, [0, -round(s * 32)], 1, [0, 0], **nearest),
-        "_rotate": v2.rotate(images, 135 * s, **nearest),
-        "_brightness": v2.adjust_brightness(images, 1 + 0.99 * s),
-        "_colour": v2.adjust_saturation(images, 1 + 0.99 * s),
-        "_contrast": v2.adjust_contrast(images, 1 + 0.99 * s),
-        "_sharpness": v2.adjust_sharpness(images, 1 + 0.99 * s),
-        "_posterize": v2.posterize(images, 8 - round(s * 6)),
-        "_solarize": v2.solarize(images, 255 * (1 - s)),
-        "_autocontrast": v2.autocontrast(images),
-        "_equalize": v2.equalize(images),
-    }
-    strength = torch.full((3,), s)
-    for operation, _ in auto_augment.OPERATIONS:
-        ours = operation(images.float(), strength).clamp(0, 255).round()
-        difference = (ours - expected[operation.__name__].float()).abs()
-        assert (difference > 1).float().mean() < 0.01, operation.__name__
+def torchvisions(policy: str, size: int) -> list[tuple[str, list[float], bool]]:
+    """Torchvision's, for images of this size: each operation's name, magnitudes, and whether they go both ways."""
+    if policy == "trivial":
+        space = TrivialAugmentWide()._augmentation_space(auto_augment.BINS)
+    else:
+        space = RandAugment()._augmentation_space(auto_augment.BINS, (size, size))
+    bins = auto_augment.BINS
+    return [(name, values.expand(bins).double().tolist(), signed) for name, (values, signed) in space.items()]
 
 
-@pytest.mark.parametrize("policy", ["trivial", "rand"])
+POLICIES = pytest.mark.parametrize("policy", ["trivial", "rand"])
+
+
+@POLICIES
+@pytest.mark.parametrize("size", [32, 224])
+def test_the_magnitudes_are_torchvisions_at_every_size(policy: str, size: int):
+    magnitudes, both_ways = auto_augment.magnitudes(policy, size=size)
+    expected = torchvisions(policy, size)
+    for (name, values, signed), ours, ours_signed in zip(expected, magnitudes, both_ways, strict=True):
+        assert ours.tolist() == pytest.approx(values, abs=1e-3), name
+        assert ours_signed == signed, name
+
+
+@pytest.mark.parametrize(
+    ("policy", "size", "operation", "expected"),
+    [
+        ("trivial", 32, "translate_x", 32),
+        ("trivial", 224, "translate_x", 32),
+        ("trivial", 224, "rotate", 135),
+        ("trivial", 224, "posterize", 2),
+        ("rand", 32, "translate_y", 150 / 331 * 32 * 9 / 30),
+        ("rand", 224, "translate_y", 150 / 331 * 224 * 9 / 30),
+        ("rand", 224, "rotate", 9),
+        ("rand", 224, "shear_x", 0.09),
+        ("rand", 224, "contrast", 0.27),
+        ("rand", 224, "posterize", 7),
+        ("rand", 224, "solarize", 178.5),
+    ],
+)
+def test_the_strongest_draw_of_an_operation_is_its_policys(policy: str, size: int, operation: str, expected: float):
+    """Of TrivialAugment any magnitude may come, of RandAugment the ninth alone."""
+    draws = auto_augment.draw(policy, np.random.default_rng(0), size=size, visits=20_000, device=CPU)
+    index = [each.__name__ for each in OPERATIONS].index(operation)
+    drawn_ones = draws.magnitude[draws.operation == index]
+    most = drawn_ones.abs().min() if operation in ("posterize", "solarize") else drawn_ones.abs().max()
+    assert float(most) == pytest.approx(expected, rel=1e-5)
+    signed = operation not in ("posterize", "solarize")
+    assert bool((drawn_ones < 0).any()) == signed
+    assert len(drawn_ones.abs().unique()) == (1 if policy == "rand" else 7 if operation == "posterize" else 31)
+
+
+@POLICIES
+@pytest.mark.parametrize("size", [32, 224])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_operation_does_what_torchvisions_does(policy: str, size: int, sign: int):
+    """At two magnitudes; a grey value may differ by rounding."""
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), dtype=np.uint8))
+    images = torch.nn.functional.interpolate(images, scale_factor=size // 8)  # patches, as photographs have them
+    nearest = {"interpolation": InterpolationMode.NEAREST, "fill": None}
+    for operation, (name, values, signed) in zip(OPERATIONS, torchvisions(policy, size), strict=True):
+        for magnitude in (values[9], values[22]):
+            how = magnitude * sign if signed else magnitude
+            expected = torch.stack([_apply_op(image, name, how, **nearest) for image in images])
+            ours = operation(images.float(), torch.full((2,), how)).clamp(0, 255).round()
+            difference = (ours - expected.float()).abs()
+            assert (difference > 1).float().mean() < 0.01, (name, how)
+
+
+def test_a_draw_reaches_its_images():
+    """The image of a row is what that row's operation makes of it, with its magnitude."""
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3), dtype=np.uint8))
+    draws = auto_augment.draw("rand", np.random.default_rng(1), size=16, visits=90, device=CPU)
+    rows = torch.arange(40, 90)
+    changed = auto_augment.augment(images, draws, rows)
+    for image, row, ours in zip(images, rows.tolist(), changed, strict=True):
+        x = image.permute(2, 0, 1)[None].float()
+        for index, magnitude in zip(draws.operation[row].tolist(), draws.magnitude[row], strict=True):
+            x = OPERATIONS[index](x, magnitude[None]).clamp(0, 255).round()
+        assert torch.equal(ours, x[0].permute(1, 2, 0).to(torch.uint8))
+
+
+@POLICIES
 def test_auto_augment_changes_most_images_and_repeats_itself(policy):
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (400, 32, 32, 3), dtype=np.uint8))
     rows = torch.arange(400)

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 import signal
 
 import numpy as np
@@ -114,14 +115,19 @@ def test_a_model_that_is_not_there_or_damaged_is_refused(seeded: Layout):
     assert refusal(FROM_DIGITS, seeded).code == "model_damaged"
 
 
-def test_torchvisions_weights_are_taken_from_the_data_directory_as_safetensors(layout: Layout):
+def test_torchvisions_weights_are_taken_from_the_data_directory_as_safetensors(
+    layout: Layout, capfdbinary: pytest.CaptureFixture[bytes]
+):
     layout.weights.mkdir()
-    source = get_model("resnet18", weights=None)
-    save_file(source.state_dict(), layout.weights / f"{FILE}.safetensors")
+    source, file = get_model("resnet18", weights=None), layout.weights / f"{FILE}.safetensors"
+    save_file(source.state_dict(), file)
     network = started(FROM_IMAGENET, layout)
     body, head = split(network)
     assert same(body, split(source)[0]) == set(body.state_dict())
     assert torch.equal(head.weight, fresh(FROM_IMAGENET).fc.weight)
+    (line,) = map(json.loads, capfdbinary.readouterr().out.splitlines())
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert (line["type"], line["data"]["file"], line["data"]["sha256"]) == ("log", file.name, digest)
 
 
 def test_a_file_that_is_not_what_its_name_says_is_never_opened(layout: Layout):

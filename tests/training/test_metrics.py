@@ -33,6 +33,17 @@ def test_temperature_finds_by_how_much_logits_are_too_sure():
     assert metrics.ece(logits, labels, temperature) < 0.02 < metrics.ece(logits, labels)
 
 
+def test_a_few_images_without_a_mistake_do_not_make_the_model_certain():
+    generator = np.random.default_rng(1)
+    honest = generator.normal(size=(4_030, 10)).astype(np.float32) * 3
+    probability = np.exp(metrics.log_softmax(honest))
+    labels = (probability.cumsum(1) > generator.random((4_030, 1))).argmax(1)
+    right = np.flatnonzero(honest.argmax(1) == labels)[:30]
+    temperature = metrics.fit_temperature(honest[right], labels[right])
+    everything = metrics.log_loss(honest, labels)
+    assert everything < metrics.log_loss(honest, labels, temperature) < 1.5 * everything
+
+
 def test_per_class_figures_come_from_the_confusion_matrix():
     labels, predicted = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 0, 1])
     matrix = metrics.confusion(predicted, labels, 3)

@@ -1,14 +1,18 @@
+import json
 import math
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torchvision.models import get_model_weights
 
 from models.manifest import NetworkSpec
 from models.networks.registry import NETWORKS, build
-from models.recipes import RECIPES, Init, Recipe, RecipeError, resolve
+from models.recipes import RECIPES, Init, Recipe, RecipeError, override, resolve
 from worker.trainer import augment, freezing, optimizer
 from worker.trainer.loss import cross_entropy
 from worker.trainer.optimizer import learning_rate
@@ -142,6 +146,14 @@ TWO_WAYS = 'init is {"weights"'
         ("mnist", {"schedule": "step"}, "overrides", "step_epochs belongs to"),
         ("mnist", {"step_epochs": [3]}, "overrides", "step_epochs belongs to"),
         ("imagenet", {"step_epochs": [60, 30]}, "overrides", "step_epochs must rise"),
+        ("imagenet", {"step_epochs": [30, 90]}, "overrides", "before the end of 90 epochs"),
+        ("imagenet", {"epochs": 10, "step_epochs": [30, 60]}, "overrides", "before the end of 10 epochs"),
+        ("imagenet", {"epochs": 0}, "overrides.epochs", "greater than or equal to 1"),
+        ("imagenet", {"epochs": "ten"}, "overrides.epochs", "valid integer"),
+        ("finetune", {"image_size": 4}, "overrides.image_size", "greater than or equal to 8"),
+        ("finetune", {"image_size": 128, "resize": 100}, "overrides", "resize must be at least"),
+        ("imagenet", {"image_size": 32, "batch_size": 1}, "overrides", "where a batch is one image"),
+        ("imagenet", {"image_size": 32, "batch_size": 5, "accumulate": 3}, "overrides", "where a part of a batch is"),
         ("mnist", {"accumulate": 200}, "overrides", "accumulate must not be more"),
         ("mnist", {"momentum": 0}, "overrides", "nesterov needs a momentum"),
         ("mnist", {"devices": 3}, "overrides", "multiple of devices"),
@@ -168,6 +180,112 @@ def test_what_does_not_fit_is_named(recipe: str, overrides: dict[str, object], f
     assert caught.value.field == field
     assert says in str(caught.value)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("recipe", ["finetune", "imagenet"])
+@pytest.mark.parametrize(("size", "resize"), [(64, 73), (128, 146), (160, 183), (224, 256), (288, 329), (512, 585)])
+def test_resize_follows_the_size_so_that_crops_and_what_is_judged_show_as_much_as_before(recipe, size, resize):
+    made = resolve(recipe, {"image_size": size})
+    assert (made.resize, made.canvas) == (resize, resize)
+    before = RECIPES[recipe]
+    assert (made.image_size / made.resize) == pytest.approx(before.image_size / before.resize, rel=0.01)
+    assert made == before.model_copy(update={"image_size": size, "resize": resize})
+
+
+@pytest.mark.parametrize("recipe", [name for name, each in RECIPES.items() if each.random_resized_crop is not None])
+@pytest.mark.parametrize("size", [16, 64, 128, 224, 384, 512])
+def test_a_random_crop_is_scaled_down_by_an_eighth_at_most(recipe, size):
+    """So bilinear taps without antialiasing leave no pixel out."""
+    draws = augment.draw(resolve(recipe, {"image_size": size}), samples=500, epoch=0, device=torch.device("cpu"))
+    assert draws.box is not None
+    assert draws.box[:, 2:].max() / size < 1.15
+
+
+def test_what_an_override_names_is_not_followed_and_what_has_no_resize_gets_none():
+    assert resolve("finetune", {"image_size": 128, "resize": 256}).resize == 256
+    assert resolve("finetune", {"image_size": 128, "resize": None}).canvas == 128
+    assert resolve("cifar10-fast", {"image_size": 64}).resize is None
+    assert resolve("imagenet", {"epochs": 10, "step_epochs": [4]}).step_epochs == (4,)
+    assert resolve("imagenet", {"step_epochs": [30, 89.5]}).step_epochs == (30, 89.5)
+    assert resolve("mnist", {"epochs": 4}).step_epochs == ()
+
+
+@pytest.mark.parametrize("epochs", [1, 9, 10, 45, 90, 180])
+def test_the_recipes_own_steps_follow_the_epochs_so_that_the_learning_rate_falls_twice(epochs):
+    made = resolve("imagenet", {"epochs": epochs})
+    assert made.step_epochs == pytest.approx((epochs / 3, epochs * 2 / 3), abs=0.005)
+    rates = [learning_rate(made, step=step, steps_per_epoch=300) for step in range(300 * epochs)]
+    assert sorted(set(rates), reverse=True) == pytest.approx([0.1, 0.01, 0.001])
+
+
+def test_changes_on_the_way_are_of_what_was_submitted():
+    """Not of one another: what is changed back is as it was."""
+    submitted = resolve("imagenet", {"epochs": 50})
+    assert override(submitted, {"epochs": 100}).step_epochs == (33.34, 66.66)
+    assert override(submitted, {"epochs": 50}) == submitted
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        ("imagenet", {"epochs": 10, "step_epochs": [30, 60]}),
+        ("mnist", {"schedule": "step", "step_epochs": [5, 20, 40]}),
+        ("imagenet", {"image_size": 32, "batch_size": 1}),
+        ("imagenet", {"image_size": 32, "batch_size": 3, "accumulate": 2}),
+        ("finetune", {"image_size": 32, "batch_size": 8, "accumulate": 8, "resize": 32}),
+        ("cifar10-fast", {"image_size": 8, "batch_size": 8, "accumulate": 5}),
+    ],
+)
+def test_each_override_that_the_hint_of_a_refusal_names_is_accepted(recipe, overrides):
+    with pytest.raises(RecipeError) as caught:
+        resolve(recipe, overrides)
+    named = re.findall(r"(\w+)=(\[.*?\]|\d+)", caught.value.hint)
+    assert named
+    for name, value in named:
+        assert resolve(recipe, {**overrides, name: json.loads(value)})
+
+
+@pytest.mark.parametrize("entry", NETWORKS.values(), ids=lambda entry: entry.name)
+def test_a_network_learns_from_one_image_from_the_size_on_that_it_says(entry):
+    """Without a computation: torch looks at shapes before it normalises."""
+    with torch.device("meta"):
+        network = build(NetworkSpec(name=entry.name, num_classes=3, in_channels=3))
+        smallest = entry.input[1] if entry.fixed_size else max(entry.trains_alone, 8)
+        assert network(torch.empty(1, 3, smallest, smallest)).shape == (1, 3)
+        if not entry.trains_alone:
+            return
+        below = torch.empty(2, 3, smallest - 1, smallest - 1)
+        assert network(below).shape == (2, 3)
+        with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+            network(below[:1])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        ("imagenet", {"image_size": 33, "batch_size": 1}),
+        ("imagenet", {"image_size": 32, "batch_size": 4, "accumulate": 2}),
+        ("imagenet", {"image_size": 32, "batch_size": 2, "devices": 2}),  # statistics are those of both devices' images
+        ("cifar10-resnet20", {"batch_size": 1}),
+        ("mnist", {"batch_size": 7, "accumulate": 7}),
+    ],
+)
+def test_one_image_at_a_time_is_accepted_where_it_works(recipe, overrides):
+    assert resolve(recipe, overrides)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(2, 600), st.sampled_from([32, 33]))
+def test_no_part_of_a_batch_is_one_image_where_that_fails_however_few_images_there_are(accumulate, batch, images, size):
+    try:
+        recipe = resolve("imagenet", {"image_size": size, "batch_size": batch, "accumulate": accumulate})
+    except RecipeError:
+        assert batch // accumulate < 2
+        return
+    whole = min(batch, images)
+    parts = recipe.parts(whole)
+    assert whole // parts >= (2 if size == 32 else 1)
+    assert parts == accumulate or whole < 2 * accumulate
 
 
 def test_the_highest_learning_rate_lies_at_the_end_of_the_warmup_and_half_of_it_in_its_middle():

@@ -17,6 +17,7 @@ from test_trainer_orders import order
 from test_trainer_process import after_checkpoints, finish, trainer
 
 from models import checkpoint
+from models.catalog import Catalog
 from models.recipes import RecipeError, resolve
 from store.layout import Layout
 from worker.job_arguments import JobArguments
@@ -26,7 +27,11 @@ from worker.trainer.distributed import World, shares
 from worker.trainer.ranks import verdict
 from worker.trainer.train import train
 
-SPLITS = {"train": squares(111, seed=0), "test": squares(30, seed=1)}
+_IMAGES, _LABELS = squares(180, seed=0)
+_UNEVEN = np.sort(
+    np.concatenate([np.flatnonzero(label == _LABELS)[:count] for label, count in enumerate((60, 35, 16))])
+)
+SPLITS = {"train": (_IMAGES[_UNEVEN], _LABELS[_UNEVEN]), "test": squares(30, seed=1)}
 FEATURES = {
     "epochs": 2,
     "batch_size": 22,
@@ -79,7 +84,8 @@ def test_two_devices_learn_what_one_does_and_a_crash_a_stop_and_orders_change_no
         assert ours["train"]["loss"] == pytest.approx(theirs["train"]["loss"], rel=1e-4)
         assert ours["val"]["loss"] == pytest.approx(theirs["val"]["loss"], rel=1e-3)
     for name, tensor in one.tensors.items():
-        assert torch.allclose(tensor.double(), two.tensors[name].double(), rtol=1e-2, atol=2e-3), name
+        noise = 2e-2 if name.startswith("optimizer/") else 2e-3  # a gradient's, after eight steps of ReLUs that flip
+        assert torch.allclose(tensor.double(), two.tensors[name].double(), rtol=1e-2, atol=noise), name
 
     # A rank's crash is the job's, and takes the other rank with it.
     with trainer(hurt) as process:
@@ -107,6 +113,32 @@ def test_two_devices_learn_what_one_does_and_a_crash_a_stop_and_orders_change_no
     weights = "model/weights.safetensors"
     assert (hurt / "claim-3" / weights).read_bytes() == (whole / "claim-1" / weights).read_bytes()
     assert not list(hurt.glob("claim-*/.*"))
+
+
+@pytest.mark.timeout(600)
+def test_two_devices_thaw_a_model_and_stream_files_as_one_does(layout: Layout, new_job):
+    Catalog(layout.models).seed()
+    write_dataset(layout, {"train": squares(72, seed=0, size=16, channels=3)}, encoded=True)
+    choices = {
+        "recipe": "cifar10-resnet20",
+        "init": {"model": "cifar10-resnet20@1"},
+        "freeze_epochs": 1,
+        "epochs": 2,
+        "image_size": 16,
+        "crop_padding": 1,
+        "loader": "stream",
+        "lr": 0.01,
+    }
+    histories = []
+    for devices in (1, 2):
+        job = new_job(f"thaw{devices}", **choices, devices=devices)
+        code, said = finish(job)
+        assert code == DONE
+        assert [line["new_head"] for line in of(said, "log")] == [True]
+        histories.append(of(said, "epoch"))
+    assert len(histories[0]) == 2
+    for one, two in zip(*histories, strict=True):
+        assert two["train"]["loss"] == pytest.approx(one["train"]["loss"], rel=1e-3)
 
 
 def test_the_ranks_die_with_their_parent(layout: Layout, new_job):

@@ -130,6 +130,12 @@ def test_settings_that_were_taken_back_are_the_recipes_again(state: RunState):
     assert [change["settings"] for change in state.changes] == [{"lr": 0.5}, {}]
 
 
+def test_other_epochs_move_the_steps_of_the_learning_rate_in_proportion(state: RunState):
+    shorter = take_settings(RECIPES["imagenet"], state, Orders(settings={"epochs": 30}))
+    assert shorter is not None
+    assert (shorter.epochs, shorter.step_epochs) == (30, (10, 20))
+
+
 @pytest.mark.parametrize("settings", [{"lr": -1}, {"batch_size": 8}, {"epochs": "many"}])
 def test_settings_that_do_not_fit_are_not_followed_and_said_so(state: RunState, settings: dict[str, Any], capsys):
     assert take_settings(RECIPE, state, Orders(settings=settings)) is None

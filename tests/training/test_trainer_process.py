@@ -1,6 +1,7 @@
 """The trainer as its supervisor sees it: a process, its lines, its exit code, its files."""
 
 import json
+import shutil
 import signal
 import subprocess
 from contextlib import AbstractContextManager
@@ -13,7 +14,7 @@ import pytest
 from job_processes import lines, of, started
 from squares import CLASSES, squares, write_dataset
 
-from models import checkpoint_files, golden, probes, runtime
+from models import checkpoint, checkpoint_files, golden, probes, runtime
 from models.manifest import Manifest
 from store.layout import Layout
 from worker.job_arguments import JobArguments
@@ -71,7 +72,7 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(layout: Layout, new_jo
 
 def test_a_run_killed_twice_ends_with_the_bits_of_one_never_interrupted(layout: Layout, new_job):
     write_dataset(layout, SPLITS)
-    code, said = finish(new_job("whole", **FEATURES))
+    code, said = finish(new_job("whole", **FEATURES, deterministic=True))
     assert code == DONE
     whole = layout.job("whole") / "claim-1" / "model"
 
@@ -103,7 +104,7 @@ def test_a_run_killed_twice_ends_with_the_bits_of_one_never_interrupted(layout: 
     assert last["step"] == last["steps"]
     assert last["fraction"] == 1
 
-    killed = new_job("killed", **FEATURES, checkpoint_seconds=0)
+    killed = new_job("killed", **FEATURES, deterministic=True, checkpoint_seconds=0)
     for count in (3, 5):
         with trainer(killed) as process:
             after_checkpoints(process, count, signal.SIGKILL)
@@ -142,6 +143,41 @@ def test_a_diverged_loss_is_an_error_that_says_what_to_change(layout: Layout, ne
     assert "lr" in caught.value.hint
 
 
+def test_a_damaged_test_split_is_refused_before_the_first_step(layout: Layout, new_job, here):
+    dataset = write_dataset(layout, SPLITS)
+    labels = layout.dataset(dataset.id) / "data" / "test.labels.npy"
+    labels.write_bytes(labels.read_bytes()[:-8])
+    job = new_job("damaged")
+    with pytest.raises(JobRefused) as caught:
+        here(job)
+    assert caught.value.code == "dataset_damaged"
+    assert checkpoint_files.newest(job) is None
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.timeout(600)  # a compiler is at work, on however few cores
+def test_a_compiled_network_learns_the_same_and_its_compiler_is_no_stall(layout: Layout, new_job):
+    write_dataset(layout, SPLITS)
+    losses = {}
+    for compiled in (False, True):
+        code, said = finish(new_job(f"compiled-{compiled}", epochs=1, compile=compiled))
+        assert code == DONE
+        losses[compiled] = [epoch["train"]["loss"] for epoch in of(said, "epoch")]
+        assert ("compile" in [line["phase"] for line in of(said, "progress")]) is compiled
+        assert not of(said, "warning")
+    assert losses[True] == pytest.approx(losses[False], rel=1e-3)
+
+
+def test_where_no_compiler_is_a_run_that_asks_for_one_goes_on_and_says_so(
+    layout: Layout, new_job, here, monkeypatch: pytest.MonkeyPatch
+):
+    write_dataset(layout, SPLITS)
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    said = here(new_job("none", epochs=1, compile=True))
+    assert [warning["code"] for warning in of(said, "warning")] == ["no_compiler"]
+    assert of(said, "result")
+
+
 def test_without_a_test_split_the_metrics_are_those_of_val_and_say_so(layout: Layout, new_job, here):
     """Here early stopping ends the run too, and the images come as files of another size."""
     write_dataset(layout, {"train": squares(96, seed=0, size=40, channels=3)}, encoded=True)
@@ -178,9 +214,12 @@ def test_a_stop_during_a_validation_is_obeyed_and_whoever_goes_on_validates_agai
 ):
     write_dataset(layout, SPLITS)
 
-    def run(job: Path, claim: int, stop: Stop) -> bytes:
+    def run(job: Path, claim: int, stop: Stop) -> tuple[bytes, list[dict[str, Any]]]:
         train(JobArguments(run_dir=job, claim=claim, data_dir=layout.root, device="cpu"), stop)
-        return (job / f"claim-{claim}" / "model" / "weights.safetensors").read_bytes()
+        newest = checkpoint.newest(job)
+        assert newest is not None
+        history = [{**epoch, "seconds": epoch["seconds"] > 0} for epoch in newest.state["history"]]
+        return (job / f"claim-{claim}" / "model" / "weights.safetensors").read_bytes(), history
 
     whole, stopped = new_job("whole"), new_job("stopped")
     stop, validate = Stop(), evaluate.logits

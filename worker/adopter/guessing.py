@@ -52,6 +52,10 @@ def guess(found: Mapping[str, Shape], *, network: str | None) -> tuple[NetworkSp
 def _refusal(best: Fit, found: Mapping[str, Shape], *, named: bool) -> JobRefused:
     message = f"the state dict is not one of {best.network}: {best.difference()}"
     hint = f"{best.network} is the nearest network, {best.differing} tensors differ; GET /v1/architectures lists all."
+    if best.only_projections:
+        kinds = "the file's shortcuts are projections (option B of He et al. 2015), here they are identities (option A)"
+        message = f"the state dict is not one of {best.network}: {kinds}: {best.difference()}"
+        hint = f"Neither can be made of the other: train {best.network} here, or the original anew with identities."
     if named:
         try:
             _, other = guess(found, network=None)

@@ -21,6 +21,7 @@ _RULES = (
     (re.compile(r"^(?:fc|linear|classifier|head|last_linear|output)\.(?=weight$|bias$)"), "fc."),
     (re.compile(r"\.(?:shortcut|downsample|skip)\.(?=\d)"), ".shortcut."),
 )
+_FIRST = ("conv1.weight", "stem.0.weight", "stem.conv.weight")  # what the first convolution of a network here is called
 _COUNTER = "num_batches_tracked"  # of a BatchNorm; older files have none, and nothing is computed with it
 
 
@@ -39,6 +40,10 @@ def canonical(name: str) -> str:
     for pattern, replacement in _RULES:
         name = pattern.sub(replacement, name)
     return name
+
+
+def _of_shortcut(name: str) -> bool:
+    return ".shortcut." in canonical(name)
 
 
 def counts_batches(name: str) -> bool:
@@ -67,6 +72,13 @@ class Fit:
     def differing(self) -> int:
         """How many tensors stand in the way."""
         return len(self.missing) + len(self.unexpected) + len(self.shapes)
+
+    @property
+    def only_projections(self) -> bool:
+        """Whether all that stands in the way are weights of shortcuts, of which the network has none."""
+        if self.missing or self.shapes or any(_of_shortcut(name) for name in self.names):
+            return False
+        return all(_of_shortcut(name) for name in self.unexpected)
 
     def difference(self) -> str:
         """The first of each kind, in words."""
@@ -110,7 +122,7 @@ def sizes(found: Mapping[str, Shape]) -> tuple[int | None, int | None]:
     """(number of classes, input channels), as the head and the first convolution have them, or None."""
     shapes = {canonical(name): found[original] for original, name in unwrapped(found).items()}
     head = shapes.get("fc.weight") or shapes.get("fc2.weight")
-    first = shapes.get("conv1.weight") or shapes.get("stem.0.weight")
+    first = next((shapes[name] for name in _FIRST if name in shapes), None)
     classes = head[0] if head is not None and len(head) == 2 else None
     return classes, first[1] if first is not None and len(first) == 4 else None
 

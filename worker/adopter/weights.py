@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from uuid import uuid4
 
@@ -18,6 +17,7 @@ from models import golden, runtime
 from models.manifest import WEIGHTS, Lineage, Manifest, NetworkSpec, Preprocessing
 from models.runtime import Runtime
 from store.files import write_atomic
+from store.version import code_version
 from worker.adopter import plain
 from worker.adopter.guessing import guess, labels, prepared, shapes_of
 from worker.adopter.names import counts_batches, unwrapped
@@ -26,7 +26,8 @@ from worker.adopter.task import Task, known
 from worker.job_process import JobRefused, emit
 
 _GOLDEN_IMAGES = 6
-_TOLERANCE = 1e-4  # of a logit in float32, or of the largest one where that is above 1
+_TOLERANCE = 1e-4  # of a logit in float32
+_PRECISION = 1e-5  # of the largest logit: of one above 10, sums in another order keep no more
 
 
 def adopt_tensors(task: Task) -> dict[str, Any]:
@@ -92,14 +93,17 @@ def translated(state: Mapping[str, Tensor], *, network: str | None) -> tuple[Net
 def compare(
     state: Mapping[str, Tensor], loaded: Runtime, images: npt.NDArray[np.uint8], logits: npt.NDArray[np.float32]
 ) -> float | None:
-    """The largest deviation of a logit from the plain layout's; None for a layout of its own. Raises JobRefused."""
+    """The largest deviation of a logit from the plain layout's; None for a layout of its own.
+
+    Raises JobRefused above 1e-4, or above 1e-5 of the largest logit where that is beyond 10.
+    """
     names = unwrapped(state)
     bare = {names[name]: tensor.float() for name, tensor in state.items()}
     if not plain.is_plain(bare):
         return None
     batch = loaded.normalise(torch.from_numpy(images))
     deviation = float(np.abs(plain.logits(bare, batch).numpy() - logits).max())
-    if not deviation <= _TOLERANCE * max(1.0, float(np.abs(logits).max())):
+    if not deviation <= max(_TOLERANCE, _PRECISION * float(np.abs(logits).max())):
         message = f"{loaded.manifest.network.name} does not give the file's logits: they differ by {deviation:.3g}"
         raise JobRefused("logits_differ", message, "Name another network.")
     return deviation
@@ -126,14 +130,7 @@ def _lineage(task: Task) -> Lineage:
         dataset_digest="",
         recipe="",
         seed=0,
-        code_version=_code_version(),
+        code_version=code_version(),
         created_at=datetime.now(UTC),
         origin=task.origin,
     )
-
-
-def _code_version() -> str:
-    try:
-        return version("resnetd")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "unknown"

@@ -23,7 +23,8 @@ from worker.trainer.metrics import Labels, Logits
 class Evaluation:
     """`figures` are those of `report.summary` of the rest; logits (N, K), labels (N,) in the model's class indices.
 
-    `pixels` gives image `index` of the split as the network saw it, uint8 (H, W, C).
+    `served` says that the model is served with `temperature`; otherwise that is 1, and `temperature` is the figures'
+    alone. `pixels` gives image `index` of the split as the network saw it, uint8 (H, W, C).
     """
 
     figures: dict[str, Any]
@@ -31,6 +32,7 @@ class Evaluation:
     labels: Labels
     classes: tuple[str, ...]
     temperature: float
+    served: bool = True
     pixels: Callable[[int], npt.NDArray[np.uint8]]
 
 
@@ -40,14 +42,16 @@ def write(folder: Path, evaluation: Evaluation, *, about: dict[str, Any], betwee
     `between` is called between two drawings; what it raises ends the writing.
     """
     figures, temperature = evaluation.figures, evaluation.temperature
-    worst = report.worst_mistakes(evaluation.logits, evaluation.labels, evaluation.classes, temperature)
-    served = metrics.confidence_bins(evaluation.logits, evaluation.labels, temperature)
+    worst = report.worst_mistakes(
+        evaluation.logits, evaluation.labels, evaluation.classes, temperature if evaluation.served else 1.0
+    )
+    calibrated = metrics.confidence_bins(evaluation.logits, evaluation.labels, temperature)
     plain = metrics.confidence_bins(evaluation.logits, evaluation.labels)
     document = {
         **about,
         "classes": evaluation.classes,
         "metrics": figures,
-        "reliability": report.reliability(served),
+        "reliability": report.reliability(calibrated),
         "reliability_uncalibrated": report.reliability(plain),
         "worst_mistakes": worst,
     }
@@ -61,7 +65,11 @@ def write(folder: Path, evaluation: Evaluation, *, about: dict[str, Any], betwee
         folder,
         "reliability",
         lambda: reliability.reliability(
-            served, ece=figures["ece"], uncalibrated=plain, ece_uncalibrated=figures["ece_uncalibrated"]
+            calibrated,
+            ece=figures["ece"],
+            uncalibrated=plain,
+            ece_uncalibrated=figures["ece_uncalibrated"],
+            served=evaluation.served,
         ),
     )
     between()

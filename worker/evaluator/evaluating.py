@@ -4,13 +4,14 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from models import checkpoint_files, golden, runtime
-from models.runtime import ModelDamagedError, Runtime
+from models.runtime import Runtime
 from store import artifacts
 from store.files import write_atomic
 from store.layout import Layout
@@ -18,10 +19,11 @@ from worker.evaluator import documents, report
 from worker.evaluator.predictions import Predictions
 from worker.evaluator.progress import Progress
 from worker.evaluator.reader import batches
-from worker.evaluator.subject import Subject, read_subject
+from worker.evaluator.subject import MEND, Subject, read_subject
 from worker.job_arguments import JobArguments
 from worker.job_process import JobRefused, JobStopped, Stop, emit
 from worker.signs_of_life import SignsOfLife
+from worker.trainer import metrics
 from worker.trainer.metrics import Logits
 from worker.trainer.pixels import prepared
 
@@ -36,9 +38,9 @@ def evaluate(arguments: JobArguments, stop: Stop) -> None:
     predictions.restore()
     if predictions.done:
         emit("log", {"message": f"resumed at image {predictions.done}", "images": predictions.done})
-    progress = Progress(total=len(subject.split), done=predictions.done)
+    progress = Progress(total=subject.images, done=predictions.done)
     with SignsOfLife(progress.say) as alive:
-        if predictions.done < len(subject.split):
+        if predictions.done < subject.images:
             stop.check()
             model = _model(subject, arguments.device)
             progress.start()
@@ -51,27 +53,41 @@ def evaluate(arguments: JobArguments, stop: Stop) -> None:
         progress.phase = "report"
         figures = _publish(arguments.claim_dir, subject, logits, stop)
     kept = {name: value for name, value in figures.items() if name not in ("per_class", "confusion")}
-    emit("evaluation", {"split": subject.split.name, **kept})
+    split = subject.judged.split.name
+    emit("evaluation", {"split": split, **kept})
     emit(
         "result",
         {
             "artifact": f"{arguments.claim_dir.name}/{artifacts.FOLDER}",
-            "metrics": {"split": subject.split.name, **figures, "images_per_second": progress.rate},
+            "metrics": {"split": split, **figures, "images_per_second": progress.rate},
         },
     )
 
 
 def _model(subject: Subject, device: str) -> Runtime:
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
     try:
-        if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(len(os.sched_getaffinity(0)))
-        model = runtime.load(subject.folder, device)
-        golden.check(model, subject.folder)
-    except ModelDamagedError as error:
-        raise JobRefused("model_damaged", str(error), "Restore the model's folder, or train it anew.") from error
+        runtime.resolve_device(device)
     except ValueError as error:
         raise JobRefused("no_device", str(error), "Use auto or cpu.") from error
+    try:
+        model = runtime.load(subject.folder, device)
+        golden.check(model, subject.folder)
+    except FileNotFoundError as error:
+        message = f"{subject.name}@{subject.version} lacks {Path(error.filename).name}"
+        raise JobRefused("model_damaged", message, MEND) from error
+    except ValueError as error:  # ModelDamagedError, and whatever files say that nobody but their digests fits
+        raise JobRefused("model_damaged", str(error), MEND) from error
     return model
+
+
+def _missing(subject: Subject, done: int) -> Iterator[npt.NDArray[np.uint8]]:
+    """Batches of the images behind the first `done`: of what is judged, then of what a temperature is fitted on."""
+    for part in subject.parts:
+        if done < len(part.split):
+            yield from batches(part.split, subject.manifest.preprocessing, first=done)
+        done = max(done - len(part.split), 0)
 
 
 def _computing(model: Runtime, subject: Subject, predictions: Predictions, stop: Stop) -> Iterator[int]:
@@ -80,7 +96,7 @@ def _computing(model: Runtime, subject: Subject, predictions: Predictions, stop:
     They are kept at once, then every two seconds, and when a stop is asked for. Raises JobStopped, JobRefused.
     """
     kept_at = -_KEEP_SECONDS
-    for pixels in batches(subject.split, subject.manifest.preprocessing, first=predictions.done):
+    for pixels in _missing(subject, predictions.done):
         try:
             predictions.add(model.logits(pixels))
         except torch.OutOfMemoryError as error:
@@ -95,17 +111,29 @@ def _computing(model: Runtime, subject: Subject, predictions: Predictions, stop:
     predictions.keep()  # the drawings may fail on a full disk; the images need not be computed again for them
 
 
+def _temperature(subject: Subject, logits: Logits) -> tuple[float, Literal["manifest", "val"] | None]:
+    """The model's own, else one that is fitted here to `logits` of `subject.fitting`, else 1; and whose it is."""
+    if subject.manifest.calibration is not None:
+        return subject.manifest.calibration.temperature, "manifest"
+    if subject.fitting is not None:
+        return metrics.fit_temperature(logits, subject.fitting.labels), "val"
+    return 1.0, None
+
+
 def _publish(claim_dir: Path, subject: Subject, logits: Logits, stop: Stop) -> dict[str, Any]:
-    """Write the figures and their drawings; the figures."""
-    labels, classes, temperature = subject.labels, subject.manifest.classes, subject.temperature
-    figures = report.summary(logits, labels, classes, temperature)
+    """Write the figures and their drawings; the figures. `logits` are those of all parts, one behind the other."""
+    labels, split, classes = subject.judged.labels, subject.judged.split, subject.manifest.classes
+    logits, others = np.split(logits, [len(split)])
+    temperature, temperature_from = _temperature(subject, others)
+    figures = {**report.summary(logits, labels, classes, temperature), "temperature_from": temperature_from}
     evaluation = documents.Evaluation(
         figures=figures,
         logits=logits,
         labels=labels,
         classes=classes,
         temperature=temperature,
-        pixels=lambda index: prepared(subject.split, range(index, index + 1), subject.manifest.preprocessing)[0],
+        served=temperature_from != "val",
+        pixels=lambda index: prepared(split, range(index, index + 1), subject.manifest.preprocessing)[0],
     )
     about = {
         "model": {
@@ -114,9 +142,9 @@ def _publish(claim_dir: Path, subject: Subject, logits: Logits, stop: Stop) -> d
             "weights_sha256": subject.manifest.weights_sha256,
         },
         "dataset": {"id": subject.dataset.id, "name": subject.dataset.name, "digest": subject.dataset.digest},
-        "split": subject.split.name,
+        "split": split.name,
     }
     with artifacts.writing(claim_dir) as folder:
-        write_atomic(folder / "metrics.json", documents.as_json({"split": subject.split.name, **figures}))
+        write_atomic(folder / "metrics.json", documents.as_json({"split": split.name, **figures}))
         documents.write(folder, evaluation, about=about, between=stop.check)
     return figures

@@ -17,17 +17,17 @@ Pixels = npt.NDArray[np.uint8]
 _BATCH_PIXELS = 2**20
 
 
-def batch_size(preprocessing: Preprocessing) -> int:
-    """Images of a batch, 16 to 256, by their size alone.
+def batch_size(*, height: int, width: int) -> int:
+    """Images of a batch, 16 to 256, by their size alone: of every evaluation, a training's validation too.
 
     Wherever an evaluation resumes, its batches are the same, and so are the bits of its logits.
     """
-    return min(256, max(16, _BATCH_PIXELS // (preprocessing.height * preprocessing.width)))
+    return min(256, max(16, _BATCH_PIXELS // (height * width)))
 
 
 def batches(split: Split, preprocessing: Preprocessing, *, first: int) -> Iterator[Pixels]:
     """Prepared images uint8 (N, H, W, C) from image `first` on, which begins a batch. Raises JobRefused."""
-    size = batch_size(preprocessing)
+    size = batch_size(height=preprocessing.height, width=preprocessing.width)
     starts = iter(range(first, len(split), size))
     threads = len(os.sched_getaffinity(0))
     pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")  # Pillow decodes and resizes without the GIL

@@ -9,10 +9,11 @@ from worker.trainer.metrics import Bins
 
 
 @styled
-def reliability(bins: Bins, *, ece: float, uncalibrated: Bins, ece_uncalibrated: float) -> Figure:
-    """Accuracy over confidence (Guo et al. 2017): bars at the model's temperature, a line at temperature 1.
+def reliability(bins: Bins, *, ece: float, uncalibrated: Bins, ece_uncalibrated: float, served: bool = True) -> Figure:
+    """Accuracy over confidence (Guo et al. 2017): bars with a temperature, a line at temperature 1.
 
-    A bar is the darker, the more images its bin holds.
+    `served` says that the bars are the model as it is served; otherwise the line is. A bar is the darker, the more
+    images its bin holds.
     """
     figure = new_figure(5.2, 5.2)
     axes = figure.subplots()
@@ -32,7 +33,8 @@ def reliability(bins: Bins, *, ece: float, uncalibrated: Bins, ece_uncalibrated:
         marker="o",
         markersize=3,
     )
-    axes.set_title(f"Bars: as served, ECE {ece:.4f}. Line: uncalibrated, ECE {ece_uncalibrated:.4f}")
+    bars, line = ("as served", "uncalibrated") if served else ("temperature of val", "as served")
+    axes.set_title(f"Bars: {bars}, ECE {ece:.4f}. Line: {line}, ECE {ece_uncalibrated:.4f}")
     axes.set_xlabel("confidence")
     axes.set_ylabel("right answers")
     axes.set_xlim(0, 1)

@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 
 from models.recipes import Recipe
+from worker.evaluator.reader import batch_size as evaluation_batch
 from worker.job_process import Stop, out_of_memory
 from worker.planner.memory import Peak, PeakMeter, Room, described, largest, room
 from worker.planner.rehearsal import Rehearsal
@@ -21,7 +22,6 @@ _FIRST_FLOPS = 1e11  # of a first step on a CPU: about a second where it is slow
 _SHARE = 0.25  # of the time that is left, for one step
 _STRIDE = 8  # times as many images
 _MOST_STEPS = 50
-_EVALUATED = 256
 _APART = 16  # images at once of the second peak, at least: below, other things than images move it
 
 
@@ -30,7 +30,8 @@ class Measured:
     """What was seen: `steps` of `batch_size` images in `seconds`, after `warmup_steps` of the same size.
 
     `peaks`: the most memory at two numbers of images at once, without the data; of none where fewer images than in the
-    other took no less, and null where even they did.
+    other took no less, and null where even they did. `evaluation`: likewise at rest, and of a validation's batch or as
+    much of one as there was time for.
     `fits`, `too_many`: the most images at once that a CUDA device took, and the fewest that it did not, where tried.
     `finite`: whether the loss stayed a number. `load_images_per_second`: of reading, decoding and resizing.
     `streamed`: whether the run would stream its images, as these steps did. `at`: when, RFC 3339. `room`: before.
@@ -48,6 +49,7 @@ class Measured:
     load_images_per_second: float
     streamed: bool
     peaks: tuple[Peak, Peak] | None
+    evaluation: tuple[Peak, Peak]
     fits: int | None
     too_many: int | None
     finite: bool
@@ -55,9 +57,10 @@ class Measured:
     @classmethod
     def of(cls, values: dict[str, Any]) -> Self:
         """From what `as_json` gave."""
-        peaks = values["peaks"]
-        known = {"room": Room(**values["room"]), "peaks": (Peak(**peaks[0]), Peak(**peaks[1])) if peaks else None}
-        return cls(**{**values, **known})
+        pairs = {
+            name: values[name] and tuple(Peak(**each) for each in values[name]) for name in ("peaks", "evaluation")
+        }
+        return cls(**{**values, **pairs, "room": Room(**values["room"])})
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -79,7 +82,7 @@ class Measurement:
     ) -> None:
         self._recipe, self._sample, self._state, self._device = recipe, sample, state, device
         self._classes, self._batch_size, self._stop = classes, batch_size, stop
-        self._at_once = math.ceil(batch_size / recipe.accumulate)
+        self._at_once = math.ceil(batch_size / recipe.parts(batch_size))
         self._meter, self._room = PeakMeter(device), room(device)
         self._meter.reset()
         own = sample.bytes_held if device.type == "cpu" else 0  # a GPU has no images yet
@@ -103,11 +106,10 @@ class Measurement:
             steps += 1
         total = time.perf_counter() - began
 
-        evaluated = min(_EVALUATED, max(batch_size, 2))
-        forward = [loop.evaluate(evaluated) for _ in range(2)][-1]
-        del loop
         if max(self._peaks) < _APART <= most and took / batch_size * _APART < until - time.monotonic():
             self._watched(self._loop(_APART), _APART)
+        evaluation, forward = self._evaluated(loop, batch_size, until)
+        del loop
         peaks = self._two_peaks()
         return Measured(
             at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -118,10 +120,11 @@ class Measurement:
             steps=steps,
             seconds=round(total, 3),
             images_per_second=rounded(self._sustained(steps * batch_size / total)),
-            evaluate_images_per_second=rounded(evaluated / forward),
+            evaluate_images_per_second=rounded(evaluation[1].images / forward),
             load_images_per_second=rounded(self._sample.images_per_second),
             streamed=self._sample.streamed,
             peaks=peaks,
+            evaluation=evaluation,
             fits=self._most_that_fit(most, until) if self._device.type == "cuda" else None,
             too_many=self._too_many,
             finite=bool(torch.isfinite(self._state.sums).all()),
@@ -155,6 +158,8 @@ class Measurement:
             larger = min(self._batch_size, _STRIDE * batch_size, affordable)
             at_once = min(larger, self._at_once, self._safe())
             larger = at_once if at_once < self._at_once else larger
+            if at_once < larger < self._batch_size:
+                larger -= larger % at_once  # in whole parts: some networks do not learn from the one image left over
             if larger < min(1.5 * batch_size, self._batch_size):
                 break
             bigger = self._loop(larger, accumulate=math.ceil(larger / self._at_once))
@@ -171,6 +176,26 @@ class Measurement:
             return self._at_once
         last = self._peak(max(self._peaks))
         return largest(self._at_rest, last, free=self._room.free, extra=0) or last.images
+
+    def _evaluated(self, loop: Rehearsal, batch_size: int, until: float) -> tuple[tuple[Peak, Peak], float]:
+        """The memory at rest and of a validation's batch, or of as much of one as there is time and memory for; and
+        its seconds, when such a batch is no longer the first.
+        """
+        self._meter.settle()
+        self._meter.reset()
+        rest = self._meter.read()
+        whole = evaluation_batch(height=self._recipe.image_size, width=self._recipe.image_size)
+        safe = whole if self._device.type == "cuda" else self._safe()  # an image of a step needs more
+        images = min(max(batch_size, 2), whole)
+        while True:
+            seconds = [loop.evaluate(images) for _ in range(2)][-1]
+            affordable = int(_SHARE * (until - time.monotonic()) / seconds * images)
+            larger = min(whole, _STRIDE * images, affordable, safe)
+            if larger <= images or larger < min(1.5 * images, whole):
+                break
+            images = larger
+        at_rest, at_work = (max(read - self._sample.bytes_held, 0) for read in (rest, self._meter.read()))
+        return (Peak(images=0, bytes=at_rest), Peak(images=images, bytes=at_work)), seconds
 
     def _most_that_fit(self, most: int, until: float) -> int:
         """By larger batches, twice as many images each time, then between what fits and what does not."""

@@ -17,6 +17,7 @@ from worker.planner.rehearsal import fresh_state
 from worker.planner.request import PlanRequest
 from worker.planner.split_sizes import Sizes, sizes
 from worker.planner.summary import MOST, Plan, Reason
+from worker.trainer.data import described
 from worker.trainer.precision import prepared_device
 
 
@@ -87,12 +88,10 @@ def plan(request: PlanRequest, *, data_dir: Path, device_name: str, measure: boo
 
 def _training(request: PlanRequest, folder: Path) -> _Training:
     try:
-        return _Training(recipe=resolve(request.recipe, request.overrides), dataset=Dataset.read(folder), folder=folder)
+        recipe = resolve(request.recipe, request.overrides)
     except RecipeError as wrong:
         raise JobRefused("bad_recipe", str(wrong), wrong.hint) from wrong
-    except FileNotFoundError as missing:
-        hint = "Upload it, or wait until its import has ended."
-        raise JobRefused("no_dataset", f"dataset {request.dataset} is not imported here", hint) from missing
+    return _Training(recipe=recipe, dataset=described(folder, request.dataset), folder=folder)
 
 
 def _measured(training: _Training, device_name: str, *, flops_per_image: int, stop: Stop) -> Measured:

@@ -1,12 +1,15 @@
 """What is wrong with a dataset for a recipe, as far as its descriptor tells. Without torch; no image is read."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from models.networks.registry import find
 from models.recipes import Recipe
+from models.recipes.sense import trains_alone
 from store.datasets import Dataset
+from worker.planner.hints import advice, settings
 from worker.planner.split_sizes import Sizes
 
 FEW_IMAGES = 10  # of a class in train; fewer are hardly a class
@@ -46,7 +49,7 @@ def note(code: str, message: str, hint: str) -> Problem:
 def find_problems(dataset: Dataset, recipe: Recipe, sizes: Sizes) -> list[Problem]:
     """The worst first."""
     found = [
-        *_refusals(dataset, sizes),
+        *_refusals(dataset, recipe, sizes),
         *_classes(dataset, recipe),
         *_splits(dataset, recipe),
         *_import(dataset),
@@ -61,7 +64,7 @@ def in_order(found: list[Problem]) -> list[Problem]:
     return sorted(found, key=lambda problem: order.index(problem.severity))
 
 
-def _refusals(dataset: Dataset, sizes: Sizes) -> Iterator[Problem]:
+def _refusals(dataset: Dataset, recipe: Recipe, sizes: Sizes) -> Iterator[Problem]:
     train = dataset.splits.get("train")
     if len(dataset.classes) < 2:
         yield error("too_few_classes", "the dataset has fewer than two classes", "Upload one with two or more.")
@@ -69,6 +72,9 @@ def _refusals(dataset: Dataset, sizes: Sizes) -> Iterator[Problem]:
         yield error("no_training_data", "the dataset has no train split to learn from", "Add a train split.")
     elif sizes.val == 0:
         yield error("dataset_too_small", "no class has two images: none can be held out", "Add images.")
+    elif sizes.train == 1 and not trains_alone(recipe):
+        message = f"there is one image to train on, and {recipe.network} does not learn from one at a time at this size"
+        yield error("dataset_too_small", message, "Add images.")
 
 
 def _classes(dataset: Dataset, recipe: Recipe) -> Iterator[Problem]:
@@ -91,7 +97,11 @@ def _classes(dataset: Dataset, recipe: Recipe) -> Iterator[Problem]:
         yield warning(
             "imbalanced_classes",
             f"{large} has {most:,} images in train, {small} has {least:,}: {most / least:.0f} times as many",
-            "Set sampling=balanced or class_weights=balanced, or add images of the rare classes.",
+            advice(
+                settings(recipe, sampling="balanced"),
+                settings(recipe, class_weights="balanced"),
+                otherwise="add images of the rare classes",
+            ),
         )
 
 
@@ -122,33 +132,70 @@ def _import(dataset: Dataset) -> Iterator[Problem]:
 
 
 def _pixels(dataset: Dataset, recipe: Recipe) -> Iterator[Problem]:
-    smaller, of = _smaller_than(dataset, recipe.image_size)
+    sides = _shorter_sides(dataset)
+    of, smaller = sides.total(), sum(count for side, count in sides.items() if side < recipe.image_size)
     if smaller:
         share = "all images" if smaller == of else f"{smaller:,} of {of:,} images"
         yield warning(
             "images_smaller_than_input",
             f"{share} are smaller than the network's input of {recipe.image_size} px and would be enlarged",
-            "Set a smaller image_size where the network allows, or upload larger images.",
+            advice(_fitting_size(recipe, sides), otherwise="upload larger images"),
         )
     colour, grey = _modes(dataset)
     if recipe.channels == 1 and colour:
         message = f"{_count(colour, 'image')} in colour would be converted to grey: the recipe takes one channel"
-        yield warning("colour_lost", message, "Set channels=3 and a mean and std of three values.")
+        yield warning("colour_lost", message, _other_channels(recipe, 3))
     if recipe.channels == 3 and grey and not colour:
         message = "every image is grey, and the recipe takes three channels: two of them say nothing new"
-        yield note("grey_as_colour", message, "Set channels=1 and a mean and std of one value.")
+        yield note("grey_as_colour", message, _other_channels(recipe, 1))
     elif recipe.channels == 3 and grey:
         message = f"{_count(grey, 'image')} of {grey + colour:,} are grey"
         yield note("grey_and_colour", message, "Nothing to do, unless colour alone tells classes apart.")
 
 
-def _smaller_than(dataset: Dataset, size: int) -> tuple[int, int]:
-    """Images with a side shorter than `size`, among those whose size the descriptor tells; and how many those are."""
+def _shorter_sides(dataset: Dataset) -> Counter[int]:
+    """How many images have which shorter side, among those whose size the descriptor tells."""
     if dataset.image.height is not None and dataset.image.width is not None:
         images = sum(split.images for split in dataset.splits.values())
-        return images if min(dataset.image.height, dataset.image.width) < size else 0, images
-    counted = [(min(map(int, name.split("x"))), count) for name, count in dataset.image.sizes.items()]
-    return sum(count for side, count in counted if side < size), sum(count for _, count in counted)
+        return Counter({min(dataset.image.height, dataset.image.width): images})
+    counted = Counter[int]()
+    for name, count in dataset.image.sizes.items():
+        counted[min(map(int, name.split("x")))] += count
+    return counted
+
+
+def _fitting_size(recipe: Recipe, sides: Counter[int]) -> str:
+    """The size that at least half of the images have; nothing where that is the recipe's or more."""
+    seen, sizes = 0, iter(sorted(sides, reverse=True))
+    while 2 * seen < sides.total():
+        size = next(sizes)
+        seen += sides[size]
+    return settings(recipe, image_size=size) if size < recipe.image_size else ""
+
+
+def _other_channels(recipe: Recipe, channels: int) -> str:
+    """Mean and standard deviation are measured on the training data then."""
+    if recipe.init is not None:
+        has = _count(recipe.channels, "channel")
+        return f"The weights that the training starts from are for {has}; start from others for another number."
+    return advice(settings(recipe, channels=channels, mean=None, std=None), otherwise="choose another recipe")
+
+
+def _smaller_batch(recipe: Recipe, images: int) -> str:
+    """A batch of a quarter of the images or less, by powers of two; in one part where it is too small for several."""
+    most = max(images // (4 * recipe.devices), 1)
+    sizes = [recipe.devices << power for power in reversed(range(most.bit_length()))]
+    changes = [{"batch_size": size, **more} for size in sizes if size > 1 for more in ({}, {"accumulate": 1})]
+    choices = (settings(recipe, **change) for change in changes)
+    return next((choice for choice in choices if choice), "")
+
+
+def _for_its_size(recipe: Recipe, size: int) -> str:
+    """Another network, or the size of this one where the weights to start from belong to it."""
+    other = "a network that was made for such images; GET /v1/architectures shows each one's input"
+    if recipe.init is None:
+        return f"Choose {other}."
+    return advice(settings(recipe, image_size=size), otherwise=f"start from fresh weights of {other}")
 
 
 def _modes(dataset: Dataset) -> tuple[int, int]:
@@ -165,7 +212,7 @@ def _recipe(recipe: Recipe, sizes: Sizes) -> Iterator[Problem]:
         yield warning(
             "batch_larger_than_data",
             f"batch_size is {recipe.batch_size:,} and there are {sizes.train:,} images to train on: one step an epoch",
-            "Set a smaller batch_size.",
+            advice(_smaller_batch(recipe, sizes.train), otherwise="add images"),
         )
     entry = find(recipe.network)
     made_for, size = entry.input[1], recipe.image_size
@@ -174,7 +221,7 @@ def _recipe(recipe: Recipe, sizes: Sizes) -> Iterator[Problem]:
         yield warning(
             "network_for_other_size",
             f"{recipe.network} was made for images of {made_for} px; at {size} px {meaning}",
-            "Choose a network that was made for such images; GET /v1/architectures shows each one's input.",
+            _for_its_size(recipe, made_for),
         )
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from models.recipes import Recipe
+from worker.evaluator.reader import batch_size as evaluation_batch
 from worker.planner.estimate import Speed, run_seconds
+from worker.planner.hints import fewer_at_once
 from worker.planner.measuring import Measured
 from worker.planner.memory import largest, needed
 from worker.planner.problems import Problem, in_order, note, warning
@@ -89,7 +91,7 @@ class Plan:
                 "device_bytes": measured.room.total,
                 "free_bytes": measured.room.free,
                 "data_bytes": self._held(measured),
-                "method": "measured" if measured.peaks and measured.peaks[1].images >= self._at_once() else "estimated",
+                "method": "measured" if self._saw_whole_batches(measured) else "estimated",
             },
             "largest_batch_size": batch and batch["images"],
             "largest_batch": batch,
@@ -113,13 +115,27 @@ class Plan:
         return 0 if measured.streamed or elsewhere else self.data_bytes
 
     def _at_once(self) -> int:
-        return math.ceil(self.sizes.batch / self.recipe.accumulate)
+        return math.ceil(self.sizes.batch / self.recipe.parts(self.sizes.batch))
+
+    def _evaluated_at_once(self) -> int:
+        """Images of the largest batch of a validation, or of the test at the end."""
+        size = self.recipe.image_size
+        return min(evaluation_batch(height=size, width=size), max(self.sizes.val, self.sizes.test))
+
+    def _saw_whole_batches(self, measured: Measured) -> bool:
+        steps = measured.peaks is not None and measured.peaks[1].images >= self._at_once()
+        return steps and measured.evaluation[1].images >= self._evaluated_at_once()
 
     def _peak(self, measured: Measured) -> int | None:
-        """Measured where a whole part of the batch was, else on the line through what was."""
+        """Of a step or a validation, whichever takes more: measured where a whole part of the batch was, else on the
+        line through what was.
+        """
         if measured.peaks is None:
             return None
-        return needed(*measured.peaks, self._at_once()) + self._held(measured)
+        return max(needed(*measured.peaks, self._at_once()) + self._held(measured), self._validation(measured))
+
+    def _validation(self, measured: Measured) -> int:
+        return needed(*measured.evaluation, self._evaluated_at_once()) + self._held(measured)
 
     def _largest(self, measured: Measured) -> dict[str, Any] | None:
         """The largest `batch_size` with as many parts as the recipe's, how that is known, and what bounds it."""
@@ -145,9 +161,13 @@ class Plan:
                 warning(
                     "batch_too_large_for_memory",
                     f"a batch of {batch:,} images needs more memory than is free; {largest_batch['images']:,} fit",
-                    "Set a smaller batch_size, or accumulate=2 or more to compute a batch in parts.",
+                    fewer_at_once(recipe, batch=batch, fitting=largest_batch["images"]),
                 )
             )
+        if self._validation(measured) > measured.room.free:
+            message = f"to validate {self._evaluated_at_once()} images at once needs more memory than is free"
+            hint = "Choose a smaller image_size, or another network."
+            found.append(warning("validation_too_large_for_memory", message, hint))
         if not measured.finite and measured.batch_size == batch:
             message = f"the loss was no number after {measured.steps + measured.warmup_steps} steps"
             hint = "Lower lr, lengthen warmup_epochs, or use precision fp32."

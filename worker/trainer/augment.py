@@ -1,4 +1,8 @@
-"""Augmentation in batch, on the device, a pure function of (seed, epoch, sample): a resumed run repeats it."""
+"""Augmentation in batch, on the device, a pure function of (seed, epoch, visit): a resumed run repeats it.
+
+A visit is a place in the epoch's order; draws have a row for each. Where an image comes once an epoch, its draw is a
+function of the sample, too; balanced sampling shows some images more than once, each time with another draw.
+"""
 
 from dataclasses import dataclass
 
@@ -79,7 +83,11 @@ def draw(recipe: Recipe, *, samples: int, epoch: int, device: torch.device) -> D
         if recipe.erasing
         else None,
         auto=auto_augment.draw(
-            recipe.auto_augment, _generator(recipe.seed, epoch, _AUTO), samples=samples, device=device
+            recipe.auto_augment,
+            _generator(recipe.seed, epoch, _AUTO),
+            size=recipe.image_size,
+            visits=samples,
+            device=device,
         )
         if recipe.auto_augment != "none"
         else None,
@@ -140,8 +148,8 @@ def resized_crop(pixels: Tensor, samples: Tensor, boxes: Tensor, mirrored: Tenso
     """The `boxes` (B, 4) of the `samples` (B,) of pixels (N, H, W, C), scaled to uint8 (B, size, size, C).
 
     `boxes` are rows of `Draws.box`; they are mirrored where `mirrored` (B,) says so. Bilinear between the four nearest
-    pixels of the box, without antialiasing: a box is at most the canvas, which is little more than `size` as a rule,
-    so that hardly anything is scaled down.
+    pixels of the box, without antialiasing: a box is at most the canvas, which is 1.14 times `size` in the recipes that
+    crop so, and stays so when image_size alone is overridden. Only a `resize` that somebody set scales down by more.
     """
     top, left, height, width = boxes.unbind(1)
     (y0, y1, fy), (x0, x1, fx) = _taps(top, height, size), _taps(left, width, size)
@@ -177,7 +185,7 @@ def batch(pixels: Tensor, samples: Tensor, rows: Tensor, draws: Draws, recipe: R
         images = pixels[samples]
     if draws.auto is None:
         return images
-    return auto_augment.augment(images, draws.auto, rows, wide=recipe.auto_augment == "trivial")
+    return auto_augment.augment(images, draws.auto, rows)
 
 
 def hide(inputs: Tensor, rows: Tensor, draws: Draws, *, cutout: int) -> Tensor:

@@ -1,193 +1,104 @@
 """TrivialAugment (Müller and Hutter 2021) and RandAugment (Cubuk et al. 2020) on a batch, each image by its own draw.
 
-The operations and their strengths are those of torchvision's `TrivialAugmentWide` and `RandAugment`; here they run on
-the device, on uint8 (B, H, W, C), and a draw is a function of seed, epoch and row like every other.
+Operations and magnitudes are those of torchvision's `TrivialAugmentWide`, and of its `RandAugment` with two operations
+of magnitude 9. Here they run on the device, on uint8 (B, H, W, C), and a draw is a function of seed, epoch and visit.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-_LUMA = (0.2989, 0.587, 0.114)
-_POSTERIZE_BITS = 6  # of eight, the most that TrivialAugment takes away
-_RAND_STRENGTH = 9 / 30  # RandAugment's magnitude 9 of 31
+from worker.trainer import auto_operations as operations
+from worker.trainer.auto_operations import OPERATIONS, Operation
+
+BINS = 31  # magnitudes of each operation, from none to the most
+_RAND_BIN = 9
 _RAND_OPERATIONS = 2
 
-#: Each operation takes float32 (B, C, H, W) of 0–255 and a signed strength (B,) in −1…1, and gives float32 of 0–255.
-Operation = Callable[[Tensor, Tensor], Tensor]
+
+@dataclass(frozen=True, kw_only=True)
+class Most:
+    """A policy's largest magnitudes, in each operation's own unit.
+
+    `shear` is a slope, `shift` pixels, `angle` degrees; `gain` is what brightness, colour, contrast and sharpness win
+    or lose, 1 being all of it; `lost_bits` are those that posterize takes of eight.
+    """
+
+    shear: float
+    shift: float
+    angle: float
+    gain: float
+    lost_bits: int
+
+
+def most(policy: str, *, size: int) -> Most:
+    """Of "trivial" or "rand", for square images of `size` pixels; TrivialAugment shifts all sizes by as many pixels."""
+    if policy == "trivial":
+        return Most(shear=0.99, shift=32.0, angle=135.0, gain=0.99, lost_bits=6)
+    return Most(shear=0.3, shift=150 / 331 * size, angle=30.0, gain=0.9, lost_bits=4)
+
+
+def magnitudes(policy: str, *, size: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """float64 (operations, BINS) in the order of `OPERATIONS`, 0 where there are none, and which go both ways.
+
+    Of posterize they are the bits that stay, of solarize the value from which pixels are inverted.
+    """
+    limits, share = most(policy, size=size), np.arange(BINS) / (BINS - 1)
+    signed: dict[Operation, npt.NDArray[np.float64]] = {
+        operations.shear_x: limits.shear * share,
+        operations.shear_y: limits.shear * share,
+        operations.translate_x: limits.shift * share,
+        operations.translate_y: limits.shift * share,
+        operations.rotate: limits.angle * share,
+        operations.brightness: limits.gain * share,
+        operations.colour: limits.gain * share,
+        operations.contrast: limits.gain * share,
+        operations.sharpness: limits.gain * share,
+    }
+    unsigned: dict[Operation, npt.NDArray[np.float64]] = {
+        operations.posterize: 8 - (limits.lost_bits * share).round(),
+        operations.solarize: 255 * (1 - share),
+    }
+    table = {**signed, **unsigned}
+    return (
+        np.stack([table.get(each, np.zeros(BINS)) for each in OPERATIONS]),
+        np.array([each in signed for each in OPERATIONS]),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoDraws:
-    """For each of N samples and each of R rounds: `operation` int64 (N, R) and signed `strength` float32 (N, R)."""
+    """For each of N visits and each of R rounds: `operation` int64 (N, R) and its `magnitude` float32 (N, R)."""
 
     operation: Tensor
-    strength: Tensor
+    magnitude: Tensor
 
 
-def draw(policy: str, generator: np.random.Generator, *, samples: int, device: torch.device) -> AutoDraws:
-    """`policy` "trivial": one operation of any strength; "rand": two of RandAugment's usual strength."""
-    rounds = 1 if policy == "trivial" else _RAND_OPERATIONS
-    operation = generator.integers(0, len(OPERATIONS), (samples, rounds))
-    size = generator.random((samples, rounds)) if policy == "trivial" else np.full((samples, rounds), _RAND_STRENGTH)
-    sign = np.where(generator.random((samples, rounds)) < 0.5, -1.0, 1.0)
+def draw(policy: str, generator: np.random.Generator, *, size: int, visits: int, device: torch.device) -> AutoDraws:
+    """`policy` "trivial": one operation of any magnitude; "rand": two of RandAugment's usual one."""
+    shape = (visits, 1 if policy == "trivial" else _RAND_OPERATIONS)
+    operation = generator.integers(0, len(OPERATIONS), shape)
+    place = generator.integers(0, BINS, shape) if policy == "trivial" else np.full(shape, _RAND_BIN)
+    table, signed = magnitudes(policy, size=size)
+    back = (generator.random(shape) < 0.5) & signed[operation]
+    magnitude = table[operation, place] * np.where(back, -1, 1)
     return AutoDraws(
         operation=torch.from_numpy(operation).to(device),
-        strength=torch.from_numpy((size * sign).astype(np.float32)).to(device),
+        magnitude=torch.from_numpy(magnitude.astype(np.float32)).to(device),
     )
 
 
-def augment(images: Tensor, draws: AutoDraws, samples: Tensor, *, wide: bool) -> Tensor:
-    """uint8 (B, H, W, C) → the same, each image changed as drawn. `wide` takes TrivialAugment's stronger geometry."""
+def augment(images: Tensor, draws: AutoDraws, rows: Tensor) -> Tensor:
+    """uint8 (B, H, W, C) → the same, each image changed as its row (B,) of the draws says."""
     x = images.permute(0, 3, 1, 2).float()
-    scale = 1.0 if wide else _NARROW
     for number in range(draws.operation.shape[1]):
-        chosen = draws.operation[samples, number]
-        strength = draws.strength[samples, number].to(x.device)
-        for index, (operation, geometric) in enumerate(OPERATIONS):
-            rows = torch.nonzero(chosen == index).flatten().to(x.device)
-            if len(rows):
-                how = strength[rows] * (scale if geometric else 1.0)
-                x[rows] = operation(x[rows], how).clamp(0, 255).round()
+        chosen = draws.operation[rows, number]
+        magnitude = draws.magnitude[rows, number].to(x.device)
+        for index, operation in enumerate(OPERATIONS):
+            places = torch.nonzero(chosen == index).flatten().to(x.device)
+            if len(places):
+                x[places] = operation(x[places], magnitude[places]).clamp(0, 255).round()
     return x.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-
-
-_NARROW = 0.3  # RandAugment's shear of 0.3 against TrivialAugment's 0.99, its 30 degrees against 135, its shifts alike
-
-
-def _affine(x: Tensor, matrix: Tensor) -> Tensor:
-    """Each image seen through its own matrix (B, 2, 3), in pixels about the centre; what is outside is black."""
-    _, _, height, width = x.shape
-    size = torch.tensor([width / 2, height / 2], device=x.device)
-    to_unit = matrix.clone()
-    to_unit[:, 0, 1] *= size[1] / size[0]
-    to_unit[:, 1, 0] *= size[0] / size[1]
-    to_unit[:, :, 2] /= size
-    grid = F.affine_grid(to_unit, list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, mode="nearest", align_corners=False)
-
-
-def _matrices(strength: Tensor) -> Tensor:
-    identity = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], device=strength.device)
-    return identity.repeat(len(strength), 1, 1)
-
-
-def _identity(x: Tensor, _strength: Tensor) -> Tensor:
-    return x
-
-
-def _shear_x(x: Tensor, strength: Tensor) -> Tensor:
-    matrix = _matrices(strength)
-    matrix[:, 0, 1] = 0.99 * strength
-    return _affine(x, matrix)
-
-
-def _shear_y(x: Tensor, strength: Tensor) -> Tensor:
-    matrix = _matrices(strength)
-    matrix[:, 1, 0] = 0.99 * strength
-    return _affine(x, matrix)
-
-
-def _translate_x(x: Tensor, strength: Tensor) -> Tensor:
-    matrix = _matrices(strength)
-    matrix[:, 0, 2] = (strength * x.shape[3]).round()
-    return _affine(x, matrix)
-
-
-def _translate_y(x: Tensor, strength: Tensor) -> Tensor:
-    matrix = _matrices(strength)
-    matrix[:, 1, 2] = (strength * x.shape[2]).round()
-    return _affine(x, matrix)
-
-
-def _rotate(x: Tensor, strength: Tensor) -> Tensor:
-    angle = torch.deg2rad(135.0 * strength)
-    matrix = _matrices(strength)
-    matrix[:, 0, 0] = matrix[:, 1, 1] = torch.cos(angle)
-    matrix[:, 0, 1], matrix[:, 1, 0] = -torch.sin(angle), torch.sin(angle)
-    return _affine(x, matrix)
-
-
-def _blend(x: Tensor, other: Tensor, strength: Tensor) -> Tensor:
-    """`other` at strength −1, `x` at 0, as far beyond `x` at 1; 0.99 as in the paper."""
-    return other + (x - other) * (1 + 0.99 * strength)[:, None, None, None]
-
-
-def _grey(x: Tensor) -> Tensor:
-    if x.shape[1] == 1:
-        return x
-    return (x * torch.tensor(_LUMA, device=x.device)[:, None, None]).sum(1, keepdim=True)
-
-
-def _brightness(x: Tensor, strength: Tensor) -> Tensor:
-    return _blend(x, torch.zeros_like(x), strength)
-
-
-def _colour(x: Tensor, strength: Tensor) -> Tensor:
-    return _blend(x, _grey(x).expand_as(x), strength)
-
-
-def _contrast(x: Tensor, strength: Tensor) -> Tensor:
-    mean = _grey(x).floor().mean(dim=(1, 2, 3), keepdim=True)
-    return _blend(x, mean.expand_as(x), strength)
-
-
-def _sharpness(x: Tensor, strength: Tensor) -> Tensor:
-    """Against a 3×3 blur with a heavy centre; the border stays."""
-    channels = x.shape[1]
-    kernel = torch.ones(3, 3, device=x.device)
-    kernel[1, 1] = 5.0
-    weight = (kernel / kernel.sum()).expand(channels, 1, 3, 3)
-    blurred = x.clone()
-    blurred[:, :, 1:-1, 1:-1] = F.conv2d(x, weight, groups=channels).round()
-    return _blend(x, blurred, strength)
-
-
-def _posterize(x: Tensor, strength: Tensor) -> Tensor:
-    step = 2.0 ** (strength.abs() * _POSTERIZE_BITS).round()[:, None, None, None]
-    return (x / step).floor() * step
-
-
-def _solarize(x: Tensor, strength: Tensor) -> Tensor:
-    threshold = (255.0 * (1 - strength.abs()))[:, None, None, None]
-    return torch.where(x >= threshold, 255.0 - x, x)
-
-
-def _autocontrast(x: Tensor, _strength: Tensor) -> Tensor:
-    low, high = x.amin(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True)
-    return torch.where(high > low, ((x - low) * (255.0 / (high - low).clamp(min=1.0))).floor(), x)
-
-
-def _equalize(x: Tensor, _strength: Tensor) -> Tensor:
-    """Each channel's histogram made flat, as Pillow does it."""
-    images, channels, height, width = x.shape
-    planes = x.long().reshape(images * channels, height * width)
-    place = torch.arange(len(planes), device=x.device)[:, None] * 256 + planes
-    counts = torch.bincount(place.flatten(), minlength=len(planes) * 256).reshape(len(planes), 256)
-    last = (counts * (counts.flip(1).cumsum(1).flip(1) == counts)).sum(1)  # the pixels of the brightest value
-    step = (height * width - last) // 255
-    table = ((counts.cumsum(1) - counts) + (step // 2)[:, None]) // step.clamp(min=1)[:, None]
-    table = torch.where(step[:, None] > 0, table.clamp(0, 255), torch.arange(256, device=x.device))
-    return table.gather(1, planes).reshape(x.shape).float()
-
-
-OPERATIONS: tuple[tuple[Operation, bool], ...] = (
-    (_identity, False),
-    (_shear_x, True),
-    (_shear_y, True),
-    (_translate_x, True),
-    (_translate_y, True),
-    (_rotate, True),
-    (_brightness, False),
-    (_colour, False),
-    (_contrast, False),
-    (_sharpness, False),
-    (_posterize, False),
-    (_solarize, False),
-    (_autocontrast, False),
-    (_equalize, False),
-)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from models.manifest import Preprocessing
 from models.recipes import Recipe
@@ -73,6 +74,18 @@ def read(
     with ThreadPoolExecutor(threads(), "prepare") as pool:
         fill(pixels, split, chosen, preprocessing, pool=pool, between=reading.between)
     return Images(pixels=pixels, labels=labels)
+
+
+def described(folder: Path, dataset_id: str) -> Dataset:
+    """The dataset in `folder`. Raises JobRefused where none is imported there, or its descriptor is none."""
+    try:
+        return Dataset.read(folder)
+    except FileNotFoundError as missing:
+        hint = "Upload it, or wait until its import has ended."
+        raise JobRefused("no_dataset", f"dataset {dataset_id} is not imported here", hint) from missing
+    except ValidationError as spoilt:
+        message = f"dataset {dataset_id} is damaged: its dataset.json is no descriptor"
+        raise JobRefused("dataset_damaged", message, "Import the dataset again.") from spoilt
 
 
 def opened(folder: Path, dataset: Dataset, name: SplitName) -> Split:

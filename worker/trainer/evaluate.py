@@ -6,11 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from worker.evaluator.reader import batch_size
 from worker.trainer.data import Images
 from worker.trainer.distributed import World
 from worker.trainer.metrics import Logits
-
-_BATCH = 256
 
 
 def logits(
@@ -24,11 +23,13 @@ def logits(
 
     `between` is called after each batch, by all ranks equally often.
     """
+    _, height, width, _ = images.pixels.shape
+    size = batch_size(height=height, width=width)
     parts: list[tuple[int, Logits]] = []
-    for start in range(0, len(images), _BATCH * world.size):
-        own = start + _BATCH * world.rank
+    for start in range(0, len(images), size * world.size):
+        own = start + size * world.rank
         if own < len(images):
-            parts.append((own, compute(images.pixels[own : own + _BATCH])))
+            parts.append((own, compute(images.pixels[own : own + size])))
         between()
     classes = world.agreed(parts[0][1].shape[1] if parts else 0)  # the first batch is rank 0's
     whole = np.zeros((len(images), classes), dtype=np.float32)

@@ -12,17 +12,21 @@ import torch
 
 from models import checkpoint as checkpoints
 from models.recipes import Recipe
+from models.recipes.sense import trains_alone
 from models.runtime import Normalise
 from store.faults import point
 from worker.job_process import JobRefused, JobStopped, Stop, emit
 from worker.orders import Orders, OrdersFile
+from worker.signs_of_life import SignsOfLife
 from worker.trainer import evaluate, metrics
 from worker.trainer.data import TrainingData
 from worker.trainer.distributed import World
 from worker.trainer.orders import ordered_end, take_settings, with_settings
 from worker.trainer.progress import Phase, Progress
 from worker.trainer.state import RunState
-from worker.trainer.steps import Steps
+from worker.trainer.steps import Step, Steps
+
+_COMPILING = 900.0  # seconds that a compiler may take for a network's first step
 
 
 class Loop:
@@ -51,22 +55,23 @@ class Loop:
         self.orders_file, self.orders = orders_file, Orders()
         self.claim_dir, self.fingerprint, self.stop = claim_dir, fingerprint, stop
         self.normalise = Normalise(data.preprocessing, device)
-        self.steps = Steps(recipe=recipe, data=data, classes=classes, state=state, device=device, world=world)
+        parts = in_parts(recipe, images=len(data.train))
+        self.steps = Steps(recipe=parts, data=data, classes=classes, state=state, device=device, world=world)
         self.steps_per_epoch = self.steps.per_epoch
         self.progress = Progress(epochs=self.recipe.epochs, steps=self.recipe.epochs * self.steps_per_epoch)
         self.progress.step, self.progress.epoch = state.step, state.epoch
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
         self.spoken_sums = (0.0, 0.0)
+        self.compiled = False
 
     def run(self) -> None:
         """Returns when training has ended. Raises JobStopped after a checkpoint, JobRefused where the loss diverged."""
         self._take_orders(first=True)
         while self.state.ended is None:
-            started = time.monotonic()
             self._train_epoch()
             # An epoch that somebody cut short counts only where there is no whole one.
             if self.state.ended not in ("finish", "epochs") or self.state.kept is None:
-                self._close_epoch(time.monotonic() - started)
+                self._close_epoch()
             if self.state.ended or self.world.agreed(self._checkpoint_due(at_epoch_end=True)):
                 self._checkpoint()
 
@@ -84,7 +89,7 @@ class Loop:
             self.recipe = recipe
             self.progress.epochs, self.progress.steps = recipe.epochs, recipe.epochs * self.steps_per_epoch
             if state.ended in ("epochs", "patience") and state.best is not None:  # perhaps there is more to do now
-                state.ended = why_ended(recipe, epochs_done=state.epoch, best=state.best)
+                state.ended = why_ended(recipe, state.history)
         asked = orders.checkpoint if orders.checkpoint > state.asked else None
         if asked is not None:
             state.asked = asked
@@ -103,14 +108,13 @@ class Loop:
                 state.ended = ordered_end(self.recipe, state, self.orders)
                 if state.ended:
                     break
-                if state.step == 0 and recipe.compile:
-                    self.progress.say("compile")
-                self.progress.lr = step(self.recipe)
+                self.progress.lr = state.lr = self._take(step)
                 point("training.stepped")
                 self.progress.step = state.step
                 self.progress.count(self.steps.batch_size)
                 now = time.monotonic()
-                state.elapsed, last = state.elapsed + now - last, now
+                state.elapsed, state.epoch_elapsed = state.elapsed + now - last, state.epoch_elapsed + now - last
+                last = now
                 late = recipe.max_seconds is not None and state.elapsed >= recipe.max_seconds
                 # One rank's clock and signals count for all.
                 speak, stop, late, save = self.world.agreed(
@@ -128,6 +132,14 @@ class Loop:
                     self._checkpoint()
         self._speak()
 
+    def _take(self, step: Step) -> float:
+        """The learning rate of one step; in the first one of a process a compiler may be at work for minutes."""
+        if self.compiled or not self.recipe.compile:
+            return step(self.recipe)
+        self.compiled = True
+        with SignsOfLife(lambda: self.progress.say("compile"), patience=_COMPILING):
+            return step(self.recipe)
+
     def _speak(self) -> None:
         """A progress line with the mean loss since the last one; here a diverged loss is noticed."""
         loss, _, images = self.state.sums.tolist()
@@ -139,7 +151,7 @@ class Loop:
             self.spoken_sums = (loss, images)
         self.progress.say("train", images_per_step=self.steps.batch_size)
 
-    def _close_epoch(self, seconds: float) -> None:
+    def _close_epoch(self) -> None:
         """Validate, remember the best, decide whether to go on."""
         state, recipe = self.state, self.recipe
         loss, correct, images = state.sums.tolist()
@@ -150,21 +162,21 @@ class Loop:
             state.best = best = this
         entry: dict[str, Any] = {
             "epoch": state.epoch + 1,
-            "lr": self.progress.lr,
+            "lr": state.lr,
             "train": {"loss": loss / images, "top1": correct / images},
             "val": val,
             "best": best is this,
-            "seconds": round(seconds, 3),
+            "seconds": round(state.epoch_elapsed, 3),
         }
         state.history.append(entry)
         emit("epoch", entry)
         if best is this or recipe.keep == "last":
             state.kept = this
             state.kept_weights = {k: v.detach().cpu().clone() for k, v in state.judged.state_dict().items()}
-        state.epoch, state.epoch_step = state.epoch + 1, 0
+        state.epoch, state.epoch_step, state.epoch_elapsed = state.epoch + 1, 0, 0.0
         state.sums.zero_()
         if state.ended is None:
-            state.ended = why_ended(recipe, epochs_done=state.epoch, best=best)
+            state.ended = why_ended(recipe, state.history)
 
     def _validate(self) -> dict[str, float]:
         network = self.state.judged.eval()
@@ -218,13 +230,30 @@ class Loop:
         self.progress.restart_clock()
 
 
-def why_ended(recipe: Recipe, *, epochs_done: int, best: dict[str, Any]) -> str | None:
-    """Why training is over after `epochs_done` epochs, or None: the accuracy is reached, it stalls, or all are done."""
-    if recipe.target_accuracy is not None and best["top1"] >= recipe.target_accuracy:
+def why_ended(recipe: Recipe, history: list[dict[str, Any]]) -> str | None:
+    """Why training is over after the epochs of `history`, one or more; None where it goes on.
+
+    The accuracy is reached, or it has not risen for too long, or all epochs are done.
+    """
+    top1 = [entry["val"]["top1"] for entry in history]
+    best = max(top1)
+    if recipe.target_accuracy is not None and best >= recipe.target_accuracy:
         return "target_accuracy"
-    if recipe.patience is not None and epochs_done - best["epoch"] >= recipe.patience:
+    if recipe.patience is not None and len(top1) - 1 - top1.index(best) >= recipe.patience:
         return "patience"
-    return "epochs" if epochs_done >= recipe.epochs else None
+    return "epochs" if len(top1) >= recipe.epochs else None
+
+
+def in_parts(recipe: Recipe, *, images: int) -> Recipe:
+    """The recipe with batches in as many parts as so many training images make. Raises JobRefused."""
+    batch = min(recipe.batch_size, images)
+    if batch == 1 and not trains_alone(recipe):
+        raise JobRefused(
+            "dataset_too_small",
+            f"there is one image to train on, and {recipe.network} does not learn from one at a time at this size",
+            "Add images.",
+        )
+    return recipe.model_copy(update={"accumulate": recipe.parts(batch)})
 
 
 def _not_finite(what: str, step: int) -> JobRefused:

@@ -10,7 +10,7 @@ from models.recipes import Recipe
 
 
 def class_weights(recipe: Recipe, labels: npt.NDArray[np.int64], classes: int) -> Tensor | None:
-    """float32 (K,): `balanced` weighs a class by N / (K · its images): a rare one counts as much as a common one."""
+    """float32 (K,): `balanced` weighs an image N / (K · images of its class): a rare class counts as much as any."""
     if recipe.class_weights == "none":
         return None
     counts = np.bincount(labels, minlength=classes)
@@ -28,16 +28,20 @@ def cross_entropy(
 ) -> Tensor:
     """The mean loss of logits (B, K), in nats; with `kept` (B,), the rest of each label is its partner's.
 
-    `partners` (B,) are labels; None = each one's neighbour before it.
+    `partners` (B,) are labels; None = each one's neighbour before it. `weights` (K,) weigh an image by its label: the
+    smoothed part of a label too, else (as torch would have it) smoothing pulls all images towards the rarest class.
     """
     logits = logits.float()
-    if kept is None:
-        return F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing)
-    others = labels.roll(1, 0) if partners is None else partners
+    if kept is None and weights is None:
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
     def of(targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits, targets, weight=weights, label_smoothing=smoothing, reduction="none")
+        losses = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+        return losses if weights is None else losses * weights[targets]
 
+    if kept is None:
+        return of(labels).sum() / weight_of(labels, weights=weights, kept=None, partners=None)
+    others = labels.roll(1, 0) if partners is None else partners
     losses = kept * of(labels) + (1 - kept) * of(others)
     return losses.sum() / weight_of(labels, weights=weights, kept=kept, partners=others)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from models.recipes import Recipe
+from models.recipes import Recipe, override
 from worker.job_process import emit
 from worker.orders import Orders
 from worker.trainer.state import RunState
@@ -17,7 +17,7 @@ def with_settings(submitted: Recipe, settings: dict[str, Any]) -> Recipe:
     unknown = sorted(settings.keys() - set(SETTINGS))
     if unknown:
         raise ValueError(f"{', '.join(unknown)} cannot change while a training runs; {', '.join(SETTINGS)} can")
-    return Recipe.model_validate({**submitted.model_dump(), **settings})
+    return override(submitted, settings)
 
 
 def take_settings(submitted: Recipe, state: RunState, orders: Orders) -> Recipe | None:

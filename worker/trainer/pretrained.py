@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from worker.job_process import JobRefused
+from worker.job_process import JobRefused, emit
 
 _SILENCE = 20.0  # seconds without a byte after which a download is given up
 _DIGEST = re.compile(r"-([0-9a-f]{8,})\.pth$")  # torchvision's file names end in the first digits of their SHA-256
@@ -29,8 +29,9 @@ def torchvision_weights(network: str, weights: str, *, folder: Path, between: Ca
     """The state dict `weights` of `torchvision/<name>`, on the CPU.
 
     `folder` is searched for torchvision's own file, and first for one of its name that ends in `.safetensors`.
-    `between` is called twice a second; what it raises ends the waiting. Raises JobRefused where there is no such file
-    and it cannot be downloaded, or where it is damaged.
+    Which one it was is told in a `log` line, by its SHA-256: a `.safetensors` file has no digest in its name to be held
+    to. `between` is called twice a second; what it raises ends the waiting. Raises JobRefused where there is no such
+    file and it cannot be downloaded, or where it is damaged.
     """
     from torchvision.models import get_model_weights  # noqa: PLC0415 - it takes seconds, and few trainings need it
 
@@ -38,12 +39,14 @@ def torchvision_weights(network: str, weights: str, *, folder: Path, between: Ca
     file = folder / Path(urlsplit(chosen.url).path).name
     converted = file.with_suffix(".safetensors")
     if converted.is_file():
+        _tell(converted, _sha256(converted))
         return _safetensors(converted)
     if not file.is_file():
         _download(chosen, file, between)
-    expected = _DIGEST.search(file.name)
-    if expected is None or not _sha256(file).startswith(expected[1]):
+    expected, digest = _DIGEST.search(file.name), _sha256(file)
+    if expected is None or not digest.startswith(expected[1]):
         raise _damaged(file, "its SHA-256 is not the one in its name")
+    _tell(file, digest)
     return _read(chosen, folder)
 
 
@@ -110,6 +113,11 @@ def _alone(folder: Path, between: Callable[[], None]) -> Iterator[None]:
                 between()
                 threading.Event().wait(0.5)
         yield
+
+
+def _tell(file: Path, digest: str) -> None:
+    """In the job's events: where the first weights come from."""
+    emit("log", {"message": f"takes weights/{file.name}", "file": file.name, "sha256": digest})
 
 
 def _sha256(file: Path) -> str:

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -32,13 +31,6 @@ class Saved:
     report: dict[str, Any]
     weights_sha256: str
     evaluation: Evaluation
-
-
-def code_version() -> str:
-    try:
-        return version("resnetd")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def save_model(

@@ -15,6 +15,8 @@ from worker.trainer import optimizer as optimizers
 class RunState:
     """`epoch_step` steps of epoch `epoch` (from 0) are done; `sums` float64 (3,) = loss, correct, images of this epoch.
 
+    `lr` is the learning rate of the last step; `elapsed` and `epoch_elapsed` are seconds of all steps, of this epoch's.
+
     `best` is the epoch of the best val top-1, `kept` the one whose weights become the model.
     `ended` says why training is over: "epochs", "max_seconds", "patience", "target_accuracy", "finish" (somebody asked
     for the end); null = it goes on. `settings` are the recipe's fields that were changed meanwhile, `changes` at which
@@ -27,7 +29,9 @@ class RunState:
     epoch: int = 0
     epoch_step: int = 0
     step: int = 0
+    lr: float | None = None
     elapsed: float = 0.0
+    epoch_elapsed: float = 0.0
     ended: str | None = None
     best: dict[str, Any] | None = None
     kept: dict[str, Any] | None = None
@@ -65,7 +69,9 @@ class RunState:
                 "fingerprint": fingerprint,
                 "epoch": self.epoch,
                 "epoch_step": self.epoch_step,
+                "lr": self.lr,
                 "elapsed": self.elapsed,
+                "epoch_elapsed": self.epoch_elapsed,
                 "ended": self.ended,
                 "best": self.best,
                 "kept": self.kept,
@@ -92,7 +98,8 @@ class RunState:
         self.sums = group("run")["sums"].to(self.sums.device)
         self.step = checkpoint.step
         state = checkpoint.state
-        self.epoch, self.epoch_step, self.elapsed = state["epoch"], state["epoch_step"], state["elapsed"]
+        self.epoch, self.epoch_step, self.lr = state["epoch"], state["epoch_step"], state["lr"]
+        self.elapsed, self.epoch_elapsed = state["elapsed"], state["epoch_elapsed"]
         self.ended, self.history = state["ended"], state["history"]
         self.best, self.kept = state["best"], state["kept"]
         self.settings, self.changes, self.asked = state["settings"], state["changes"], state["asked"]

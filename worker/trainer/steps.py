@@ -141,9 +141,11 @@ class Steps:
             kept=kept,
             partners=partners,
         )
-        (loss * self._share(labels, kept, partners)).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        share = self._share(labels, kept, partners)
+        (loss * share).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         correct = (logits.detach().argmax(1) == labels).sum()
-        return torch.stack((loss.detach() * len(labels), correct, torch.full_like(correct, len(labels)))).double()
+        losses = loss.detach() * share * (self.batch_size / self.world.size)  # added over the devices, the part's mean
+        return torch.stack((losses, correct, torch.full_like(correct, len(labels)))).double()
 
     def _share(self, labels: Tensor, kept: Tensor | None, partners: Tensor | None) -> Tensor | float:
         """What these images' mean loss counts for in the step's.

@@ -15,8 +15,9 @@ from models.networks import registry
 from models.recipes import Recipe
 from store.datasets import Dataset
 from store.layout import Layout
+from store.version import code_version
 from worker.job_arguments import JobArguments
-from worker.job_process import JobRefused, Stop, emit
+from worker.job_process import Stop, emit
 from worker.orders import NAME as ORDERS
 from worker.orders import OrdersFile
 from worker.trainer import data, files, optimizer
@@ -26,7 +27,7 @@ from worker.trainer.loop import Loop
 from worker.trainer.orders import warn_of_late_orders
 from worker.trainer.precision import prepared_device
 from worker.trainer.progress import Progress
-from worker.trainer.save import code_version, save_model
+from worker.trainer.save import save_model
 from worker.trainer.spec import read_spec
 from worker.trainer.state import RunState, averaged_copy
 
@@ -35,18 +36,19 @@ def train(at: JobArguments, stop: Stop) -> None:
     """Run the job in `at.run_dir` to its end, from its newest checkpoint where there is one."""
     spec, recipe = read_spec(at.run_dir)
     folder = Layout(at.data_dir).dataset(spec.dataset)
-    dataset = _dataset(folder, spec.dataset)
+    dataset = data.described(folder, spec.dataset)
     network_spec = NetworkSpec(name=recipe.network, num_classes=len(dataset.classes), in_channels=recipe.channels)
-
-    def reading(between: Callable[[], None], readers: int = 1) -> data.Reading:
-        return data.Reading(between=between, loader=recipe.loader, workers=recipe.workers, readers=readers)
 
     with joined(devices=recipe.devices, device=at.device) as (world, device_name):
         device = prepared_device(device_name, recipe)
         if world.size == 1:  # whoever started several has done so
             checkpoint_files.sweep(at.claim_dir)
         between = _loading(recipe, stop)
-        training_data = data.read_training_data(folder, dataset, recipe, reading(between, readers=world.size))
+        reading = data.Reading(between=between, loader=recipe.loader, workers=recipe.workers, readers=world.size)
+        training_data = data.read_training_data(folder, dataset, recipe, reading)
+        has_test = "test" in dataset.splits and dataset.splits["test"].images > 0
+        if has_test:
+            data.opened(folder, dataset, "test")  # what is damaged is refused now, not when all is learned
         state = _fresh(network_spec, recipe, device, world)
         fingerprint = _fingerprint(recipe, dataset)
         resumed = _resume(state, at.run_dir, fingerprint)
@@ -70,7 +72,6 @@ def train(at: JobArguments, stop: Stop) -> None:
     if not world.leads:
         return
 
-    has_test = "test" in dataset.splits and dataset.splits["test"].images > 0
     if not has_test:
         emit("warning", {"code": "no_test_split", "message": "the dataset has no test split; metrics are those of val"})
     speak = loop.sign_of_life("test")
@@ -79,7 +80,11 @@ def train(at: JobArguments, stop: Stop) -> None:
         stop.check()  # the last checkpoint says that training has ended; nothing is lost
         speak()
 
-    test = data.read(folder, dataset, "test", training_data.preprocessing, reading(and_stop)) if has_test else None
+    test = None
+    if has_test:  # what training left of the memory may be too little, even where the recipe asks for it
+        loader = "stream" if recipe.loader == "stream" else "auto"
+        reading = data.Reading(between=and_stop, loader=loader, workers=recipe.workers)
+        test = data.read(folder, dataset, "test", training_data.preprocessing, reading)
 
     def lineage(created_at: datetime) -> Lineage:
         return Lineage(
@@ -133,15 +138,6 @@ def train(at: JobArguments, stop: Stop) -> None:
     warn_of_late_orders(state, loop.orders_file.look())
     emit("evaluation", saved.report)
     emit("result", {"artifact": f"{at.claim_dir.name}/model", "metrics": saved.report})
-
-
-def _dataset(folder: Path, dataset_id: str) -> Dataset:
-    try:
-        return Dataset.read(folder)
-    except FileNotFoundError as error:
-        raise JobRefused(
-            "no_dataset", f"dataset {dataset_id} is not imported here", "Upload it, or wait until its import has ended."
-        ) from error
 
 
 def _loading(recipe: Recipe, stop: Stop) -> Callable[[], None]:

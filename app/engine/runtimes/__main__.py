@@ -50,7 +50,10 @@ def main() -> int:
             cores=cores(),
         )
         weights = reference.manifest.weights_sha256
-        known = cache.read(weights_sha256=weights, precision=settings.precision, runtime=settings.runtime)
+        max_batch = settings.batch_limits(arguments.model).images
+        known = cache.read(
+            weights_sha256=weights, precision=settings.precision, runtime=settings.runtime, max_batch=max_batch
+        )
         if known and not arguments.again:
             return 0
         for record in tune(
@@ -59,6 +62,7 @@ def main() -> int:
             cache,
             precision=settings.precision,
             runtime=settings.runtime,
+            max_batch=max_batch,
             cores=cores(),
         ):
             cache.write(record)

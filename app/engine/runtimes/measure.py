@@ -14,11 +14,12 @@ import numpy.typing as npt
 from app.engine.runtimes.base import Candidate, Compute, Loaded
 from models.manifest import Preprocessing
 
-CPU_SIZES = (1, 4, 8, 16, 32)
-CUDA_SIZES = (1, 4, 16, 32, 64, 128, 256)
+_CPU_SIZES = (1, 4, 8, 16, 32)
+_CUDA_SIZES = (1, 4, 16, 32, 64, 128, 256)
 _ROUNDS = 3
 _SECONDS = 0.1  # of each measurement, or two calls where those take longer
 _LONGEST = 0.5  # seconds of one batch: larger ones would make everybody wait, so they are not measured
+_LONGEST_ASKED = 5.0  # of one that a person asked for: it is measured all the same, but once where it is long
 _HOPELESS = 0.5  # of the best rate: what is slower than this in the first round is not measured again
 
 
@@ -34,19 +35,27 @@ class Rates:
         return max(self.loaded.values(), default=0.0)
 
 
-def rates(ready: Mapping[Candidate, Loaded], to: Preprocessing, *, sizes: tuple[int, ...]) -> dict[Candidate, Rates]:
-    """The best of a few rounds of each candidate, in turns."""
+def sizes(device: str, *, max_batch: int | None) -> tuple[int, ...]:
+    """The batch sizes that are in use on a device of this type, where a person may have said which is the largest."""
+    usual = _CUDA_SIZES if device == "cuda" else _CPU_SIZES
+    return usual if max_batch is None else (*(size for size in usual if size < max_batch), max_batch)
+
+
+def rates(
+    ready: Mapping[Candidate, Loaded], to: Preprocessing, *, sizes: tuple[int, ...], max_batch: int | None
+) -> dict[Candidate, Rates]:
+    """The best of a few rounds of each candidate, in turns. `max_batch` is the size that a person asked for."""
     found = {candidate: Rates() for candidate in ready}
     racing = dict(ready)
     for _ in range(_ROUNDS):
         for candidate, loaded in racing.items():
-            _once(found[candidate], loaded, to, sizes)
+            _once(found[candidate], loaded, to, sizes, max_batch)
         leader = max((each.best for each in found.values()), default=0.0)
         racing = {candidate: ready[candidate] for candidate in racing if found[candidate].best >= _HOPELESS * leader}
     return found
 
 
-def _once(found: Rates, loaded: Loaded, to: Preprocessing, sizes: tuple[int, ...]) -> None:
+def _once(found: Rates, loaded: Loaded, to: Preprocessing, sizes: tuple[int, ...], max_batch: int | None) -> None:
     noise = np.random.default_rng(0)
     images = noise.integers(0, 256, size=(max(sizes), to.height, to.width, to.channels), dtype=np.uint8)
     with ThreadPoolExecutor(1) as one:  # not this thread: how many cores torch takes is a property of the thread
@@ -55,8 +64,9 @@ def _once(found: Rates, loaded: Loaded, to: Preprocessing, sizes: tuple[int, ...
     with ThreadPoolExecutor(streams) as pool:
         rate = found.loaded.get(sizes[0], found.alone)
         for size in sizes:
-            if size * streams / max(rate, 1e-9) > _LONGEST and size > sizes[0]:
-                break
+            longest = _LONGEST_ASKED if size == max_batch and size not in found.loaded else _LONGEST
+            if size * streams / max(rate, 1e-9) > longest and size > sizes[0]:
+                continue
             turns = [pool.submit(_rate, compute, images[:size], _SECONDS) for _ in range(streams)]
             rate = sum(turn.result() for turn in turns)
             found.loaded[size] = max(found.loaded.get(size, 0.0), rate)

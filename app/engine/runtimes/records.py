@@ -39,7 +39,10 @@ class Measured(BaseModel):
 
 
 class Record(BaseModel):
-    """`asked` and `runtime` are the settings that the candidates were collected for."""
+    """`asked` and `runtime` are the settings that the candidates were collected for.
+
+    `max_batch` is the largest batch where a person said it: up to it candidates were measured.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,6 +50,7 @@ class Record(BaseModel):
     machine: str
     asked: Precision
     runtime: RuntimeName
+    max_batch: int | None = None
     measured: tuple[Measured, ...]
 
 
@@ -65,8 +69,10 @@ class Cache:
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
         return place
 
-    def read(self, *, weights_sha256: str, precision: Precision, runtime: RuntimeName) -> Record | None:
-        """None where there is none that fits, or where it was not made for all candidates of these settings."""
+    def read(
+        self, *, weights_sha256: str, precision: Precision, runtime: RuntimeName, max_batch: int | None = None
+    ) -> Record | None:
+        """None where there is none for these weights, this machine, and all that these settings let in."""
         try:
             record = Record.model_validate_json((self._root / f"{self.name}.json").read_bytes())
         except FileNotFoundError:
@@ -77,7 +83,7 @@ class Cache:
         fits = (record.weights_sha256, record.machine) == (weights_sha256, self.machine)
         covers = precision in (record.asked, *_LESS[record.asked])
         has = record.runtime in (RuntimeName.AUTO, runtime)
-        return record if fits and covers and has else None
+        return record if fits and covers and has and record.max_batch == max_batch else None
 
     def forget(self) -> None:
         """Let it be measured again."""

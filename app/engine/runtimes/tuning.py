@@ -19,9 +19,19 @@ _NOT_YET = "it was not built in time"
 
 
 def tune(
-    reference: Runtime, folder: Path, cache: Cache, *, precision: Precision, runtime: RuntimeName, cores: int
+    reference: Runtime,
+    folder: Path,
+    cache: Cache,
+    *,
+    precision: Precision,
+    runtime: RuntimeName,
+    max_batch: int | None,
+    cores: int,
 ) -> Iterator[Record]:
-    """Records, each better than the one before: without what takes minutes to build, and then with it."""
+    """Records, each better than the one before: without what takes minutes to build, and then with it.
+
+    `max_batch` is the largest batch where a person said it, None where it is to be found.
+    """
     every = candidates(reference.device.type, precision=precision, runtime=runtime)
     slow = [each for each in every if each.runtime is RuntimeName.COMPILED]
     tried = _try([each for each in every if each not in slow], reference, folder, cache, cores=cores)
@@ -31,10 +41,10 @@ def tune(
         slow = []
     for each in slow:
         tried.refuse(each, _NOT_YET)
-    yield _record(reference, cache, tried, asked=precision, runtime=runtime)
+    yield _record(reference, cache, tried, asked=precision, runtime=runtime, max_batch=max_batch)
     if slow:
         tried.add(_try(slow, reference, folder, cache, cores=cores))
-        yield _record(reference, cache, tried, asked=precision, runtime=runtime)
+        yield _record(reference, cache, tried, asked=precision, runtime=runtime, max_batch=max_batch)
 
 
 class _Tried:
@@ -84,9 +94,17 @@ def _try(which: list[Candidate], reference: Runtime, folder: Path, cache: Cache,
     return tried
 
 
-def _record(reference: Runtime, cache: Cache, tried: _Tried, *, asked: Precision, runtime: RuntimeName) -> Record:
-    sizes = measure.CUDA_SIZES if reference.device.type == "cuda" else measure.CPU_SIZES
-    rates = measure.rates(tried.ready, reference.manifest.preprocessing, sizes=sizes)
+def _record(
+    reference: Runtime,
+    cache: Cache,
+    tried: _Tried,
+    *,
+    asked: Precision,
+    runtime: RuntimeName,
+    max_batch: int | None,
+) -> Record:
+    sizes = measure.sizes(reference.device.type, max_batch=max_batch)
+    rates = measure.rates(tried.ready, reference.manifest.preprocessing, sizes=sizes, max_batch=max_batch)
     measured = [
         each.model_copy(update={"alone": round(rates[name].alone, 2), "loaded": _rounded(rates[name].loaded)})
         if name in rates
@@ -98,6 +116,7 @@ def _record(reference: Runtime, cache: Cache, tried: _Tried, *, asked: Precision
         machine=cache.machine,
         asked=asked,
         runtime=runtime,
+        max_batch=max_batch,
         measured=tuple(measured),
     )
 

@@ -1,0 +1,151 @@
+"""One question to the engine of one version, and again to another where the first could not answer."""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from app import tracing
+from app.inference.connection import Connection, ConnectionLost
+from app.inference.connections import Connections
+from app.inference.errors import DeadlineExceeded, EngineOverloaded, EngineUnavailable, raise_error
+from app.inference.figures import ANSWERED, Asked, Watch, Watched
+from app.inference.pings import Pings
+from app.inference.protocol import ErrorCode
+from app.inference.queues import Kind, Queues, kind_of
+from app.inference.routes import Choice
+
+_PATIENCE = 0.5  # of a request's time may go by until its turn, as it is foreseen; the rest is for what was not
+
+Choose = Callable[[str | None, float], Choice]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an engine is asked. `timeout` is in seconds, `size` in bytes."""
+
+    op: str
+    fields: dict[str, Any]
+    payload: Sequence[bytes]
+    timeout: float
+
+    @property
+    def images(self) -> int:
+        return len(self.fields.get("sizes", ())) or int(self.fields.get("shape", (1,))[0])
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.payload))
+
+    @property
+    def kind(self) -> Kind:
+        return kind_of(self.op, self.fields)
+
+
+class Asking:
+    """`choose` says who answers a request to a model that drew a number of [0, 1), and raises ModelNotFound."""
+
+    def __init__(self, choose: Choose, connections: Connections, pings: Pings) -> None:
+        self._choose = choose
+        self._connections = connections
+        self._pings = pings
+        self._queues = Queues()
+        self.watch: Watch | None = None  # is told of every request to an engine
+
+    async def ask(self, model_ref: str | None, question: Question) -> tuple[Choice, dict[str, Any], bytes]:
+        """Who answered, the answer's header and its payload. Raises ModelNotFound and InferenceError.
+
+        It is asked again of a new engine where the first one died, and of the version that the alias serves where its
+        canary cannot answer: what is on trial costs no client an answer.
+        """
+        deadline = asyncio.get_running_loop().time() + question.timeout
+        draw = random.random()  # noqa: S311 - a share of requests, no secret
+        lost: str | None = None
+        while True:
+            choice = self._choose(model_ref, draw)
+            try:
+                header, payload = await self._answer(choice, question, deadline, lost=lost)
+            except ConnectionLost as error:
+                if lost is not None:
+                    died = f"the engine of {choice.model}@{choice.version} died twice over this request"
+                    raise EngineUnavailable(died) from error
+                lost = error.socket
+            except (EngineOverloaded, EngineUnavailable):
+                if not choice.canary:
+                    raise
+            else:
+                return choice, header, payload
+            draw = 1.0  # a second try is the canary's no more
+
+    def refusing(self, model_ref: str | None, op: str, *, size: int, timeout: float) -> bool:
+        """Whether a request of one image in a body of `size` bytes would be refused, whichever version it falls to.
+
+        Raises ModelNotFound.
+        """
+        kind = kind_of(op, {})
+        choices = (self._choose(model_ref, draw) for draw in (1.0, 0.0))  # the alias's own version, and its canary
+        queues = (self._queues.of(each.model, each.version, kind) for each in choices)
+        return all(queue.refuses(1, size, patience=_PATIENCE * timeout) for queue in queues)
+
+    async def _answer(
+        self, choice: Choice, question: Question, deadline: float, *, lost: str | None
+    ) -> tuple[dict[str, Any], bytes]:
+        """What this version answers. `lost`: the socket of an engine that died over the question.
+
+        Raises ConnectionLost beside what the callers of `ask` are told.
+        """
+        name, version = choice.model, choice.version
+        if lost is None:
+            self._foresee(choice, question)
+        if choice.canary:
+            connection = await self._connections.at_once(name, version)
+        else:
+            connection = await self._connections.ready(name, version, deadline, lost=lost)
+        left = max(deadline - asyncio.get_running_loop().time(), 0.001)
+        try:
+            with self._watching(choice, question, connection) as watched:
+                async with asyncio.timeout_at(deadline):
+                    fields = {**question.fields, "timeout": left}
+                    header, payload = await connection.exchange(question.op, fields, question.payload)
+                    watched.header = header
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"no answer from {name}@{version} within {question.timeout:g} s") from error
+        raise_error(header)
+        return header, payload
+
+    def _foresee(self, choice: Choice, question: Question) -> None:
+        """Raises EngineOverloaded for what has no place or would come too late; it counts as if the engine said so."""
+        name, version = choice.model, choice.version
+        queue = self._queues.of(name, version, question.kind)
+        if queue.refuses(question.images, question.size, patience=_PATIENCE * question.timeout):
+            if self.watch is not None:
+                self.watch(Asked(name, version, question.op, ErrorCode.OVERLOADED))
+            raise EngineOverloaded(f"too much waits for {name}@{version}: an answer would not come in time")
+
+    @contextmanager
+    def _watching(self, choice: Choice, question: Question, connection: Connection) -> Iterator[Watched]:
+        """Tells of one request to an engine when it has ended, however it did; its header is put in where it came."""
+        name, version, kind, images = choice.model, choice.version, question.kind, question.images
+        watched, queue = Watched(), self._queues.of(name, version, kind)
+        queue.begin(images)
+        try:
+            yield watched
+        except ConnectionLost:
+            watched.outcome = "lost"
+            raise
+        except TimeoutError:
+            watched.outcome = ErrorCode.DEADLINE
+            raise
+        finally:
+            asked = watched.asked(name, version, question.op)
+            queue.end(images, answered=asked.outcome == ANSWERED)
+            if asked.outcome == ErrorCode.OVERLOADED:
+                self._queues.full(name, version, kind, images=images, size=question.size)
+            if kind is Kind.SERVED and asked.milliseconds.get("compute"):
+                self._pings.answered(connection.socket, seconds=asked.milliseconds["compute"] / 1000)
+            if self.watch is not None:
+                self.watch(asked)
+            if asked.milliseconds:
+                tracing.current().stages(asked.milliseconds, model=name, version=version)

@@ -1,0 +1,120 @@
+"""Requests that the first engine could not answer: what a canary cannot do, the version that is served does."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_engine_client import DONE, Scene, with_scene
+
+from app.inference import asking, queues
+from app.inference.errors import EngineOverloaded, EngineUnavailable
+from app.inference.figures import Asked
+from app.inference.queues import Kind
+from app.inference.routes import EngineState, Route, Routes, Split
+
+Say = Callable[[dict[str, Any]], dict[str, Any] | None]
+FULL = {"error": {"code": "overloaded", "message": "full"}}
+
+
+def share(
+    scene: Scene, served: str, canary: str, *, percent: float = 100, state: EngineState = EngineState.READY
+) -> None:
+    """Version 1 is served, version 2 its canary, in the state of the table."""
+    both = (
+        Route(model="toy", version=1, state=EngineState.READY, socket=served, device="cpu"),
+        Route(model="toy", version=2, state=state, socket=canary, device="cpu"),
+    )
+    splits = {"toy": {"production": Split(canary=2, percent=percent)}}
+    Routes(engines=both, aliases={"toy": {"production": 1}}, splits=splits).write(scene.layout.routes)
+
+
+async def classified(scene: Scene, *, timeout: float = 10) -> int:  # noqa: ASYNC109 - that of the request
+    """The version that answered."""
+    return (await scene.engines.classify("toy", [b"x"], timeout=timeout)).version
+
+
+@pytest.mark.parametrize(("says", "outcome"), [(FULL, "overloaded"), (None, "lost")])
+def test_a_canary_that_is_full_or_dies_costs_no_client_an_answer(
+    tmp_path: Path, says: dict[str, Any] | None, outcome: str
+) -> None:
+    async def test(scene: Scene) -> None:
+        heard: list[Asked] = []
+        scene.engines.asking.watch = heard.append
+        canary = await scene.engine("canary", lambda _: says)
+        share(scene, await scene.engine("served", lambda _: DONE), canary)
+        assert await classified(scene) == 1
+        assert [(each.version, each.outcome) for each in heard] == [(2, outcome), (1, "answered")]
+
+    with_scene(tmp_path, test)
+
+
+@pytest.mark.parametrize("state", [EngineState.READY, EngineState.STARTING])
+def test_a_canary_that_is_not_there_is_not_waited_for(tmp_path: Path, state: EngineState) -> None:
+    async def test(scene: Scene) -> None:
+        share(scene, await scene.engine("served", lambda _: DONE), "nowhere", state=state)
+        assert await classified(scene) == 1
+
+    with_scene(tmp_path, test)
+
+
+def test_a_canary_that_would_answer_too_late_leaves_the_request_to_the_version_that_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(scene: Scene) -> None:
+        monkeypatch.setattr(asking, "_PATIENCE", 0.0)
+        canary = await scene.engine("canary", lambda header: DONE if header["id"] == 1 else {})
+        share(scene, await scene.engine("served", lambda _: DONE), canary)
+        assert (await scene.engines.classify("toy", [b"x"] * 20, timeout=10)).version == 2  # its pace is known
+        long = asyncio.create_task(scene.engines.classify("toy", [b"x"], timeout=10))
+        for _ in range(2):
+            await scene.arrivals.get()
+        assert await classified(scene) == 1
+        long.cancel()
+        await asyncio.gather(long, return_exceptions=True)
+
+    with_scene(tmp_path, test)
+
+
+def test_what_the_version_that_is_served_refuses_is_refused(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        canary = await scene.engine("canary", lambda _: DONE)
+        served = await scene.engine("served", lambda _: FULL)
+        share(scene, served, canary, percent=0)
+        with pytest.raises(EngineOverloaded):
+            await classified(scene)
+        share(scene, served, await scene.engine("full", lambda _: FULL))
+        with pytest.raises(EngineOverloaded):
+            await classified(scene)
+
+    with_scene(tmp_path, test)
+
+
+def test_a_request_that_kills_a_canary_and_the_engine_that_serves_is_given_up(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        share(scene, await scene.engine("served", lambda _: None), await scene.engine("canary", lambda _: None))
+        with pytest.raises(EngineUnavailable, match="toy@1 died twice"):
+            await classified(scene)
+        assert len(scene.headers) == 2
+
+    with_scene(tmp_path, test)
+
+
+def test_who_comes_is_refused_unread_only_where_every_version_is_full_that_could_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(scene: Scene) -> None:
+        monkeypatch.setattr(queues, "_FULL_SECONDS", 60.0)
+        share(scene, "served", "canary", percent=10)
+        known = scene.engines.asking._queues
+        known.full("toy", 1, Kind.SERVED, images=1, size=100)
+        assert scene.engines.refusing("toy@1", "classify", size=100)
+        assert not scene.engines.refusing("toy", "classify", size=100)
+        known.full("toy", 2, Kind.SERVED, images=1, size=100)
+        assert scene.engines.refusing("toy", "classify", size=100)
+        assert scene.engines.refusing("toy", "infer", size=100)
+        assert not scene.engines.refusing("toy", "classify", size=99)
+        assert not scene.engines.refusing("toy", "explain", size=100)
+
+    with_scene(tmp_path, test)
