@@ -22,6 +22,7 @@ from resnetd.commands.options import (
 )
 
 _CALIBRATED = ("log_loss", "brier", "ece")
+_ORIGIN = {"val": ", fitted on val now; the model has none and serves at 1", None: ", for want of a val split"}
 
 
 def evaluate(
@@ -79,7 +80,7 @@ def show(job: dict[str, Any]) -> None:
             "top1": output.percent(figures["top1"]),
             "top5": output.percent(figures["top5"]),
             **{name: f"{figures[name]:.4f} ({figures[f'{name}_uncalibrated']:.4f} at T=1)" for name in _CALIBRATED},
-            "temperature": figures["temperature"],
+            "temperature": f"{figures['temperature']}{_ORIGIN.get(figures['temperature_from'], '')}",
             "images/s": figures["images_per_second"],
         }
     )
