@@ -1,11 +1,12 @@
 """Small real models, and real fleets and engines that serve them."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
@@ -18,6 +19,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
+from app.inference.client import Engines
 from app.inference.routes import Route, Routes, RoutesFile
 from benchmarks.manifests import lineage, manifest, write_hollow
 from models import golden
@@ -147,3 +149,17 @@ def first_words(process: subprocess.Popen[bytes]) -> dict[str, str]:
     assert process.stdout is not None
     said: dict[str, str] = orjson.loads(process.stdout.readline())
     return said
+
+
+def with_client(fleet: FleetProcess, test: Callable[[Engines], Awaitable[None]]) -> None:
+    """Run the test with a client of the fleet, as the HTTP processes have one."""
+
+    async def main() -> None:
+        engines = Engines(fleet.layout, fleet.settings)
+        try:
+            async with asyncio.timeout(90):
+                await test(engines)
+        finally:
+            await engines.close()
+
+    asyncio.run(main())

@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from serving_toys import CLASSES, FleetProcess, alive, make_artifact, picture, wait_until
+from serving_toys import CLASSES, FleetProcess, alive, make_artifact, picture, wait_until, with_client
 
 from app.fleet.engine import Engine, Patience
 from app.inference.client import Engines
@@ -21,18 +21,6 @@ from store.layout import Layout
 from store.settings import Settings
 
 StartFleet = Callable[..., FleetProcess]
-
-
-def with_client(fleet: FleetProcess, test: Callable[[Engines], Awaitable[None]]) -> None:
-    async def main() -> None:
-        engines = Engines(fleet.layout, fleet.settings)
-        try:
-            async with asyncio.timeout(90):
-                await test(engines)
-        finally:
-            await engines.close()
-
-    asyncio.run(main())
 
 
 async def version(engines: Engines, ref: str | None = None) -> int:

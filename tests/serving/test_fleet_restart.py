@@ -2,11 +2,11 @@
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from serving_toys import FleetProcess, make_artifact, picture, wait_until
+from serving_toys import FleetProcess, make_artifact, picture, wait_until, with_client
 
 from app.inference.client import Engines
 from app.inference.errors import EngineUnavailable
@@ -15,18 +15,6 @@ from app.inference.routes import EngineState
 from store.layout import Layout
 
 StartFleet = Callable[..., FleetProcess]
-
-
-def with_client(fleet: FleetProcess, test: Callable[[Engines], Awaitable[None]]) -> None:
-    async def main() -> None:
-        engines = Engines(fleet.layout, fleet.settings)
-        try:
-            async with asyncio.timeout(90):
-                await test(engines)
-        finally:
-            await engines.close()
-
-    asyncio.run(main())
 
 
 async def version(engines: Engines, ref: str) -> int:
