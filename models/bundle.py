@@ -57,7 +57,8 @@ net.eval()
 @torch.inference_mode()
 def logits(images):
     \"\"\"uint8 (N, H, W, C) → float32 (N, classes)\"\"\"
-    return net((images.permute(0, 3, 1, 2).float() / 255 - mean) / std)
+    batch = (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
+    return {answer}
 
 
 def prepare(image):
@@ -105,6 +106,7 @@ def members(folder: Path, name: str, version: int) -> Iterator[tuple[str, Path |
         weights=manifest.weights_sha256,
         torchvision=" and torchvision" if b"import torchvision" in source or b"from torchvision" in source else "",
         function=function,
+        answer="(net(batch) + net(batch.flip(-1))) / 2" if manifest.test_time_flip else "net(batch)",
         arguments=", ".join(
             [
                 *(repr(argument) for argument in entry.arguments),

@@ -32,6 +32,8 @@ def _head(name: str, version: int, manifest: Manifest) -> Iterator[str]:
         f"{pre.resize} pixels ({pre.interpolation}, antialiased), the centre {pre.width} × {pre.height} is cut out, "
         f"and each channel is `(x / 255 - mean) / std` with mean {_numbers(pre.mean)} and std {_numbers(pre.std)}.\n"
     )
+    if manifest.test_time_flip:
+        yield "The network sees each image and its mirror image; logits are the mean of the two.\n"
     yield "## Classes\n"
     shown = ", ".join(map(_plain, manifest.classes[:_CLASSES_SHOWN]))
     more = len(manifest.classes) - _CLASSES_SHOWN

@@ -88,6 +88,8 @@ class Manifest(_Frozen):
     parameters: int
     classes: tuple[str, ...]
     preprocessing: Preprocessing
+    #: Logits and embedding are the mean over an image and its mirror image: twice the computing.
+    test_time_flip: bool = False
     metrics: dict[str, Any]
     calibration: Calibration | None = None
     lineage: Lineage

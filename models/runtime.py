@@ -70,19 +70,47 @@ def split(network: nn.Module) -> tuple[nn.Module, nn.Linear]:
     return body, head
 
 
+class Mirrored(nn.Module):
+    """The mean of what `inner` gives for each image and for its mirror image: (N, C, H, W) → (N, D)."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: Tensor) -> Tensor:
+        both: Tensor = self.inner(torch.cat([images, images.flip(-1)]))
+        return both.view(2, -1, both.shape[1]).mean(0)
+
+
+def answering(inner: nn.Module, *, test_time_flip: bool) -> nn.Module:
+    """`inner` as a model with or without a test-time flip answers by it."""
+    return Mirrored(inner) if test_time_flip else inner
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """A loaded network in float32 and evaluation mode."""
+    """A loaded network in float32 and evaluation mode; `network` itself knows of no test-time flip."""
 
     manifest: Manifest
     network: nn.Module
     normalise: Normalise
     device: torch.device
 
+    @property
+    def whole(self) -> nn.Module:
+        """From normalised images (N, C, H, W) to the model's logits (N, K), the test-time flip included."""
+        return answering(self.network, test_time_flip=self.manifest.test_time_flip)
+
+    @property
+    def parts(self) -> tuple[nn.Module, nn.Linear]:
+        """`whole` up to the embedding (N, D), and the linear layer behind it: the mean goes through it unchanged."""
+        body, head = split(self.network)
+        return answering(body, test_time_flip=self.manifest.test_time_flip), head
+
     @torch.inference_mode()
     def logits(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Logits float32 (N, K) of prepared images uint8 (N, H, W, C), in one batch; ValueError for other shapes."""
-        return _array(self.network(self.input(images)))
+        return _array(self.whole(self.input(images)))
 
     @torch.inference_mode()
     def outputs(self, images: npt.NDArray[np.uint8]) -> Outputs:
@@ -105,7 +133,7 @@ class Runtime:
         return self.normalise(torch.from_numpy(np.ascontiguousarray(images)).to(self.device))
 
     def _both(self, batch: Tensor) -> Outputs:
-        body, head = split(self.network)
+        body, head = self.parts
         embedding = body(batch)
         return Outputs(logits=_array(head(embedding)), embedding=_array(embedding))
 

@@ -47,22 +47,27 @@ def grad_cam(runtime: Runtime, pixels: npt.NDArray[np.uint8], *, class_index: in
     """Grad-CAM (Selvaraju et al. 2017) of one prepared image uint8 (H, W, C), by the float32 network.
 
     The last stage's channels, weighted by the mean gradient of the class's logit, added up; what speaks against the
-    class is cut off, and the largest value is 1. Where nothing speaks for the class the map is zero. `class_index` None
-    is the likeliest class. Raises ValueError for a class that the network does not have.
+    class is cut off, and the largest value is 1. Where nothing speaks for the class the map is zero. With a test-time
+    flip, the mirror image's map is mirrored back and added. `class_index` None is the likeliest class. Raises
+    ValueError for a class that the network does not have.
     """
     tape: list[Tensor] = []
     network = copy.copy(runtime.network)
     taped = {name: _Taped(layer, tape) for name, layer in network.named_children()}
     network._modules = dict(taped)  # noqa: SLF001 - the copy's own table, not the network's
     with torch.enable_grad():
-        logits: Tensor = network(runtime.input(pixels[None]).requires_grad_())[0]
+        views = runtime.input(pixels[None]).requires_grad_()
+        if runtime.manifest.test_time_flip:
+            views = torch.cat([views, views.flip(-1)])
+        logits: Tensor = network(views).mean(0)
         chosen = int(logits.argmax()) if class_index is None else class_index
         if not 0 <= chosen < len(logits):
             raise ValueError(f"class_index {chosen} is none of the model's: it has 0 to {len(logits) - 1}")
         stage = _last_stage(tape)
         (gradient,) = torch.autograd.grad(logits[chosen], stage)
     weights = gradient.mean(dim=(2, 3), keepdim=True)
-    heat = (weights * stage.detach()).sum(dim=1)[0].relu()
+    upright, *mirrored = (weights * stage.detach()).sum(dim=1)
+    heat = sum((view.flip(-1) for view in mirrored), upright).relu()
     heat = heat / heat.max().clamp_min(torch.finfo(heat.dtype).tiny)
     return Explanation(chosen, logits.detach().float().cpu().numpy(), heat.float().cpu().numpy())
 

@@ -28,6 +28,7 @@ VERSION_EXAMPLE: dict[str, Any] = {
         "mean": [0.49, 0.48, 0.45],
         "std": [0.25, 0.24, 0.26],
     },
+    "test_time_flip": True,
     "metrics": {"top1": 0.914},
     "calibration": {"temperature": 1.3},
     "lineage": {
@@ -91,6 +92,7 @@ class ModelVersion(BaseModel):
     parameters: int
     classes: list[str]
     preprocessing: Preprocessing
+    test_time_flip: bool
     metrics: dict[str, Any]
     calibration: Calibration | None
     lineage: Lineage

@@ -106,6 +106,12 @@ class Recipe(BaseModel):
     mixup: float = Field(0.0, ge=0, le=10, description="Alpha of mixup: images and labels in pairs; 0 = none.")
     cutmix: float = Field(0.0, ge=0, le=10, description="Alpha of CutMix: a part of another image; 0 = none.")
 
+    test_time_flip: bool = Field(
+        False,
+        description="The model answers with the mean over an image and its mirror image, in validation, evaluation and "
+        "serving: more accurate, and twice the computing. Belongs to horizontal_flip, or to init.",
+    )
+
     keep: Literal["best", "last"] = Field(
         "best",
         description="The epoch that is kept: of the best val top-1, and of several such that of the least val loss; "

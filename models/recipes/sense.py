@@ -102,6 +102,8 @@ def _augmentation(recipe: Recipe) -> Iterator[str]:
             yield "random_resized_crop is the least and then the most share of the area, such as [0.08, 1.0]"
         if recipe.crop_padding:
             yield "crop_padding and random_resized_crop are two ways to crop; set one of them to 0 or null"
+    if recipe.test_time_flip and not recipe.horizontal_flip and recipe.init is None:
+        yield "test_time_flip needs horizontal_flip: a network that never saw mirror images does not know them"
 
 
 def _balance(recipe: Recipe) -> Iterator[str]:

@@ -31,6 +31,7 @@ def model(tmp_path: Path) -> Path:
         classes=CLASSES,
         lineage=lambda now: lineage("job_1", dataset_name="squares", recipe="mnist", created_at=now),
         data=TrainingData(train=images, val=images, preprocessing=PREPROCESSING),
+        test_time_flip=False,
         test=None,
         training={},
         device="cpu",

@@ -24,7 +24,7 @@ class Program(nn.Module):
         self.register_buffer("scale", model.normalise.scale)
         self.register_buffer("shift", model.normalise.shift)
         # torch.export stores only weights that lie as plain contiguous memory without a word of warning
-        self.network = model.network.to(memory_format=torch.contiguous_format)
+        self.network = model.whole.to(memory_format=torch.contiguous_format)
 
     def forward(self, images: Tensor) -> Tensor:
         scaled = torch.addcmul(self.shift, images.to(torch.float32), self.scale)

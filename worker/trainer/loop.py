@@ -13,7 +13,7 @@ import torch
 from models import checkpoint as checkpoints
 from models.recipes import Recipe
 from models.recipes.sense import trains_alone
-from models.runtime import Normalise
+from models.runtime import Normalise, answering
 from store.faults import point
 from worker.job_process import JobRefused, JobStopped, Stop, emit
 from worker.orders import Orders, OrdersFile
@@ -179,7 +179,7 @@ class Loop:
             state.ended = why_ended(recipe, state.history)
 
     def _validate(self) -> dict[str, float]:
-        network = self.state.judged.eval()
+        network = answering(self.state.judged.eval(), test_time_flip=self.recipe.test_time_flip)
 
         @torch.inference_mode()
         def compute(images: npt.NDArray[np.uint8]) -> metrics.Logits:

@@ -106,6 +106,7 @@ def train(at: JobArguments, stop: Stop) -> None:
         classes=dataset.classes,
         lineage=lineage,
         data=training_data,
+        test_time_flip=recipe.test_time_flip,
         test=test,
         training={
             "val_top1": kept.get("top1"),
@@ -166,8 +167,12 @@ def _fresh(spec: NetworkSpec, recipe: Recipe, device: torch.device, world: World
 
 
 def _fingerprint(recipe: Recipe, dataset: Dataset) -> str:
-    """A checkpoint is good for the same recipe on the same data only; how the data come makes no difference."""
-    choices = recipe.model_dump(mode="json", exclude={"loader", "workers"})
+    """A checkpoint is good for the same recipe on the same data only.
+
+    How the data come and how the network is asked make no difference to what it learns. Fields at their defaults are
+    left out, so that a run goes on when the software has come to know another field.
+    """
+    choices = recipe.model_dump(mode="json", exclude={"loader", "workers", "test_time_flip"}, exclude_defaults=True)
     return hashlib.sha256(orjson.dumps([choices, dataset.digest])).hexdigest()
 
 

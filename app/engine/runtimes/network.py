@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from models.runtime import Runtime, split
+from models.runtime import Runtime
 
 
 class Network(nn.Module):
@@ -18,7 +18,7 @@ class Network(nn.Module):
 
     def __init__(self, reference: Runtime, *, folded: bool, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        body, head = split(reference.network)
+        body, head = reference.parts
         self.body = (fold(body) if folded else copy.deepcopy(body)).to(dtype)
         self.head = copy.deepcopy(head).to(dtype)
         self.dtype = dtype
