@@ -110,6 +110,7 @@ RECIPES: dict[str, Recipe] = {
         ema_decay=0.998,
         crop_padding=8,
         horizontal_flip=True,
+        test_time_flip=True,
         keep="last",
         precision="bf16",
         val_fraction=0.02,

@@ -31,6 +31,13 @@ NEEDED = {
 }
 
 
+def test_a_test_time_flip_is_for_networks_that_know_mirror_images():
+    with pytest.raises(RecipeError, match="test_time_flip needs horizontal_flip"):
+        resolve("mnist", {"test_time_flip": True})
+    assert resolve("mnist", {"test_time_flip": True, "horizontal_flip": True}).test_time_flip
+    assert resolve("finetune", {"test_time_flip": True, "horizontal_flip": False}).test_time_flip
+
+
 def test_the_recipes_that_people_ask_for_are_there():
     assert set(RECIPES) == NEEDED
 

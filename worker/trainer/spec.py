@@ -1,12 +1,15 @@
 """What a train job is asked for: its spec.json, read without torch."""
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
+import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.manifest import Name
 from models.recipes import Recipe, RecipeError, resolve
+from store.datasets import Dataset
 from worker.job_process import JobRefused
 
 
@@ -36,3 +39,13 @@ def read_spec(run_dir: Path) -> tuple[TrainSpec, Recipe]:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "spec.json"
         raise JobRefused("bad_spec", f"{where}: {first['msg']}", "Correct spec.json.") from error
+
+
+def fingerprint_of(recipe: Recipe, dataset: Dataset) -> str:
+    """What a checkpoint belongs to: the same recipe on the same data.
+
+    How the data come and how the network is asked make no difference to what it learns. Fields at their defaults are
+    left out, so that a run goes on when the software has come to know another field.
+    """
+    choices = recipe.model_dump(mode="json", exclude={"loader", "workers", "test_time_flip"}, exclude_defaults=True)
+    return hashlib.sha256(orjson.dumps([choices, dataset.digest])).hexdigest()

@@ -1,11 +1,9 @@
 """A training job from its spec to a model version: data, network, optimizer, loop, evaluate, save."""
 
-import hashlib
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-import orjson
 import torch
 
 from models import checkpoint as checkpoints
@@ -28,7 +26,7 @@ from worker.trainer.orders import warn_of_late_orders
 from worker.trainer.precision import prepared_device
 from worker.trainer.progress import Progress
 from worker.trainer.save import save_model
-from worker.trainer.spec import read_spec
+from worker.trainer.spec import fingerprint_of, read_spec
 from worker.trainer.state import RunState, averaged_copy
 
 
@@ -50,7 +48,7 @@ def train(at: JobArguments, stop: Stop) -> None:
         if has_test:
             data.opened(folder, dataset, "test")  # what is damaged is refused now, not when all is learned
         state = _fresh(network_spec, recipe, device, world)
-        fingerprint = _fingerprint(recipe, dataset)
+        fingerprint = fingerprint_of(recipe, dataset)
         resumed = _resume(state, at.run_dir, fingerprint)
         world.refuse_unlike(state.step)
         if not resumed:
@@ -164,16 +162,6 @@ def _fresh(spec: NetworkSpec, recipe: Recipe, device: torch.device, world: World
         average=averaged_copy(network) if recipe.ema_decay is not None else None,
         sums=torch.zeros(3, dtype=torch.float64, device=device),
     )
-
-
-def _fingerprint(recipe: Recipe, dataset: Dataset) -> str:
-    """A checkpoint is good for the same recipe on the same data only.
-
-    How the data come and how the network is asked make no difference to what it learns. Fields at their defaults are
-    left out, so that a run goes on when the software has come to know another field.
-    """
-    choices = recipe.model_dump(mode="json", exclude={"loader", "workers", "test_time_flip"}, exclude_defaults=True)
-    return hashlib.sha256(orjson.dumps([choices, dataset.digest])).hexdigest()
 
 
 def _start_from(state: RunState, recipe: Recipe, dataset: Dataset, data_dir: Path, between: Callable[[], None]) -> None:
