@@ -82,8 +82,8 @@ class Mirrored(nn.Module):
         return both.view(2, -1, both.shape[1]).mean(0)
 
 
-def answering(inner: nn.Module, *, test_time_flip: bool) -> nn.Module:
-    """`inner` as a model with or without a test-time flip answers by it."""
+def with_flip(inner: nn.Module, *, test_time_flip: bool) -> nn.Module:
+    """`inner`, asked about each image alone or, with a test-time flip, about both views of it."""
     return Mirrored(inner) if test_time_flip else inner
 
 
@@ -99,13 +99,13 @@ class Runtime:
     @property
     def whole(self) -> nn.Module:
         """From normalised images (N, C, H, W) to the model's logits (N, K), the test-time flip included."""
-        return answering(self.network, test_time_flip=self.manifest.test_time_flip)
+        return with_flip(self.network, test_time_flip=self.manifest.test_time_flip)
 
     @property
-    def parts(self) -> tuple[nn.Module, nn.Linear]:
+    def body_and_head(self) -> tuple[nn.Module, nn.Linear]:
         """`whole` up to the embedding (N, D), and the linear layer behind it: the mean goes through it unchanged."""
         body, head = split(self.network)
-        return answering(body, test_time_flip=self.manifest.test_time_flip), head
+        return with_flip(body, test_time_flip=self.manifest.test_time_flip), head
 
     @torch.inference_mode()
     def logits(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -133,7 +133,7 @@ class Runtime:
         return self.normalise(torch.from_numpy(np.ascontiguousarray(images)).to(self.device))
 
     def _both(self, batch: Tensor) -> Outputs:
-        body, head = self.parts
+        body, head = self.body_and_head
         embedding = body(batch)
         return Outputs(logits=_array(head(embedding)), embedding=_array(embedding))
 

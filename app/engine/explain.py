@@ -73,7 +73,7 @@ def grad_cam(runtime: Runtime, pixels: npt.NDArray[np.uint8], *, class_index: in
 
 
 def _last_stage(tape: list[Tensor]) -> Tensor:
-    """The last output with channels and places, (1, C, h, w): of more than one place, where there is such a one."""
+    """The last output with channels and places, (V, C, h, w) of V views: of more than one place, where there is one."""
     maps = [out for out in tape if out.ndim == 4]
     wide = [out for out in maps if out.shape[2] * out.shape[3] > 1]
     return (wide or maps)[-1]

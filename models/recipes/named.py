@@ -96,7 +96,8 @@ RECIPES: dict[str, Recipe] = {
         precision="bf16",
         val_fraction=0.03,
     ),
-    # The book's network and size, at 94 % within the book's 10 epochs: momentum, decay, a schedule, augmentation.
+    # The book's network and size, at 94 % within the book's 10 epochs: momentum, decay, a schedule, augmentation,
+    # and a second look at each image.
     "fashion-mnist": Recipe(
         network="d2l/resnet18",
         channels=1,

@@ -52,9 +52,9 @@ def resolve(recipe_name: str, overrides: Mapping[str, Any]) -> Recipe:
 def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """The recipe with fields replaced. Raises ValidationError.
 
-    Two fields follow another one in proportion where the changes name that one and not them: `resize` follows
-    `image_size`, so that crops and what is classified see as much of an image as before, and `step_epochs` follow
-    `epochs`, so that the learning rate falls before the end.
+    Three fields follow another one where the changes name that one and not them: `resize` follows `image_size` in
+    proportion, so that crops and what is classified see as much of an image as before; `step_epochs` follow `epochs`,
+    so that the learning rate falls before the end; and `test_time_flip` ends where `horizontal_flip` is turned off.
     """
     return Recipe.model_validate({**recipe.model_dump(), **_following(recipe, changes), **changes})
 
@@ -68,6 +68,8 @@ def _following(recipe: Recipe, changes: Mapping[str, Any]) -> dict[str, Any]:
         if "epochs" in changes:
             epochs = _EPOCHS.validate_python(changes["epochs"])
             following["step_epochs"] = tuple(round(at * epochs / recipe.epochs, 2) for at in recipe.step_epochs)
+        if changes.get("horizontal_flip") is False:
+            following["test_time_flip"] = False
     except ValidationError:  # the field itself is wrong, and the whole recipe's validation says so
         return {}
     return following

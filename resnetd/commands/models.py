@@ -53,6 +53,9 @@ def show(model: ModelRef, *, server: Server = DEFAULT_SERVER, key: Key = None, a
                 "engine": loaded.get(version["version"]),
                 "network": f"{version['network']['name']} ({version['parameters']:,} parameters)",
                 "classes": ", ".join(version["classes"]),
+                "test-time flip": "yes: the mean over an image and its mirror image"
+                if version["test_time_flip"]
+                else None,
                 "metrics": output.metrics(version.get("metrics")),
                 "weights": version["weights_sha256"],
                 "job": lineage.get("job"),

@@ -64,7 +64,7 @@ def test_a_version_without_the_flip_does_not_pass_for_one_with_it(plain: Runtime
 
 @pytest.mark.parametrize(("numbers", "near"), [(Numbers.FP32, 1e-4), (Numbers.BF16, 5e-2)])
 def test_folded_networks_give_it_without_a_normalisation_left(flipped: Runtime, numbers: Numbers, near: float) -> None:
-    assert not [each for each in fold(flipped.parts[0]).modules() if isinstance(each, nn.BatchNorm2d)]
+    assert not [each for each in fold(flipped.body_and_head[0]).modules() if isinstance(each, nn.BatchNorm2d)]
     expected = flipped.outputs(IMAGES)
     loaded = folded(flipped, numbers=numbers, cores=2)
     for compute in (loaded.wide, loaded.narrow):

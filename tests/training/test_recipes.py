@@ -36,6 +36,9 @@ def test_a_test_time_flip_is_for_networks_that_know_mirror_images():
         resolve("mnist", {"test_time_flip": True})
     assert resolve("mnist", {"test_time_flip": True, "horizontal_flip": True}).test_time_flip
     assert resolve("finetune", {"test_time_flip": True, "horizontal_flip": False}).test_time_flip
+    assert not resolve("cifar10-fast", {"horizontal_flip": False}).test_time_flip
+    with pytest.raises(RecipeError, match="test_time_flip needs horizontal_flip"):
+        resolve("cifar10-fast", {"horizontal_flip": False, "test_time_flip": True})
 
 
 def test_the_recipes_that_people_ask_for_are_there():

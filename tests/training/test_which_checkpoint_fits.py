@@ -1,4 +1,4 @@
-"""Which recipe a checkpoint belongs to, and a test-time flip that changes nothing of what is learned."""
+"""Which recipe a checkpoint belongs to, and what a test-time flip changes of a training."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from squares import squares, write_dataset
 from models import runtime
 from models.recipes import Recipe, resolve
 from store.layout import Layout
-from worker.trainer.spec import fingerprint_of
+from worker.trainer.spec import identity, is_of
 
 SPLITS = {"train": squares(96, seed=0), "test": squares(30, seed=1)}
 
@@ -37,26 +37,25 @@ def test_a_test_time_flip_is_validated_evaluated_and_served_and_changes_nothing_
     layout: Layout, new_job, here
 ):
     write_dataset(layout, SPLITS)
-    plain = of(here(new_job("run", horizontal_flip=True, epochs=2)), "result")[0]["metrics"]
-    said = here(with_overrides(layout.job("run"), test_time_flip=True), claim=2)
-    assert of(said, "epoch") == []  # all was learned by claim 1
-    assert of(said, "log")[0]["message"].startswith("resumed at step")
-    metrics = of(said, "result")[0]["metrics"]
-    assert metrics["log_loss"] != plain["log_loss"]
+    models, results, epochs = {}, {}, {}
+    for name, flip in (("plain", False), ("flipped", True)):
+        said = here(new_job(name, horizontal_flip=True, keep="last", epochs=2, test_time_flip=flip))
+        models[name], epochs[name] = layout.job(name) / "claim-1" / "model", of(said, "epoch")
+        results[name] = of(said, "result")[0]["metrics"]
+    weights = [(model / "weights.safetensors").read_bytes() for model in models.values()]
+    assert weights[0] == weights[1]
+    for learned, flipped in zip(epochs["plain"], epochs["flipped"], strict=True):
+        assert learned["train"] == flipped["train"]
+        assert learned["val"]["loss"] != flipped["val"]["loss"]
 
-    first, second = (layout.job("run") / f"claim-{claim}" / "model" for claim in (1, 2))
-    assert (first / "weights.safetensors").read_bytes() == (second / "weights.safetensors").read_bytes()
-    served = runtime.load(second, "cpu")
+    served = runtime.load(models["flipped"], "cpu")
     assert served.manifest.test_time_flip
     images, labels = SPLITS["test"]
-    both = [runtime.load(first, "cpu").logits(view) for view in (images, np.ascontiguousarray(images[:, :, ::-1]))]
+    plain = runtime.load(models["plain"], "cpu")
+    both = [plain.logits(view) for view in (images, np.ascontiguousarray(images[:, :, ::-1]))]
     np.testing.assert_allclose(served.logits(images), np.mean(both, axis=0), atol=1e-4)
-    assert int((served.logits(images).argmax(1) == labels).sum()) == metrics["correct"]
-
-    fresh = of(here(new_job("fresh", horizontal_flip=True, epochs=2, test_time_flip=True)), "epoch")
-    before = json.loads((layout.job("run") / "claim-1" / "artifacts" / "metrics.json").read_bytes())["history"]
-    assert [epoch["train"] for epoch in fresh] == [epoch["train"] for epoch in before]
-    assert fresh[-1]["val"]["loss"] != before[-1]["val"]["loss"]
+    assert int((served.logits(images).argmax(1) == labels).sum()) == results["flipped"]["correct"]
+    assert results["flipped"]["log_loss"] != results["plain"]["log_loss"]
 
 
 class NextRecipe(Recipe):
@@ -68,16 +67,26 @@ class NextRecipe(Recipe):
 def test_a_field_that_the_software_comes_to_know_loses_no_run(layout: Layout):
     dataset = write_dataset(layout, SPLITS)
     recipe = resolve("finetune", {"epochs": 3})
+    stored = json.loads(json.dumps(identity(recipe, dataset)))
     later = NextRecipe.model_validate(recipe.model_dump())
-    assert fingerprint_of(later, dataset) == fingerprint_of(recipe, dataset)
-    for changes in ({"new": True}, {"epochs": 4}, {"seed": 1}):
-        assert fingerprint_of(later.model_copy(update=changes), dataset) != fingerprint_of(recipe, dataset)
-    other = dataset.model_copy(update={"digest": "sha256:" + "1" * 64})
-    assert fingerprint_of(recipe, other) != fingerprint_of(recipe, dataset)
+    assert is_of(stored, later, dataset)
+    for changes in ({"new": True}, {"epochs": 4}, {"seed": 1}, {"init": None}):
+        assert not is_of(stored, later.model_copy(update=changes), dataset)
+    assert not is_of(stored, recipe, dataset.model_copy(update={"digest": "sha256:" + "1" * 64}))
 
 
-@pytest.mark.parametrize("how", [{"loader": "stream"}, {"workers": 2}, {"test_time_flip": True}])
-def test_how_images_come_and_how_the_network_is_asked_do_not_count(layout: Layout, how: dict[str, Any]):
+def test_a_field_that_the_software_no_longer_knows_or_another_default_begin_a_run_anew(layout: Layout):
     dataset = write_dataset(layout, SPLITS)
     recipe = resolve("fashion-mnist-small", {})
-    assert fingerprint_of(resolve("fashion-mnist-small", how), dataset) == fingerprint_of(recipe, dataset)
+    stored = identity(recipe, dataset)
+    assert is_of(stored, recipe, dataset)
+    assert not is_of({**stored, "recipe": {**stored["recipe"], "dropout": 0.5}}, recipe, dataset)
+    assert not is_of({**stored, "recipe": {**stored["recipe"], "weight_decay": 1e-4}}, recipe, dataset)
+    assert not is_of({}, recipe, dataset)
+
+
+@pytest.mark.parametrize("how", [{"loader": "stream"}, {"workers": 2}])
+def test_how_images_come_does_not_count(layout: Layout, how: dict[str, Any]):
+    dataset = write_dataset(layout, SPLITS)
+    stored = identity(resolve("fashion-mnist-small", {}), dataset)
+    assert is_of(stored, resolve("fashion-mnist-small", how), dataset)

@@ -88,7 +88,7 @@ def test_a_process_that_looks_all_the_time_touches_the_disk_five_times_a_second(
 
 def test_a_retry_goes_on_from_the_newest_checkpoint_of_the_job_that_it_retries(run, ledger, layout):
     old = run([["say", "error", {"code": "bad", "message": "no"}], ["exit", 78]])
-    stored = StoredCheckpoint(step=7, state={"fingerprint": "f"}, tensors=b"tensors")
+    stored = StoredCheckpoint(step=7, state={"identity": {}}, tensors=b"tensors")
     checkpoint_files.save(layout.job(old.id) / "claim-1", stored)
     ledger.redis.hset(f"rn:job:{old.id}", "spec", orjson.dumps({"scripts": [[["files"], *DONE]]}))
     job = run(job_id=ledger.retry(old.id).job_id)

@@ -185,7 +185,9 @@ class Measurement:
         self._meter.reset()
         rest = self._meter.read()
         whole = evaluation_batch(height=self._recipe.image_size, width=self._recipe.image_size)
-        safe = whole if self._device.type == "cuda" else self._safe()  # an image of a step needs more
+        # An image of a step needs more than one that is only looked at, but perhaps not more than its two views.
+        views = 2 if self._recipe.test_time_flip else 1
+        safe = whole if self._device.type == "cuda" else max(self._safe() // views, 1)
         images = min(max(batch_size, 2), whole)
         while True:
             seconds = [loop.evaluate(images) for _ in range(2)][-1]

@@ -8,7 +8,7 @@ import torch
 from models.manifest import NetworkSpec
 from models.networks import registry
 from models.recipes import Recipe
-from models.runtime import Normalise, answering
+from models.runtime import Normalise, with_flip
 from worker.job_process import Stop
 from worker.trainer import optimizer
 from worker.trainer.data import TrainingData
@@ -63,7 +63,7 @@ class Rehearsal:
     def evaluate(self, images: int) -> float:
         """The forward pass of a validation, of so many images; seconds. No step may follow. Raises JobStopped."""
         self._stop.check()
-        network = answering(self._state.judged.eval(), test_time_flip=self._recipe.test_time_flip)
+        network = with_flip(self._state.judged.eval(), test_time_flip=self._recipe.test_time_flip)
         size = self._recipe.image_size
         shape = (images, size, size, self._recipe.channels)
         pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=self._device)

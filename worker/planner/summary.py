@@ -166,7 +166,8 @@ class Plan:
             )
         if self._validation(measured) > measured.room.free:
             message = f"to validate {self._evaluated_at_once()} images at once needs more memory than is free"
-            hint = "Choose a smaller image_size, or another network."
+            alone = settings(recipe, test_time_flip=False) if recipe.test_time_flip else ""
+            hint = advice(alone, otherwise="choose a smaller image_size or another network")
             found.append(warning("validation_too_large_for_memory", message, hint))
         if not measured.finite and measured.batch_size == batch:
             message = f"the loss was no number after {measured.steps + measured.warmup_steps} steps"

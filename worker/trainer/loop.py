@@ -13,7 +13,7 @@ import torch
 from models import checkpoint as checkpoints
 from models.recipes import Recipe
 from models.recipes.sense import trains_alone
-from models.runtime import Normalise, answering
+from models.runtime import Normalise, with_flip
 from store.faults import point
 from worker.job_process import JobRefused, JobStopped, Stop, emit
 from worker.orders import Orders, OrdersFile
@@ -45,7 +45,7 @@ class Loop:
         state: RunState,
         device: torch.device,
         claim_dir: Path,
-        fingerprint: str,
+        identity: dict[str, Any],
         stop: Stop,
         orders_file: OrdersFile,
         world: World,
@@ -53,7 +53,7 @@ class Loop:
         self.submitted, self.recipe = recipe, with_settings(recipe, state.settings)
         self.data, self.state, self.device, self.world = data, state, device, world
         self.orders_file, self.orders = orders_file, Orders()
-        self.claim_dir, self.fingerprint, self.stop = claim_dir, fingerprint, stop
+        self.claim_dir, self.identity, self.stop = claim_dir, identity, stop
         self.normalise = Normalise(data.preprocessing, device)
         parts = in_parts(recipe, images=len(data.train))
         self.steps = Steps(recipe=parts, data=data, classes=classes, state=state, device=device, world=world)
@@ -179,7 +179,7 @@ class Loop:
             state.ended = why_ended(recipe, state.history)
 
     def _validate(self) -> dict[str, float]:
-        network = answering(self.state.judged.eval(), test_time_flip=self.recipe.test_time_flip)
+        network = with_flip(self.state.judged.eval(), test_time_flip=self.recipe.test_time_flip)
 
         @torch.inference_mode()
         def compute(images: npt.NDArray[np.uint8]) -> metrics.Logits:
@@ -221,7 +221,7 @@ class Loop:
             raise _not_finite("a weight", self.state.step)
         if self.world.leads:
             began = time.monotonic()
-            folder = checkpoints.save(self.claim_dir, self.state.checkpoint(self.fingerprint))
+            folder = checkpoints.save(self.claim_dir, self.state.checkpoint(self.identity))
             self.saving_seconds = time.monotonic() - began
             line: dict[str, Any] = {"path": f"{self.claim_dir.name}/{folder.name}", "step": self.state.step}
             emit("checkpoint", line if asked is None else {**line, "asked": asked})

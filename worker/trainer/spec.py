@@ -1,10 +1,8 @@
 """What a train job is asked for: its spec.json, read without torch."""
 
-import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.manifest import Name
@@ -41,11 +39,18 @@ def read_spec(run_dir: Path) -> tuple[TrainSpec, Recipe]:
         raise JobRefused("bad_spec", f"{where}: {first['msg']}", "Correct spec.json.") from error
 
 
-def fingerprint_of(recipe: Recipe, dataset: Dataset) -> str:
-    """What a checkpoint belongs to: the same recipe on the same data.
+def identity(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    """What a run's checkpoints belong to: this recipe on these data. How the data come makes no difference."""
+    return {"dataset": dataset.digest, "recipe": recipe.model_dump(mode="json", exclude={"loader", "workers"})}
 
-    How the data come and how the network is asked make no difference to what it learns. Fields at their defaults are
-    left out, so that a run goes on when the software has come to know another field.
+
+def is_of(stored: dict[str, Any], recipe: Recipe, dataset: Dataset) -> bool:
+    """Whether a checkpoint with the identity `stored` is one of a run of `recipe` on `dataset`.
+
+    Fields that the software did not know when it was written are at their defaults, which change nothing.
     """
-    choices = recipe.model_dump(mode="json", exclude={"loader", "workers", "test_time_flip"}, exclude_defaults=True)
-    return hashlib.sha256(orjson.dumps([choices, dataset.digest])).hexdigest()
+    own, then = identity(recipe, dataset), stored.get("recipe", {})
+    new = own["recipe"].keys() - then.keys()
+    neutral = all(getattr(recipe, name) == type(recipe).model_fields[name].get_default() for name in new)
+    known = {name: value for name, value in own["recipe"].items() if name not in new}
+    return neutral and (stored.get("dataset"), then) == (own["dataset"], known)

@@ -55,7 +55,7 @@ class RunState:
         finite = [tensor.isfinite().all().to(self.sums.device) for tensor in tensors if tensor.is_floating_point()]
         return bool(torch.stack(finite).all())
 
-    def checkpoint(self, fingerprint: str) -> Checkpoint:
+    def checkpoint(self, identity: dict[str, Any]) -> Checkpoint:
         groups = {
             "network": self.network.state_dict(),
             "optimizer": optimizers.state(self.optimizer),
@@ -66,7 +66,7 @@ class RunState:
         return Checkpoint(
             step=self.step,
             state={
-                "fingerprint": fingerprint,
+                "identity": identity,
                 "epoch": self.epoch,
                 "epoch_step": self.epoch_step,
                 "lr": self.lr,

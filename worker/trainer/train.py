@@ -26,7 +26,7 @@ from worker.trainer.orders import warn_of_late_orders
 from worker.trainer.precision import prepared_device
 from worker.trainer.progress import Progress
 from worker.trainer.save import save_model
-from worker.trainer.spec import fingerprint_of, read_spec
+from worker.trainer.spec import identity, is_of, read_spec
 from worker.trainer.state import RunState, averaged_copy
 
 
@@ -48,8 +48,7 @@ def train(at: JobArguments, stop: Stop) -> None:
         if has_test:
             data.opened(folder, dataset, "test")  # what is damaged is refused now, not when all is learned
         state = _fresh(network_spec, recipe, device, world)
-        fingerprint = fingerprint_of(recipe, dataset)
-        resumed = _resume(state, at.run_dir, fingerprint)
+        resumed = _resume(state, at.run_dir, recipe, dataset)
         world.refuse_unlike(state.step)
         if not resumed:
             with world.in_turn():
@@ -61,7 +60,7 @@ def train(at: JobArguments, stop: Stop) -> None:
             state=state,
             device=device,
             claim_dir=at.claim_dir,
-            fingerprint=fingerprint,
+            identity=identity(recipe, dataset),
             stop=stop,
             orders_file=OrdersFile(at.claim_dir / ORDERS),
             world=world,
@@ -174,12 +173,12 @@ def _start_from(state: RunState, recipe: Recipe, dataset: Dataset, data_dir: Pat
     emit("log", {"message": str(report), "tensors": report.taken, "new_head": report.new_head})
 
 
-def _resume(state: RunState, run_dir: Path, fingerprint: str) -> bool:
+def _resume(state: RunState, run_dir: Path, recipe: Recipe, dataset: Dataset) -> bool:
     """Whether there is a checkpoint that the run goes on from."""
     checkpoint = checkpoints.newest(run_dir)
     if checkpoint is None:
         return False
-    if checkpoint.state["fingerprint"] != fingerprint:
+    if not is_of(checkpoint.state.get("identity", {}), recipe, dataset):
         emit(
             "warning", {"code": "other_checkpoint", "message": "a checkpoint of another recipe or dataset is not used"}
         )

@@ -18,7 +18,7 @@ class Network(nn.Module):
 
     def __init__(self, reference: Runtime, *, folded: bool, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        body, head = reference.parts
+        body, head = reference.body_and_head
         self.body = (fold(body) if folded else copy.deepcopy(body)).to(dtype)
         self.head = copy.deepcopy(head).to(dtype)
         self.dtype = dtype
