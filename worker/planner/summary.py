@@ -8,7 +8,7 @@ from typing import Any, Literal
 from models.recipes import Recipe
 from worker.evaluator.reader import batch_size as evaluation_batch
 from worker.planner.estimate import Speed, run_seconds
-from worker.planner.hints import fewer_at_once
+from worker.planner.hints import advice, fewer_at_once, settings
 from worker.planner.measuring import Measured
 from worker.planner.memory import largest, needed
 from worker.planner.problems import Problem, in_order, note, warning
