@@ -1,4 +1,4 @@
-"""A dataset upload from a request to disk: a raw body, or a form with a `name` and one file; memory stays flat."""
+"""A dataset upload from a request to disk: a raw body, or a form with a `name` and files; memory stays flat."""
 
 import math
 
@@ -7,13 +7,14 @@ import anyio.to_thread
 from starlette.requests import Request
 
 from app import bodies
-from app.form_files import MAX_FORM_OVERHEAD, copy, read_form
+from app.dataset_files import EXAMPLE, DatasetFiles
+from app.form_files import MAX_FORM_OVERHEAD, read_files
 from app.services.dataset_uploads import DatasetUploads
 from app.services.datasets import UploadRecord
 from store.settings import Settings
 
 _FIELDS = {"name": 1024}  # and the most bytes of each
-_EXAMPLE = "curl -F name=pets -F file=@pets.zip …"
+_MAX_FILES = 100
 
 
 async def receive(
@@ -26,15 +27,20 @@ async def receive(
     limit = settings.max_dataset_bytes + (MAX_FORM_OVERHEAD if is_form else 0)
     bodies.check_length(request, limit, hint=hint)
     upload = await uploads.begin(idempotency_key=key)
+    files = DatasetFiles(upload, form=is_form)
     try:
         pieces = bodies.stream(request, limit, hint=hint, seconds=math.inf)
         if is_form:
-            fields, filename = await read_form(pieces, content_type, upload, fields=_FIELDS, example=_EXAMPLE)
+            fields = await read_files(pieces, content_type, files, fields=_FIELDS, most=_MAX_FILES, example=EXAMPLE)
             name = name or fields.get("name")
         else:
-            filename = None
-            await copy(pieces, upload)
-        return await uploads.accept(upload, name=name, filename=filename)
+            await files.begin(None)
+            async for piece in pieces:
+                await files.put(piece)
+            await files.end()
+        await files.finish()
+        return await uploads.accept(upload, name=name, filename=files.filename)
     finally:
+        files.close()
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(upload.close)

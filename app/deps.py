@@ -15,6 +15,7 @@ from jobs.model import State as JobState
 
 _EVENT_ID = re.compile(r"[0-9]{1,15}(-[0-9]{1,15})?")
 START = "0-0"
+MAX_LIMIT = 200  # of a page; lists that are short anyway come whole unless they are asked for less
 
 
 async def state(request: Request) -> State:
@@ -116,7 +117,7 @@ JobStates = Annotated[frozenset[JobState] | None, Depends(job_states)]
 JobKinds = Annotated[frozenset[Kind] | None, Depends(job_kinds)]
 JobPriorities = Annotated[frozenset[Priority] | None, Depends(job_priorities)]
 EventCursor = Annotated[str, Depends(event_cursor)]
-Limit = Annotated[int, Query(ge=1, le=200, description="Most entries on the page.")]
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most entries on the page.")]
 After = Annotated[str | None, Query(max_length=200, description="`next` of the page before.")]
 JobId = Annotated[str, Path(max_length=80, examples=["job_8d3f21aa"])]
 DatasetId = Annotated[str, Path(max_length=80, examples=["ds_5c9a6f0d"])]

@@ -15,20 +15,25 @@ from jobs.records import ends
 Rendering = Literal["sse", "ndjson", "page"]
 RETRY_MS = 2000
 _HEAD = f"retry: {RETRY_MS}\n\n".encode()
+_STREAM: dict[str, Rendering] = {"text/event-stream": "sse", "text/*": "sse", "*/*": "sse"}
 _MEDIA_TYPES: dict[str, Rendering] = {
-    "text/event-stream": "sse",
-    "text/*": "sse",
+    **_STREAM,
     "application/x-ndjson": "ndjson",
     "application/json": "page",
     "application/*": "page",
-    "*/*": "page",
 }
 PAGE_HEADERS = {"Vary": "Accept, Last-Event-ID"}
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **PAGE_HEADERS}
 
 
-def choose(accept: str) -> Rendering | None:
-    """What an Accept header asks for; None: nothing of ours."""
+def choose(accept: str, *, resuming: bool) -> Rendering | None:
+    """What an Accept header asks for, server-sent events where it leaves that open; None: nothing of ours.
+
+    `resuming`: the request has a Last-Event-ID. Readers of server-sent events send it, so it gets them wherever Accept
+    takes them at all, whatever it would rather have.
+    """
+    if resuming and (stream := prefer(accept, _STREAM)) is not None:
+        return stream
     return prefer(accept, _MEDIA_TYPES)
 
 

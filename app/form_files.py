@@ -1,20 +1,33 @@
-"""A file from a request to disk, as the raw body or as a form's one file beside plain fields; memory stays flat."""
+"""Files from a request to disk, as the raw body or as parts of a form beside plain fields; memory stays flat."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Protocol
 
 import anyio.to_thread
 
-from app.multipart import MultipartReader, PartBegin, PartData, plain_filename
+from app.multipart import MultipartReader, PartBegin, PartData
 from app.problems import InvalidError
 from app.services.uploads import CHUNK_BYTES, Upload
 
-MAX_FORM_OVERHEAD = 64 * 1024  # boundaries and headers around file and fields
-_MAX_PARTS = 16
+MAX_FORM_OVERHEAD = 64 * 1024  # boundaries and headers around files and fields
+_MAX_FIELDS = 15
+
+
+class Files(Protocol):
+    """Where a form's files go, one after another. Each may raise ProblemError."""
+
+    async def begin(self, name: str | None) -> None:
+        """A file comes; `name` is no path."""
+
+    async def put(self, data: bytes) -> None: ...
+
+    async def end(self) -> None:
+        """The file was whole."""
 
 
 async def copy(pieces: AsyncIterator[bytes], upload: Upload) -> None:
     """Write a raw body."""
-    buffer = _Buffer(upload)
+    buffer = Buffer(upload.write)
     async for piece in pieces:
         await buffer.put(piece)
     await buffer.flush()
@@ -23,17 +36,30 @@ async def copy(pieces: AsyncIterator[bytes], upload: Upload) -> None:
 async def read_form(
     pieces: AsyncIterator[bytes], content_type: str, upload: Upload, *, fields: Mapping[str, int], example: str
 ) -> tuple[dict[str, str], str | None]:
-    """Write the form's one file; returns the fields that there are, and the file's name.
+    """Write the form's one file; returns the fields that there are, and the file's name. Raises like `read_files`."""
+    one = _OneFile(upload)
+    values = await read_files(pieces, content_type, one, fields=fields, most=1, example=example)
+    return values, one.name
+
+
+async def read_files(
+    pieces: AsyncIterator[bytes],
+    content_type: str,
+    files: Files,
+    *,
+    fields: Mapping[str, int],
+    most: int,
+    example: str,
+) -> dict[str, str]:
+    """Hand on each of the form's files, `most` of them at most; returns the fields that there are.
 
     `fields`: the most bytes of each; a part with such a name is that field, also where it is sent as a file. Raises
     InvalidError for anything else; `example` is a command that does it right.
     """
-    reader = MultipartReader(content_type, max_parts=_MAX_PARTS)
-    buffer = _Buffer(upload)
+    reader = MultipartReader(content_type, max_parts=most + _MAX_FIELDS)
     part = PartBegin("", None, "")
     found: dict[str, bytearray] = {}
-    filename: str | None = None
-    files = 0
+    count = 0
     async for piece in pieces:
         for event in reader.feed(piece):
             if isinstance(event, PartBegin):
@@ -41,25 +67,23 @@ async def read_form(
                 if part.name in fields:
                     found[part.name] = bytearray()
                 else:
-                    files += 1
-                    filename = part.filename
-                    _check(part, files, fields, example)
-            elif isinstance(event, PartData) and part.name in fields:
+                    count += 1
+                    _check(part, count, most, fields, example)
+                    await files.begin(part.filename or None)
+            elif part.name not in fields:
+                await (files.put(event.data) if isinstance(event, PartData) else files.end())
+            elif isinstance(event, PartData):
                 found[part.name] += event.data
                 if len(found[part.name]) > fields[part.name]:
                     detail = f"The form's field {part.name!r} is longer than {fields[part.name]:,} bytes"
                     raise InvalidError("field_too_long", f"{detail}.", hint=f"`{example}`")
-            elif isinstance(event, PartData):
-                await buffer.put(event.data)
     reader.close()
-    await buffer.flush()
-    if files == 0:
+    if count == 0:
         raise InvalidError("no_file", "The form holds no file.", hint=f"`{example}`")
-    values = {name: bytes(value).decode("utf-8", "replace") for name, value in found.items()}
-    return values, plain_filename(filename or "") or None
+    return {name: bytes(value).decode("utf-8", "replace") for name, value in found.items()}
 
 
-def _check(part: PartBegin, files: int, fields: Mapping[str, int], example: str) -> None:
+def _check(part: PartBegin, count: int, most: int, fields: Mapping[str, int], example: str) -> None:
     if not part.is_file:
         known = ", ".join(f"`{name}`" for name in fields)
         raise InvalidError(
@@ -67,15 +91,32 @@ def _check(part: PartBegin, files: int, fields: Mapping[str, int], example: str)
             f"The form's field {part.name[:50]!r} is neither a file nor one of {known}.",
             hint=f"Send the file with a file name: `{example}`",
         )
-    if files > 1:
-        raise InvalidError("too_many_files", "The form holds more than one file.", hint=f"One a request: `{example}`")
+    if count > most:
+        held = "more than one file" if most == 1 else f"more than {most} files"
+        instead = "One a request" if most == 1 else "Put them into one archive"
+        raise InvalidError("too_many_files", f"The form holds {held}.", hint=f"{instead}: `{example}`")
 
 
-class _Buffer:
+class _OneFile:
+    def __init__(self, upload: Upload) -> None:
+        self.name: str | None = None
+        self._buffer = Buffer(upload.write)
+
+    async def begin(self, name: str | None) -> None:
+        self.name = name
+
+    async def put(self, data: bytes) -> None:
+        await self._buffer.put(data)
+
+    async def end(self) -> None:
+        await self._buffer.flush()
+
+
+class Buffer:
     """Gathers small pieces, so that a thread writes a megabyte at a time."""
 
-    def __init__(self, upload: Upload) -> None:
-        self._upload = upload
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
         self._held: list[bytes] = []
         self._size = 0
 
@@ -88,4 +129,4 @@ class _Buffer:
     async def flush(self) -> None:
         data, self._held, self._size = b"".join(self._held), [], 0
         if data:
-            await anyio.to_thread.run_sync(self._upload.write, data)
+            await anyio.to_thread.run_sync(self._write, data)

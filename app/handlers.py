@@ -20,6 +20,7 @@ _HINTS = {
     404: "GET / lists the entry points; /openapi.json describes every route.",
     405: "The Allow header names the methods of this address.",
 }
+_HINT = "/openapi.json says what this address takes and answers."
 
 
 class _Methods:
@@ -68,7 +69,7 @@ def _http(request: Request, error: HTTPException, methods: _Methods) -> Response
     problem = ProblemError(
         phrase.lower().replace(" ", "_"),
         f"{request.method} {request.url.path}: {error.detail}",
-        hint=_HINTS.get(error.status_code),
+        hint=_HINTS.get(error.status_code, _HINT),
         headers=headers,
         status=error.status_code,
     )

@@ -30,7 +30,7 @@ _ANYTHING = ("", "application/x-www-form-urlencoded")  # what curl sends when no
 class JsonImage(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    b64: str = Field(description="The image file, base64; a `data:` URL is taken too.")
+    b64: str = Field(description="The image file, base64, with line breaks or without; a `data:` URL is taken too.")
     filename: str | None = Field(None, max_length=200)
 
 
@@ -118,6 +118,7 @@ async def read_images(request: Request, settings: Settings) -> ImagesIn:
     return found
 
 
+_WHITESPACE = b" \t\n\r\f\v"
 _COMMAS_PER_IMAGE = 8  # base64 has none; between an image's fields there are two, and a file name may have some
 
 
@@ -166,12 +167,14 @@ def _from_base64(image: JsonImage, settings: Settings) -> ImageIn:
     text = image.b64
     if text.startswith("data:"):
         text = text.partition(",")[2]
-    if len(text) > settings.max_image_bytes * 4 // 3 + 4:
+    # Many encoders break it into lines. What is not ASCII becomes a mark that base64 does not have.
+    packed = text.encode("ascii", "replace").translate(None, _WHITESPACE)
+    if len(packed) > settings.max_image_bytes * 4 // 3 + 4:
         return ImageIn(b"", filename, _oversized(settings))
     try:
-        data = b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        hint = "Standard base64 with padding, without line breaks: `base64 -w0 cat.jpg`."
+        data = b64decode(packed, validate=True)
+    except binascii.Error as error:
+        hint = "Standard base64 with padding: `base64 -w0 cat.jpg`."
         return ImageIn(b"", filename, ("invalid_base64", f"Not base64: {error}.", hint))
     return _checked(data, filename, settings)
 

@@ -46,7 +46,7 @@ class ProblemError(Exception):
         code: str,
         detail: str,
         *,
-        hint: str | None = None,
+        hint: str,
         errors: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
         status: int | None = None,

@@ -1,14 +1,20 @@
 """uvicorn's HTTP protocol with the bounds that it lacks: on the time and on the bytes of a request's head, on how long
-a client may read nothing of its answer, and may send a body that was answered already; and with a polite end.
+a client may read nothing of its answer, and may send a body that was answered already; with a polite end, and with
+problems for what cannot be read.
 
 The bounds on the time of a body that is read are in `app/bodies.py`.
 """
 
 import asyncio
+import logging
 
+import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.drain import Drain
+from app.middleware import request_id_for
+from app.problems import BadRequestError, ProblemError, document
+from app.responses import document_v2, speaks_v2
 
 DRAIN = "drain"  # where the application's lifespan puts its Drain
 
@@ -16,6 +22,13 @@ HEAD_SECONDS = 10.0  # from a connection's first byte, or its opening, to the en
 HEAD_BYTES = 64 * 1024
 LINGER_SECONDS = 10.0  # a refused request's body is still coming, and is thrown away
 STALLED_SECONDS = 30.0  # an answer waits for its client, who has not taken a byte for so long
+_UNREADABLE_HINT = (
+    "Look at the request's first line, its headers, Content-Length, and the chunks of its body; "
+    "TLS is spoken by a proxy in front of this server, not by itself."
+)
+_TOO_LARGE_HINT = "Send a shorter address and fewer or shorter headers; what is long goes into the body."
+
+_access = logging.getLogger("resnetd.access")
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -49,7 +62,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().data_received(data)
         # The count includes what came of a body with the head's last piece, hence the look at `_in_head` again.
         if self._in_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("The request's head is too large.")
+            detail = f"The request's head is larger than {HEAD_BYTES:,} bytes."
+            self._refuse(BadRequestError("head_too_large", detail, hint=_TOO_LARGE_HINT))
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -60,6 +74,40 @@ class HttpProtocol(HttpToolsProtocol):
             drain.asked()
             if drain.leaving:
                 self.close_with_answer()
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn calls for what is no HTTP."""
+        self._refuse(BadRequestError("invalid_http", msg, hint=_UNREADABLE_HINT))
+
+    def _refuse(self, problem: ProblemError) -> None:
+        """Answer without the application, and close the connection: where its next request begins, nobody knows."""
+        if self.pipeline or (self.cycle and self.cycle.response_started and not self.cycle.response_complete):
+            self.transport.close()  # in the middle of another answer a problem would be taken for a part of it
+            return
+        request_id = request_id_for(self.headers or [])
+        path = self._path()
+        v2 = speaks_v2(path)
+        content = document_v2(problem) if v2 else document(problem, instance=path, request_id=request_id)
+        body = orjson.dumps(content)
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", b"application/json" if v2 else b"application/problem+json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+            (b"x-request-id", request_id.encode()),
+            (b"x-content-type-options", b"nosniff"),
+        ]
+        lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + lines + b"\r\n" + body)
+        self.transport.close()
+        client = self.client[0] if self.client else None
+        fields = {"request_id": request_id, "path": path, "status": problem.status, "code": problem.code}
+        _access.info("a request that cannot be read", extra={**fields, "client": client})
+
+    def _path(self) -> str:
+        """The request's path as far as it came, `/` where none did."""
+        path: bytes = getattr(self, "url", b"").partition(b"?")[0]  # uvicorn sets it with a message's first byte
+        return path.decode("ascii", "replace") if path.startswith(b"/") else "/"
 
     def close_with_answer(self) -> None:
         """The answer to come, if any, carries `Connection: close`; an idle connection stays as it is."""

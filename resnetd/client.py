@@ -15,6 +15,7 @@ What the server answers is returned as it came, decoded from JSON; docs/api.md s
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -22,6 +23,7 @@ from uuid import uuid4
 
 import httpx
 
+from resnetd.counted import Counted, ignore
 from resnetd.download import save
 from resnetd.errors import Problem, Unreachable
 from resnetd.event_stream import Event, tail
@@ -31,12 +33,6 @@ from resnetd.transport import Json, given, problem_of, segment
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 PIECE = 1 << 20  # bytes of an upload sent at once
 _PASSING = frozenset({502, 503, 504})  # refusals that a stream outwaits: a part is being started again
-
-
-def _ignore(_: int) -> None:
-    pass
-
-
 _PLAN_SECONDS = 100.0  # the server waits 90 s for a worker that is very busy
 
 
@@ -111,23 +107,28 @@ class Client(ModelCalls):
     # Datasets
 
     def upload_dataset(
-        self, file: Path, *, name: str | None = None, on_bytes: Callable[[int], None] = lambda _: None
+        self, files: Path | Sequence[Path], *, name: str | None = None, on_bytes: Callable[[int], None] = ignore
     ) -> Json:
-        """Send an archive of images; `{"id": "ds_…", "job": {"id": "job_…"}}`. `on_bytes` gets each piece's size."""
+        """Send an archive of images, or all files of one dataset (IDX); `{"id": "ds_…", "job": {"id": "job_…"}}`.
 
-        def pieces() -> Iterator[bytes]:
-            with file.open("rb") as content:
-                while piece := content.read(PIECE):
-                    yield piece
-                    on_bytes(len(piece))
-
-        headers = {
-            "Content-Length": str(file.stat().st_size),
-            "Content-Type": "application/octet-stream",
-            "Idempotency-Key": uuid4().hex,
-        }
-        query = {"name": name or file.name.partition(".")[0]}
-        return self._json(self._request("POST", "/v1/datasets", params=query, headers=headers, content=pieces()))
+        Without `name` it is called like the file; where there are several, like the folder of the first. `on_bytes`
+        gets each piece's size.
+        """
+        paths = [files] if isinstance(files, Path) else list(files)
+        own_name = paths[0].name.partition(".")[0] if len(paths) == 1 else paths[0].resolve().parent.name
+        query, headers = {"name": name or own_name}, {"Idempotency-Key": uuid4().hex}
+        with ExitStack() as opened:
+            contents = [opened.enter_context(Counted(path, on_bytes)) for path in paths]
+            sent: dict[str, Any]
+            if len(paths) == 1:
+                headers |= {
+                    "Content-Length": str(paths[0].stat().st_size),
+                    "Content-Type": "application/octet-stream",
+                }
+                sent = {"content": iter(partial(contents[0].read, PIECE), b"")}
+            else:
+                sent = {"files": [("file", (path.name, each)) for path, each in zip(paths, contents, strict=True)]}
+            return self._json(self._request("POST", "/v1/datasets", params=query, headers=headers, **sent))
 
     def datasets(self, *, limit: int = 100, after: str | None = None) -> Json:
         return self._page("/v1/datasets", limit, after)
@@ -313,7 +314,7 @@ class Client(ModelCalls):
         """The files that a job made: `name`, `bytes`, `media_type`, `sha256`, `href` of each."""
         return list(self._get(f"/v1/jobs/{segment(job_id)}/artifacts")["data"])
 
-    def download(self, artifact: Mapping[str, Any], target: Path, *, on_bytes: Callable[[int], None] = _ignore) -> None:
+    def download(self, artifact: Mapping[str, Any], target: Path, *, on_bytes: Callable[[int], None] = ignore) -> None:
         """Write one of `artifacts` to `target`: whole, its SHA-256 checked, going on where the connection breaks."""
         save(self._http, artifact, target, refuse=problem_of, on_bytes=on_bytes)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -39,6 +40,10 @@ COMMANDS = (
 #: user: without them every transaction in it is silently dropped at the next start, and with it the jobs (seen with
 #: 7.0.15; redis/redis#14541, mended there at the end of 2025, and valkey-io/valkey#3983).
 NOBODY = ("off", "resetpass", "~*", "&*", "+@all")
+
+#: How the server's log begins a line: pid and role, time, level.
+_HEAD = re.compile(rb"(\d+):[A-Z] .{20,26} ([.*#-]) ")
+_LOG_KEPT = 64 * 1024  # bytes
 
 
 class NoRedisServer(RuntimeError):
@@ -89,7 +94,7 @@ def command(layout: Layout) -> list[str]:
         "dir": _quoted(layout.redis),
         "daemonize": "no",
         "set-proc-title": "no",  # `ps` then shows whose server it is
-        "logfile": _quoted(layout.redis / "redis.log"),
+        "logfile": _quoted(log(layout)),
         # An acknowledged job is on disk: the reply is sent after the fsync.
         "appendonly": "yes",
         "appendfsync": "always",
@@ -106,6 +111,25 @@ def command(layout: Layout) -> list[str]:
     config = layout.redis / "redis.conf"
     write_atomic(config, "\n".join([*lines, ""]).encode())
     return [str(server), str(config)]
+
+
+def log(layout: Layout) -> Path:
+    return layout.redis / "redis.log"
+
+
+def last_words(layout: Layout, pid: int) -> str:
+    """The last warning in the log of the server that had this pid, else its last line; "" where it has none."""
+    try:
+        with log(layout).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_KEPT))
+            lines = file.read().splitlines()
+    except OSError:
+        return ""
+    heads = [(_HEAD.match(line), line) for line in lines]
+    said = [(head[2], line[head.end() :]) for head, line in heads if head is not None and int(head[1]) == pid]
+    warnings = [text for level, text in said if level == b"#"]
+    words = warnings or [text for _, text in said]
+    return words[-1].decode(errors="replace") if words else ""
 
 
 def _quoted(path: Path) -> str:

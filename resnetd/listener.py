@@ -14,7 +14,7 @@ def listen(settings: Settings, layout: Layout) -> socket.socket:
 
     Raises CannotStart.
     """
-    if not _is_loopback(settings.host) and not list_keys(layout):
+    if not is_loopback(settings.host) and not list_keys(layout):
         raise CannotStart(
             f"{settings.host} can be reached from other machines, and there is no key yet. "
             "Create one with `resnetd keys create --scope admin`, or listen on 127.0.0.1."
@@ -43,7 +43,8 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether nobody else reaches this address, so that no key is needed."""
     if host == "localhost":
         return True
     try:

@@ -1,7 +1,7 @@
 """The client's calls about models: brought, looked at, pointed at, loaded, taken away."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import httpx
 
+from resnetd.counted import Counted, ignore
 from resnetd.errors import Unreachable
 from resnetd.transport import Json, Transport, given, problem_of, segment
 
@@ -31,8 +32,12 @@ class ModelCalls(Transport):
         classes: Sequence[str] | None = None,
         preprocessing: Mapping[str, Any] | None = None,
         alias: str | None = None,
+        on_bytes: Callable[[int], None] = ignore,
     ) -> Json:
-        """Send a state dict (safetensors, .pth) or a bundle; the job that makes it a version of `name`."""
+        """Send a state dict (safetensors, .pth) or a bundle; the job that makes it a version of `name`.
+
+        `on_bytes` gets each piece's size.
+        """
         fields = given(
             {
                 "name": name,
@@ -43,7 +48,7 @@ class ModelCalls(Transport):
             }
         )
         headers = {"Idempotency-Key": uuid4().hex}
-        with file.open("rb") as content:
+        with Counted(file, on_bytes) as content:
             files = {"file": (file.name, content)}
             return self._json(self._request("POST", "/v1/models", data=fields, files=files, headers=headers))
 

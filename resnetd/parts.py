@@ -4,12 +4,16 @@ One thread, the main one: the kernel ties each child's life to the thread that s
 """
 
 import logging
+import math
+import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from resnetd import orphans
 from store.process import child_environment, die_with_parent
 
 log = logging.getLogger(__name__)
@@ -18,7 +22,8 @@ TICK_SECONDS = 0.2
 STOP_TICK_SECONDS = 0.02
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 STEADY_SECONDS = 30.0  # a part that lived this long starts again without delay
-STOP_SECONDS, REDIS_STOP_SECONDS = 11.0, 3.0
+STOP_SECONDS, REDIS_STOP_SECONDS = 11.0, 2.5
+KILLED_SECONDS = 0.5  # until what was killed is gone; the kernel may hold a process for longer
 
 
 @dataclass
@@ -33,6 +38,7 @@ class Part:
     leans_on: Sequence[str] = ()  # parts that it needs to the end: they stop after it
     stop_seconds: float = STOP_SECONDS
     hurries: bool = False  # SIGINT, a person's, is told to it as such
+    last_words: Callable[[int], str] = lambda _: ""  # what a log of its own has of the end of the process with this pid
     process: "subprocess.Popen[bytes] | None" = None
     _started: float = 0.0
     _pause: float = 0.0
@@ -69,26 +75,31 @@ class Part:
             SHORTEST_PAUSE if lived > STEADY_SECONDS else min(max(self._pause * 2, SHORTEST_PAUSE), LONGEST_PAUSE)
         )
         self._resume = now + self._pause
+        words = self.last_words(self.process.pid) if code > 0 else ""  # a signal says all that there is to say
+        why = f"{reason(code)}: {words}" if words else reason(code)
         self.process = None
         log.error(
             "a part died and is started again",
-            extra={"died": self.name, "reason": reason(code), "lived_s": round(lived, 1), "pause_s": self._pause},
+            extra={"died": self.name, "reason": why, "lived_s": round(lived, 1), "pause_s": self._pause},
         )
 
-    def terminate(self, by: signal.Signals = signal.SIGTERM) -> None:
+    def terminate(self, by: signal.Signals = signal.SIGTERM, *, until: float = math.inf) -> None:
+        """Tell it to stop. It has its `stop_seconds`, and at most until then, a moment of the monotonic clock."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(by if self.hurries else signal.SIGTERM)
-        self._kill_at = time.monotonic() + self.stop_seconds
+        self._kill_at = min(time.monotonic() + self.stop_seconds, until)
 
     def gone(self) -> bool:
-        """Whether it has ended after `terminate`; killed where it took longer than it may."""
+        """Whether it has ended after `terminate`; killed, with its group, where it took longer than it may."""
         if self.process is None or self.process.poll() is not None:
             return True
         if time.monotonic() < self._kill_at:
             return False
         log.warning("a part did not stop in time and was killed", extra={"killed": self.name})
-        self.process.kill()
-        self.process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # the group's number is ours until its leader is collected
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(KILLED_SECONDS)
         return True
 
 
@@ -98,22 +109,37 @@ def reason(code: int) -> str:
 
 
 class Parts:
-    """All parts, in the order in which they start."""
+    """All parts, in the order in which they start. They stop within `seconds`, whatever each of them may take."""
 
-    def __init__(self, parts: list[Part]) -> None:
+    def __init__(self, parts: list[Part], *, seconds: float = math.inf) -> None:
         self._parts = parts
+        self._seconds = seconds
         self._stopping = False
+        self._told = math.inf
         self._by = signal.SIGTERM
+
+    @property
+    def stop_seconds(self) -> float:
+        """How long a stop takes at most: that of the slowest part with those that wait for its end."""
+        return min(self._seconds, max((part.stop_seconds + self._after(part) for part in self._parts), default=0.0))
+
+    def _after(self, part: Part) -> float:
+        """The seconds that those need which stop after this part."""
+        after = [each for each in self._parts if each.name in part.leans_on]
+        return max((each.stop_seconds + self._after(each) for each in after), default=0.0)
 
     def run(self, *, announce: Callable[[], bool]) -> None:
         """Start everything, watch it until SIGINT or SIGTERM, stop everything.
 
         `announce` is tried until it says True: what is to be told once all parts work together.
         """
+        others = orphans.children()  # of a shell that became this process
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
         try:
             for part in self._parts:
+                if self._stopping:
+                    break
                 part.start()
                 while not self._stopping and not part.ready():
                     part.watch()
@@ -125,18 +151,24 @@ class Parts:
                 announced = announced or announce()
                 time.sleep(TICK_SECONDS)
         finally:
+            orphans.adopt()
             self._stop_all()
+            ended = orphans.end(spared=others, seconds=KILLED_SECONDS)
+            if ended:
+                log.warning("processes that were left were killed", extra={"killed": sorted(ended)})
 
     def _stop(self, number: int, _: object) -> None:
         self._stopping, self._by = True, signal.Signals(number)
+        self._told = min(self._told, time.monotonic())
 
     def _stop_all(self) -> None:
         """Each part once nobody who leans on it is left: requests under way end while there are engines."""
+        until = min(self._told, time.monotonic()) + self._seconds
         left, told = list(self._parts), set[str]()
         while left:
             for part in left:
                 if part.name not in told and not any(part.name in each.leans_on for each in left):
-                    part.terminate(self._by)
+                    part.terminate(self._by, until=until - self._after(part))
                     told.add(part.name)
             left = [part for part in left if part.name not in told or not part.gone()]
             time.sleep(STOP_TICK_SECONDS)

@@ -67,7 +67,8 @@ class Transport:
         return self._get(path, given(query))
 
     def _get(self, path: str, query: Mapping[str, Any] | None = None) -> Json:
-        return self._json(self._request("GET", path, params=query or {}, repeat=True))
+        headers = {"Accept": "application/json"}
+        return self._json(self._request("GET", path, params=query or {}, headers=headers, repeat=True))
 
     @staticmethod
     def _json(response: httpx.Response) -> Json:

@@ -1,18 +1,17 @@
 """`resnetd up`, `serve` and `work`: which parts run, and with what."""
 
 import fcntl
-import logging
-import os
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 
 import httpx
 from redis import Redis, RedisError
 
 from resnetd import embedded_redis
+from resnetd.announcement import announcement
 from resnetd.errors import CannotStart
 from resnetd.listener import address_of, listen
 from resnetd.metrics_folder import counting
@@ -22,23 +21,30 @@ from store.layout import Layout
 from store.logs import configure
 from store.settings import Settings
 
-log = logging.getLogger(__name__)
-
+#: From the signal until the last part is killed that still lives; what is killed takes a moment, and 15 s are promised.
+UP_STOP_SECONDS = 13.5
 UP_DRAIN_SECONDS = 8.0  # a person who pressed Ctrl-C waits; what the last seconds computed is computed again
+UP_DRAIN_DELAY = 2.0
+UP_ENGINES_SECONDS, UP_FLEET_SECONDS = 1.5, 2.5  # nobody asks engines any more when they are told to stop
 WORKER_STOP_SECONDS = 3.0  # from the end of its jobs to its own
 HTTP_STOP_SECONDS = 1.5  # from the end of its requests to its own
 
 
 def up(settings: Settings) -> None:
     """Everything on this machine, in the foreground, until SIGINT or SIGTERM."""
+    settings = _hurried(settings)
     layout = _prepare(settings)
     with _alone(layout), listen(settings, layout) as listener, counting(layout) as metrics:
-        parts = [] if settings.redis_url else [_redis(layout)]
+        redis = [] if settings.redis_url else [_redis(layout)]
         environment = _environment(settings, layout)
-        parts += _serving(settings, listener, {**environment, **metrics}, patience=UP_DRAIN_SECONDS)
-        parts += [_worker(settings, environment, patience=UP_DRAIN_SECONDS)]
-        address = address_of(listener)
-        Parts(parts).run(announce=lambda: _announce(address, settings, layout))
+        parts = [
+            *redis,
+            *serving(settings, listener, {**environment, **metrics}, in_a_hurry=True),
+            worker(settings, environment),
+        ]
+        server = redis[0].command[0] if redis else None
+        announce = partial(_announce, address_of(listener), settings, layout, redis_server=server)
+        Parts(parts, seconds=UP_STOP_SECONDS).run(announce=announce)
 
 
 def serve(settings: Settings) -> None:
@@ -46,15 +52,19 @@ def serve(settings: Settings) -> None:
     layout = _prepare(settings)
     with listen(settings, layout) as listener, counting(layout) as metrics:
         environment = {**_environment(settings, layout), **metrics}
-        parts = _serving(settings, listener, environment, patience=settings.drain_seconds)
-        Parts(parts).run(announce=lambda: True)
+        Parts(serving(settings, listener, environment)).run(announce=lambda: True)
 
 
 def work(settings: Settings) -> None:
     """One worker for this machine's device."""
     layout = _prepare(settings)
-    worker = _worker(settings, _environment(settings, layout), patience=settings.drain_seconds)
-    Parts([worker]).run(announce=lambda: True)
+    Parts([worker(settings, _environment(settings, layout))]).run(announce=lambda: True)
+
+
+def _hurried(settings: Settings) -> Settings:
+    """With no more time to drain than a person waits."""
+    seconds, delay = min(settings.drain_seconds, UP_DRAIN_SECONDS), min(settings.drain_delay, UP_DRAIN_DELAY)
+    return settings.model_copy(update={"drain_seconds": seconds, "drain_delay": delay})
 
 
 @contextmanager
@@ -99,17 +109,18 @@ def _redis(layout: Layout) -> Part:
             return False
 
     try:
-        return Part("redis", embedded_redis.command(layout), ready=ready, stop_seconds=REDIS_STOP_SECONDS)
+        command = embedded_redis.command(layout)
     except embedded_redis.NoRedisServer as error:
         raise CannotStart(str(error)) from error
+    words = partial(embedded_redis.last_words, layout)
+    return Part("redis", command, ready=ready, stop_seconds=REDIS_STOP_SECONDS, last_words=words)
 
 
-def _serving(
-    settings: Settings, listener: socket.socket, environment: dict[str, str], *, patience: float
+def serving(
+    settings: Settings, listener: socket.socket, environment: dict[str, str], *, in_a_hurry: bool = False
 ) -> list[Part]:
-    """The engines, and the HTTP processes that share them and one address. `patience`: seconds that requests have."""
-    fd, drain = listener.fileno(), min(settings.drain_seconds, patience)
-    environment = {**environment, "RESNETD_DRAIN_SECONDS": str(drain)}
+    """The engines, and the HTTP processes that share them and one address."""
+    fd = listener.fileno()
 
     def http(number: int) -> Part:
         return Part(
@@ -119,44 +130,30 @@ def _serving(
             pass_fds=[fd],
             leans_on=("fleet", "redis"),
             hurries=True,
-            stop_seconds=settings.drain_delay + drain + HTTP_STOP_SECONDS,
+            stop_seconds=settings.drain_delay + settings.drain_seconds + HTTP_STOP_SECONDS,
         )
 
     fleet = Part("fleet", _python("app.fleet"), environment)
+    if in_a_hurry:
+        engines = min(settings.drain_seconds, UP_ENGINES_SECONDS)
+        fleet.environment = {**environment, "RESNETD_DRAIN_SECONDS": str(engines)}
+        fleet.stop_seconds = UP_FLEET_SECONDS
     return [fleet, *(http(number) for number in range(1, settings.http_workers + 1))]
 
 
-def _worker(settings: Settings, environment: dict[str, str], *, patience: float) -> Part:
-    """`patience`: how many seconds a job may take at most for its last checkpoint when the worker stops."""
-    drain = min(settings.drain_seconds, patience)
-    environment = {**environment, "RESNETD_DRAIN_SECONDS": str(drain)}
-    patient = drain + WORKER_STOP_SECONDS
+def worker(settings: Settings, environment: dict[str, str]) -> Part:
+    patient = settings.drain_seconds + WORKER_STOP_SECONDS
     return Part("worker", _python("worker"), environment, leans_on=("redis",), stop_seconds=patient)
 
 
-def _announce(address: str, settings: Settings, layout: Layout) -> bool:
+def _announce(address: str, settings: Settings, layout: Layout, *, redis_server: str | None) -> bool:
     """Once an engine has really answered, say what runs and what to try."""
     try:
-        ready = httpx.get(f"{address}/readyz", timeout=2.0, trust_env=False).status_code == httpx.codes.OK
+        answer = httpx.get(f"{address}/readyz", timeout=2.0, trust_env=False)
     except httpx.HTTPError:
         return False
-    if ready:
-        redis_at = "external" if settings.redis_url else "embedded"
-        print(
-            f"""
-resnetd is ready at {address}   (data: {_short(layout.root)}, Redis: {redis_at}, model: {settings.model})
-
-  curl -T cat.jpg {address}/v1/classify
-  curl -T images.zip '{address}/v1/datasets?name=mine'
-  curl {address}/v1/models
-
-Every route: {address}/docs      Stop with Ctrl-C.
-""",
-            flush=True,
-        )
-    return ready
-
-
-def _short(path: Path) -> str:
-    here = Path(os.getcwd())  # noqa: PTH109 - Path.cwd() is the same call
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    if not answer.is_success:
+        return False
+    told = announcement(address, settings, layout, redis_server=redis_server, parts=answer.json()["parts"])
+    print(told, flush=True)
+    return True

@@ -77,7 +77,7 @@ class Truncated(_Frozen):
 
 
 class Report(_Frozen):
-    """`images` counts the usable images. Each list holds at most 1,000 entries; `truncated` counts the others."""
+    """`images` counts the usable images. Each list holds the first 1,000 by name; `truncated` counts the others."""
 
     images: int
     corrupt: tuple[FileNote, ...] = ()

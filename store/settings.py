@@ -31,6 +31,15 @@ class RuntimeName(StrEnum):
     CUDA_GRAPHS = "cuda_graphs"  # PyTorch on NVIDIA, kernels recorded once
 
 
+class LogLevel(StrEnum):
+    """From which level on records are logged."""
+
+    DEBUG = "DEBUG"  # all that libraries have to say, too
+    INFO = "INFO"  # what happens
+    WARNING = "WARNING"  # what went otherwise than it should
+    ERROR = "ERROR"  # what failed
+
+
 @dataclass(frozen=True)
 class BatchLimits:
     """What a person said about a model's batches; None is left to what is found at load."""
@@ -59,7 +68,7 @@ class Settings(BaseSettings):
     )
     device: str = Field("auto", description="Where networks compute: `auto`, `cpu`, `cuda`, `cuda:0`, …")
     model: str = Field("cifar10-resnet20", description="The model that `/v1/classify` uses when none is named.")
-    log_level: str = Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
+    log_level: LogLevel = Field(LogLevel.INFO, description="`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
     precision: Precision = Field(Precision.BF16, description="Numbers that engines may use: exact, bf16 or fastest.")
     runtime: RuntimeName = Field(RuntimeName.AUTO, description="What computes; `auto` measures and takes the fastest.")
     batching: str = Field(
@@ -92,6 +101,19 @@ class Settings(BaseSettings):
     webhook_hosts: str = Field(
         "", description="Hosts and networks, comma-separated, that webhooks may reach besides public ones."
     )
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, text: str) -> str:
+        # PyTorch names more, on which nothing here was ever tried. Whether a machine has it is seen when it computes.
+        if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?", text):
+            raise ValueError("Input should be auto, cpu, cuda or cuda:N, as in cuda:0")
+        return text
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _log_level(cls, text: object) -> object:
+        return text.upper() if isinstance(text, str) and text.upper() in LogLevel.__members__ else text
 
     @field_validator("batching")
     @classmethod

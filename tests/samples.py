@@ -25,6 +25,14 @@ def zip_mini(target: Path, *, named: bool = True) -> Path:
     return target
 
 
+def tiny_zip(content: bytes = b"") -> bytes:
+    """An archive of one file that holds `content` as it is: an upload that is taken, and cannot be imported."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("a.txt"), content)
+    return file.getvalue()
+
+
 def mini_test_labels() -> npt.NDArray[np.uint8]:
     return np.frombuffer(gzip.decompress((MINI / "t10k-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8)
 

@@ -161,6 +161,38 @@ def test_services_know_no_web_framework():
     assert not {(name_of(path), name) for path in services for name in frameworks if within(imports(path), name)}
 
 
+def wraps_requests(module: ast.Module) -> list[int]:
+    """The lines that make a middleware of Starlette's, which stands between an endpoint and its client's messages: a
+    disconnect does not reach it, and bodies are read in advance.
+    """
+    found = []
+    for node in ast.walk(module):
+        base = isinstance(node, (ast.Name, ast.Attribute, ast.alias)) and "BaseHTTPMiddleware" in ast.dump(node)
+        called = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if base or (called and node.func.attr == "middleware"):
+            found.append(node.lineno)
+    return found
+
+
+def test_middleware_is_pure_asgi():
+    modules = [path for path in MODULES if room_of(path) == "app"]
+    assert len(modules) > 1
+    assert not [(name_of(path), line) for path in modules for line in wraps_requests(tree(path))]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from starlette.middleware.base import BaseHTTPMiddleware",
+        "class Timed(base.BaseHTTPMiddleware): ...",
+        "@app.middleware('http')\nasync def timed(request, call_next): ...",
+        "app.middleware('http')(timed)",
+    ],
+)
+def test_the_check_for_pure_asgi_sees_what_is_not(source):
+    assert wraps_requests(ast.parse(source))
+
+
 def test_nothing_is_ever_unpickled():
     picklers = ("pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal")
     wrong = {(name_of(path), name) for path in MODULES for name in picklers if within(imports(path), name)}

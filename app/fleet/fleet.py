@@ -18,7 +18,7 @@ from store.settings import Settings
 log = logging.getLogger(__name__)
 
 _ALIAS_POLL = 0.5  # seconds between looks at the models' folders
-_STOP_SECONDS = 9.0
+_STOP_SECONDS = 9.0  # at most; whoever stops a server in less has less RESNETD_DRAIN_SECONDS
 
 
 class NoRoom(Exception):
@@ -102,7 +102,8 @@ class Fleet:
         for task in self._leaving.values():
             task.cancel()
         await asyncio.gather(*self._leaving.values(), return_exceptions=True)
-        await asyncio.gather(*(each.stop(seconds=_STOP_SECONDS) for each in (*engines, *self._leaving)))
+        seconds = min(_STOP_SECONDS, self._settings.drain_seconds)
+        await asyncio.gather(*(each.stop(seconds=seconds) for each in (*engines, *self._leaving)))
         self._layout.routes.unlink(missing_ok=True)
 
     def _reconcile(self) -> None:

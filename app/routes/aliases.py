@@ -46,7 +46,10 @@ def expected(header: str | None) -> frozenset[str] | None:
 
 
 @router.get(
-    "", responses=problem_responses(401, 403, 404), dependencies=needs(Scope.PREDICT), summary="List a model's aliases"
+    "",
+    responses=problem_responses(401, 403, 404),
+    dependencies=needs(Scope.PREDICT),
+    summary="Look at a model's aliases",
 )
 async def aliases(state: StateDep, response: Response, name: Name) -> AliasesBody:
     """Each with its canary, its shadow, and what it pointed to before. The ETag is of all of them."""

@@ -6,10 +6,11 @@ from fastapi import APIRouter, Header, Path, Response
 from fastapi.responses import FileResponse
 
 from app.auth import needs
-from app.deps import JobId, StateDep
+from app.deps import MAX_LIMIT, After, JobId, Limit, StateDep
 from app.file_responses import FileDownload
 from app.schemas.artifacts import ArtifactBody
 from app.schemas.common import Page, problem_responses
+from app.services.pages import part
 from store.artifacts import MEDIA_TYPES
 from store.keys import Scope
 
@@ -29,11 +30,14 @@ _FILE: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("", responses=problem_responses(401, 403, 404, 503), summary="List a job's files")
-async def artifacts(state: StateDep, job_id: JobId) -> Page[ArtifactBody]:
+@router.get("", responses=problem_responses(401, 403, 404, 422, 503), summary="List a job's files")
+async def artifacts(
+    *, state: StateDep, job_id: JobId, limit: Limit = MAX_LIMIT, after: After = None
+) -> Page[ArtifactBody]:
     """By name. Empty until a training, an evaluation or an export has succeeded."""
     found = await state.artifacts.listed(job_id)
-    return Page(data=[ArtifactBody.of(job_id, each) for each in found], has_more=False, next=None)
+    shown, following = part(found, name=lambda each: each.name, limit=limit, after=after)
+    return Page.of([ArtifactBody.of(job_id, each) for each in shown], following)
 
 
 @router.get("/{name}", responses=_FILE, response_class=FileResponse, summary="Download a job's file")

@@ -14,7 +14,10 @@ from store.keys import Scope
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], dependencies=needs(Scope.TRAIN))
 
-Name = Annotated[str | None, Query(description="What to call the dataset; default: like its file.")]
+Name = Annotated[
+    str | None,
+    Query(description="What to call the dataset; default: like its file; several: its id."),
+]
 _BODY = {
     "requestBody": {
         "required": True,
@@ -26,7 +29,14 @@ _BODY = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {"name": {"type": "string"}, "file": {"type": "string", "format": "binary"}},
+                    "properties": {
+                        "name": {"type": "string"},
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "An archive; or, once for each file, what belongs together: IDX files.",
+                        },
+                    },
                     "required": ["file"],
                 },
                 "example": {"name": "pets", "file": "(the bytes of pets.zip)"},
@@ -42,7 +52,10 @@ _UPLOAD = problem_responses(401, 403, 408, 409, 413, 422, 503)
 async def upload(
     request: Request, response: Response, state: StateDep, key: IdempotencyKey, name: Name = None
 ) -> DatasetAccepted:
-    """An archive of images (zip, tar), as the body or a form's file; on disk when the answer comes."""
+    """An archive of images (zip, tar), as the body or a form's file, or IDX files as the files of one form.
+
+    On disk when the answer comes.
+    """
     record = await receive(request, state.uploads, state.settings, name=name, key=key)
     response.headers["Location"] = f"/v1/datasets/{record.id}"
     return DatasetAccepted(id=record.id, name=record.name, bytes=record.bytes, job=JobRef(id=record.job))

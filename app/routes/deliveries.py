@@ -5,9 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from app.auth import needs
-from app.deps import JobId, StateDep
+from app.deps import After, JobId, Limit, StateDep
 from app.schemas.common import problem_responses
 from app.schemas.deliveries import DeliveriesBody
+from app.services.pages import part
+from jobs.cursor import cursor, place
+from jobs.deliveries import LOG_LENGTH
 from store.keys import Scope
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/deliveries", tags=["jobs"], dependencies=needs(Scope.TRAIN))
@@ -15,10 +18,20 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/deliveries", tags=["jobs"], depende
 DeliveryId = Annotated[str, Path(max_length=120, examples=["1769860880000-0"])]
 
 
-@router.get("", responses=problem_responses(401, 403, 404, 503), summary="Look at a job's webhook deliveries")
-async def deliveries(state: StateDep, job_id: JobId) -> DeliveriesBody:
-    """The newest 100 attempts, newest first, and what is still to be sent."""
-    return DeliveriesBody.of(*await state.deliveries.look(job_id))
+@router.get("", responses=problem_responses(401, 403, 404, 422, 503), summary="Look at a job's webhook deliveries")
+async def deliveries(
+    *, state: StateDep, job_id: JobId, limit: Limit = LOG_LENGTH, after: After = None
+) -> DeliveriesBody:
+    """The newest 100 attempts, newest first, and on every page what is still to be sent."""
+    attempts, pending = await state.deliveries.look(job_id)
+    shown, following = part(
+        attempts,
+        name=lambda each: cursor(each.at, each.delivery),
+        limit=limit,
+        after=after,
+        left=lambda name: place(name) is not None,  # some attempts later it is gone, and all before it
+    )
+    return DeliveriesBody.of(shown, pending, following)
 
 
 @router.post(
@@ -30,4 +43,4 @@ async def deliveries(state: StateDep, job_id: JobId) -> DeliveriesBody:
 async def redeliver(state: StateDep, job_id: JobId, delivery: DeliveryId) -> DeliveriesBody:
     """Now, under the same `webhook-id`, with all its attempts. One that is just being sent is left alone."""
     await state.deliveries.repeat(job_id, delivery)
-    return DeliveriesBody.of(*await state.deliveries.look(job_id))
+    return DeliveriesBody.of(*await state.deliveries.look(job_id), None)

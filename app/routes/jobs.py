@@ -28,11 +28,11 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "model": Page[EventBody],
         "content": {
-            "application/json": {"example": {"data": [EVENT_EXAMPLE], "has_more": False, "next": None}},
             "text/event-stream": {
                 "schema": {"type": "string"},
                 "example": 'id: 1769860801000-0\nevent: epoch\ndata: {"epoch":3}\n\n',
             },
+            "application/json": {"example": {"data": [EVENT_EXAMPLE], "has_more": False, "next": None}},
             "application/x-ndjson": {"schema": {"type": "string"}, "example": '{"id":"1769860801000-0"}\n'},
         },
     },
@@ -104,6 +104,7 @@ async def delete(state: StateDep, job_id: JobId) -> Response:
 @router.get("/{job_id}/events", responses=_EVENTS, summary="Follow a job")
 async def events(
     *,
+    request: Request,
     state: StateDep,
     job_id: JobId,
     after: EventCursor,
@@ -111,10 +112,13 @@ async def events(
     limit: Limit = 100,
     follow: Follow = True,
 ) -> Response:
-    """Its history: as it happens (Accept: text/event-stream or application/x-ndjson), or a page of JSON."""
-    rendering = event_responses.choose(accept)
+    """Its history as it happens, as server-sent events unless Accept names another type: application/x-ndjson is lines
+    of JSON, application/json is a page, and `limit` is the page's.
+    """
+    resuming = bool(request.headers.get("last-event-id"))
+    rendering = event_responses.choose(accept, resuming=resuming)
     if rendering is None:
-        hint = "application/json, text/event-stream or application/x-ndjson"
+        hint = "text/event-stream, application/json or application/x-ndjson"
         raise ProblemError("not_acceptable", "Events come in three media types.", hint=hint, status=406)
     if rendering == "page":
         found, more = await state.jobs.events(job_id, after=after, limit=limit)

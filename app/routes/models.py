@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import FileResponse
 
 from app.auth import needs
-from app.deps import After, IdempotencyKey, Limit, ModelRef, StateDep
+from app.deps import MAX_LIMIT, After, IdempotencyKey, Limit, ModelRef, StateDep
 from app.file_responses import FileDownload, MadeFileDownload
 from app.model_requests import receive
 from app.schemas.common import Page, problem_responses
@@ -22,6 +22,7 @@ from app.schemas.models import (
 )
 from app.services.model_versions import Form
 from app.services.models import LOAD_SECONDS
+from app.services.pages import part
 from models.networks.registry import NETWORKS
 from models.recipes import RECIPES
 from store.keys import Scope
@@ -199,19 +200,23 @@ async def delete(state: StateDep, name: ModelName, version: Version) -> Response
 
 
 @router.get(
-    "/recipes", responses=problem_responses(401, 403), dependencies=needs(Scope.PREDICT), summary="List recipes"
+    "/recipes", responses=problem_responses(401, 403, 422), dependencies=needs(Scope.PREDICT), summary="List recipes"
 )
-async def recipes() -> Page[RecipeBody]:
-    """Every recipe with all its fields."""
-    data = [RecipeBody(name=name, fields=recipe.model_dump(mode="json")) for name, recipe in sorted(RECIPES.items())]
-    return Page(data=data, has_more=False, next=None)
+async def recipes(limit: Limit = MAX_LIMIT, after: After = None) -> Page[RecipeBody]:
+    """Every recipe with all its fields, by name."""
+    names, following = part(sorted(RECIPES), name=str, limit=limit, after=after)
+    return Page.of([RecipeBody(name=name, fields=RECIPES[name].model_dump(mode="json")) for name in names], following)
 
 
 @router.get(
-    "/architectures", responses=problem_responses(401, 403), dependencies=needs(Scope.PREDICT), summary="List networks"
+    "/architectures",
+    responses=problem_responses(401, 403, 422),
+    dependencies=needs(Scope.PREDICT),
+    summary="List networks",
 )
-async def architectures() -> Page[ArchitectureBody]:
+async def architectures(limit: Limit = MAX_LIMIT, after: After = None) -> Page[ArchitectureBody]:
     """Every network that a recipe can name, with its source."""
+    entries, following = part(list(NETWORKS.values()), name=lambda entry: entry.name, limit=limit, after=after)
     data = [
         ArchitectureBody(
             name=entry.name,
@@ -223,6 +228,6 @@ async def architectures() -> Page[ArchitectureBody]:
             description=entry.description,
             weights=list(entry.weights),
         )
-        for entry in NETWORKS.values()
+        for entry in entries
     ]
-    return Page(data=data, has_more=False, next=None)
+    return Page.of(data, following)

@@ -1,6 +1,6 @@
 """Shapes that every route shares: problems and pages."""
 
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -34,7 +34,7 @@ class Problem(BaseModel):
     instance: str
     code: str
     request_id: str
-    hint: str | None
+    hint: str
     errors: list[WrongField]
 
 
@@ -75,3 +75,8 @@ class Page(BaseModel, Generic[Item]):
     data: list[Item]
     has_more: bool
     next: str | None
+
+    @classmethod
+    def of(cls, data: list[Item], following: str | None) -> Self:
+        """`following`: the `after` of the next part, None where there is none."""
+        return cls(data=data, has_more=following is not None, next=following)

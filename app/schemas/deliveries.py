@@ -1,5 +1,6 @@
 """Webhook deliveries as answers show them."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -52,7 +53,7 @@ class PendingBody(BaseModel):
 
 
 class DeliveriesBody(BaseModel):
-    """The newest 100 attempts, newest first, and what is still to be sent."""
+    """The newest 100 attempts, newest first, or a part of them; and all that is still to be sent."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
@@ -62,8 +63,11 @@ class DeliveriesBody(BaseModel):
     next: str | None = None
 
     @classmethod
-    def of(cls, attempts: list[Attempt], pending: list[Pending]) -> "DeliveriesBody":
+    def of(cls, attempts: Sequence[Attempt], pending: Sequence[Pending], following: str | None) -> "DeliveriesBody":
+        """`following`: the `after` of the next part, None where there is none."""
         return cls(
             data=[AttemptBody.of(each) for each in attempts],
             pending=[PendingBody(delivery=each.delivery, due_at=each.due_at) for each in pending],
+            has_more=following is not None,
+            next=following,
         )

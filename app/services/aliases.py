@@ -44,7 +44,9 @@ class Aliases:
         for field, other in (("canary", canary), ("shadow", shadow)):
             if other is not None and other.version == version:
                 detail = f"The {field} is the version that the alias points to"
-                raise InvalidError(f"invalid_{field}", f"{detail}.", errors=wrong(f"#/{field}/version", detail))
+                hint = f"Name another version, or leave `{field}` out."
+                errors = wrong(f"#/{field}/version", detail)
+                raise InvalidError(f"invalid_{field}", f"{detail}.", hint=hint, errors=errors)
 
         def change() -> tuple[dict[str, Any], str]:
             made, tag = self._catalog.put_alias(

@@ -145,6 +145,7 @@ def merge(images: list[ImageIn], answered: list[dict[str, Any]], *, absent: Mapp
 
 
 def all_bad(results: list[dict[str, Any]]) -> ProblemError:
+    """413 for one image alone that is too large, else 422; 500 where the engine is at fault."""
     errors: list[FieldError] = [
         {"pointer": f"#/images/{result['index']}", "detail": f"{result['error']['code']}: {result['error']['message']}"}
         for result in results
@@ -154,6 +155,7 @@ def all_bad(results: list[dict[str, Any]]) -> ProblemError:
     code = codes.pop() if len(codes) == 1 else "no_usable_image"
     if code == "internal":
         return ProblemError("engine_failed", first["message"], hint=first["hint"], errors=errors)
-    detail = first["message"] if len(results) == 1 else f"None of the {len(results)} images can be classified."
-    kind = TooLargeError if code == "image_too_large" else InvalidError
+    alone = len(results) == 1
+    detail = first["message"] if alone else f"None of the {len(results)} images can be classified."
+    kind = TooLargeError if alone and code == "image_too_large" else InvalidError
     return kind(code, detail, hint=first["hint"], errors=errors)

@@ -85,5 +85,6 @@ def dataset_name(name: str | None, filename: str | None, *, default: str) -> str
     name = name.strip()
     if not name or len(name) > _MAX_NAME or not name.isprintable():
         detail = f"A dataset's name is 1 to {_MAX_NAME} printable characters"
-        raise InvalidError("invalid_name", f"{detail}.", errors=wrong("#/name", detail))
+        hint = "Shorten it, or send none: then the dataset is called like its file."
+        raise InvalidError("invalid_name", f"{detail}.", hint=hint, errors=wrong("#/name", detail))
     return name

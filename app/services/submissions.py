@@ -71,7 +71,8 @@ class Submissions:
             case Kind.IMPORT | Kind.ADOPT:
                 asked_at = "/v1/datasets" if kind is Kind.IMPORT else "/v1/models"
                 detail = f"POST {asked_at}, an upload, asks for this kind"
-                raise InvalidError("invalid_request", f"{detail}.", errors=wrong("#/kind", detail))
+                hint = f"`curl -T FILE 'localhost:8000{asked_at}?name=NAME'` sends a file; the answer names its job."
+                raise InvalidError("invalid_request", f"{detail}.", hint=hint, errors=wrong("#/kind", detail))
 
     async def train(self, spec: dict[str, Any], *, terms: Terms, idempotency_key: str | None) -> Placed:
         """`recipe` with `overrides` on `dataset`."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resnetd.commands import output
+from resnetd.commands import bars, output
 from resnetd.commands.connection import connect
 from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, Server
 from resnetd.errors import Problem
@@ -55,14 +55,17 @@ def classify(
     """Classify image files. Ends with status 1 when one of them could not be classified."""
     failed = 0
     wanted = [name.strip() for name in outputs.split(",")] if outputs is not None else []
-    with connect(server, key) as client:
-        for batch in batches(files):
+    cut = list(batches(files))
+    quiet = as_json or bool(wanted) or len(cut) == 1
+    with connect(server, key) as client, bars.of_files("Classifying", len(files), quiet=quiet) as on_files:
+        for batch in cut:
             answer = _ask(client, batch, model, top_k, wanted)
             failed += sum(1 for result in answer["results"] if result["error"])
             if as_json or wanted:
                 output.as_json(answer)
             else:
                 _show(batch, answer)
+            on_files(len(batch))
     if failed:
         raise typer.Exit(1)
 

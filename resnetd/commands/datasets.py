@@ -1,18 +1,14 @@
 """`resnetd datasets`: upload, look at, delete."""
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from resnetd.commands import output
+from resnetd.commands import bars, output
 from resnetd.commands.connection import connect
 from resnetd.commands.follow import follow
 from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, Server
-
-if TYPE_CHECKING:
-    from resnetd.client import Client
 
 app = typer.Typer(no_args_is_help=True, help="Upload datasets and look at them.")
 
@@ -52,17 +48,24 @@ def show(dataset: DatasetId, *, server: Server = DEFAULT_SERVER, key: Key = None
 
 @app.command()
 def upload(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="zip, tar or IDX.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(exists=True, dir_okay=False, readable=True, help="One zip or tar, or all the IDX files."),
+    ],
     *,
-    name: Annotated[str | None, typer.Option(show_default="the file's name", help="What to call it.")] = None,
+    name: Annotated[
+        str | None, typer.Option(show_default="like the file; several: like their folder", help="What to call it.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the import and show the dataset.")] = False,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Upload an archive of images in folders, with a manifest, or IDX files; the server imports it."""
+    """Upload an archive of images in folders or with a manifest, or IDX files; the server imports it."""
+    title = f"Uploading {files[0].name}" if len(files) == 1 else f"Uploading {len(files)} files"
     with connect(server, key) as client:
-        answer = _upload(client, file, name)
+        with bars.of_bytes(title, sum(file.stat().st_size for file in files), quiet=as_json) as on_bytes:
+            answer = client.upload_dataset(files, name=name, on_bytes=on_bytes)
         if wait:
             output.note(f"Importing {answer['id']} ({answer['job']['id']})")
             follow(client, answer["job"]["id"])
@@ -82,31 +85,6 @@ def delete(dataset: DatasetId, *, server: Server = DEFAULT_SERVER, key: Key = No
     with connect(server, key) as client:
         client.delete_dataset(dataset)
     output.note(f"Deleted {dataset}.")
-
-
-def _upload(client: "Client", file: Path, name: str | None) -> dict[str, Any]:
-    if not sys.stderr.isatty():
-        return client.upload_dataset(file, name=name)
-    from rich.console import Console  # noqa: PLC0415 - a terminal's library, loaded where there is one
-    from rich.progress import (  # noqa: PLC0415 - likewise
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (
-        TextColumn("Uploading {task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(file.name, total=file.stat().st_size)
-        return client.upload_dataset(file, name=name, on_bytes=lambda count: progress.advance(task, count))
 
 
 def _images(dataset: dict[str, Any]) -> object:

@@ -1,11 +1,9 @@
 """Downloading what a job made, with a progress bar on a terminal."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resnetd.commands import bars
 from resnetd.errors import Refused
 
 if TYPE_CHECKING:
@@ -20,24 +18,9 @@ def download_all(client: "Client", job_id: str, folder: Path) -> list[Path]:
     saved = [folder / Path(each["name"]).name for each in found]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _counting(sum(each["bytes"] for each in found)) as on_bytes:
+        with bars.of_bytes("Downloading", sum(each["bytes"] for each in found)) as on_bytes:
             for artifact, target in zip(found, saved, strict=True):
                 client.download(artifact, target, on_bytes=on_bytes)
     except OSError as error:
         raise Refused(f"{folder}: {error.strerror}.", "Name a folder that can be written to.") from error
     return saved
-
-
-@contextmanager
-def _counting(total: int) -> Iterator[Callable[[int], None]]:
-    """What is told each piece's size; a bar on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console  # noqa: PLC0415 - a terminal's library, loaded where there is one
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
-
-    columns = (TextColumn("Downloading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda size: progress.advance(task, size)

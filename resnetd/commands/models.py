@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from resnetd.commands import output
+from resnetd.commands import bars, output
 from resnetd.commands.connection import connect
 from resnetd.commands.follow import follow
 from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, Server
@@ -88,14 +88,16 @@ def import_(
 ) -> None:
     """Bring a residual network that was trained elsewhere: a state dict, or a bundle of `resnetd export`."""
     with connect(server, key) as client:
-        job = client.import_model(
-            file,
-            name,
-            network=network,
-            classes=None if classes is None else _names(classes),
-            preprocessing=None if preprocessing is None else _object(preprocessing),
-            alias=alias,
-        )
+        with bars.of_bytes(f"Uploading {file.name}", file.stat().st_size, quiet=as_json) as on_bytes:
+            job = client.import_model(
+                file,
+                name,
+                network=network,
+                classes=None if classes is None else _names(classes),
+                preprocessing=None if preprocessing is None else _object(preprocessing),
+                alias=alias,
+                on_bytes=on_bytes,
+            )
         if watch:
             output.note(f"Importing {file.name} as {name}: {job['id']}")
             job = follow(client, job["id"])

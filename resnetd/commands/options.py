@@ -2,7 +2,9 @@
 
 import inspect
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +15,16 @@ from pydantic.fields import FieldInfo
 from resnetd.errors import Refused
 from store.settings import Settings
 
-DEFAULT_SERVER = "http://127.0.0.1:8000"
+
+def server_of(environment: Mapping[str, str]) -> str:
+    """Where a `resnetd up` with these variables answers; one that listens on every address is asked on loopback."""
+    host = environment.get("RESNETD_HOST") or str(Settings.model_fields["host"].default)
+    port = environment.get("RESNETD_PORT") or str(Settings.model_fields["port"].default)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+DEFAULT_SERVER = server_of(os.environ)
 
 Server = Annotated[str, typer.Option("--server", envvar="RESNETD_SERVER", help="Where the server is.")]
 Key = Annotated[
@@ -88,6 +99,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
                 None,
                 flag(name),
                 help=f"{field.description} Environment: {variable(name, field)}.",
+                metavar=_words(field),
                 show_default=False if field.default is None else str(field.default),
             ),
             annotation=_kind(field) | None,
@@ -110,12 +122,23 @@ def read_settings(given: dict[str, Any]) -> Settings:
         name = str(first["loc"][0]).lower()
         field = Settings.model_fields.get(name)
         shown = f"{variable(name, field)} ({flag(name)})" if field else name
+        said = first["msg"].removeprefix("Value error, ")
         raise Refused(
-            f"{shown}: {first['msg']}, not {first['input']!r}.", "`resnetd up --help` shows every setting."
+            f"{shown}: {said}, not {first['input']!r}.", "`resnetd up --help` shows every setting."
         ) from error
 
 
 def _kind(field: FieldInfo) -> type:
-    """The type that a flag takes; `Path | None` and the like are their first part."""
+    """The type that a flag takes; `Path | None` and the like are their first part.
+
+    One of several words is text here: the settings refuse another one, as they do that of the environment.
+    """
     kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
-    return next(kind for kind in kinds if isinstance(kind, type) and kind is not type(None))
+    kind = next(kind for kind in kinds if isinstance(kind, type) and kind is not type(None))
+    return str if issubclass(kind, StrEnum) else kind
+
+
+def _words(field: FieldInfo) -> str | None:
+    """The words that a setting may be, as `--help` shows them; None where it may be any."""
+    kind = field.annotation
+    return f"[{'|'.join(kind)}]" if isinstance(kind, type) and issubclass(kind, StrEnum) else None

@@ -139,9 +139,10 @@ class Client:
         """All entries of a paged list."""
         found: list[dict[str, Any]] = []
         after = ""
+        headers = {"Accept": "application/json"}  # of events: no stream
         while True:
             joint = "&" if "?" in path else "?"
-            answer = await self._insist("GET", f"{path}{joint}limit=200{after}", 60.0)
+            answer = await self._insist("GET", f"{path}{joint}limit=200{after}", 60.0, headers=headers)
             if answer.status != httpx.codes.OK:
                 raise LookupError(f"{path}: {answer.status} {answer.body}")
             found += answer.body["data"]

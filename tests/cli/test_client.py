@@ -220,6 +220,23 @@ def test_an_upload_streams_the_file_under_its_own_name(tmp_path):
     assert len(sent) == 3
 
 
+def test_several_files_are_sent_as_one_form_called_like_their_folder(tmp_path):
+    folder = tmp_path / "fashion.v2"
+    folder.mkdir()
+    files = [folder / "train-images", folder / "train-labels"]
+    for number, file in enumerate(files):
+        file.write_bytes(bytes([number]) * 1_500_000)
+    sent: list[int] = []
+    with server(json_answer({"id": "ds_1", "job": {"id": "job_1"}}, 202)) as (client, told):
+        client.upload_dataset(files, on_bytes=sent.append)
+    method, path, headers, body = told.requests[0]
+    assert (method, path) == ("POST", "/v1/datasets?name=fashion.v2")
+    assert headers["content-type"].startswith("multipart/form-data")
+    assert headers["content-length"] == str(len(body))
+    assert all(b'filename="%s"' % file.name.encode() in body and file.read_bytes() in body for file in files)
+    assert (sum(sent), max(sent) < 1_000_000) == (3_000_000, True)
+
+
 def test_a_stream_that_breaks_off_is_taken_up_behind_the_last_whole_event():
     with server(
         stream(("1-0", "queued"), ("2-0", "running"), cut=b"id: 3-0\nevent: progress\nda"),
@@ -235,6 +252,13 @@ def test_a_stream_that_breaks_off_is_taken_up_behind_the_last_whole_event():
     assert events[0] == Event("1-0", "queued", {"n": 1})
     asked = [headers.get("last-event-id") for _, path, headers, _ in told.requests if path.endswith("/events")]
     assert asked == [None, "2-0", "2-0", "2-0", "3-0", "3-0"]
+
+
+def test_a_history_is_asked_for_as_pages_of_json():
+    page = {"data": [{"id": "1-0", "type": "queued", "data": {}}], "has_more": False, "next": None}
+    with server(json_answer(page)) as (client, told):
+        assert list(client.history("job_1")) == [Event("1-0", "queued", {})]
+    assert told.requests[0][2]["accept"] == "application/json"
 
 
 def test_a_job_that_had_ended_before_the_given_event_gives_no_more_events():

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from resnetd.commands import output
 from resnetd.commands.classify import MAX_BYTES, MAX_FILES, batches
 from resnetd.commands.follow import line
-from resnetd.commands.options import flag, parse_setting, read_settings, variable, with_settings
+from resnetd.commands.options import flag, parse_setting, read_settings, server_of, variable, with_settings
 from resnetd.errors import Problem, Refused
 from store.keys import KeyRing, Scope
 from store.layout import Layout
@@ -74,6 +74,57 @@ def test_a_setting_out_of_range_is_refused_by_its_names():
     assert "RESNETD_MAX_ENGINES (--max-engines)" in ended.stderr
 
 
+@pytest.mark.parametrize("value", ["gpu", "cuda:", "cuda:01", "cuda:x", "mps", "CPU", ""])
+def test_a_device_that_is_none_is_refused_and_the_allowed_ones_are_told(value):
+    with pytest.raises(
+        Refused, match=r"^RESNETD_DEVICE \(--device\): Input should be auto, cpu, cuda or cuda:N, as in "
+    ):
+        read_settings({"device": value})
+
+
+@pytest.mark.parametrize("value", ["auto", "cpu", "cuda", "cuda:0", "cuda:15"])
+def test_a_device_may_be(value):
+    assert read_settings({"device": value}).device == value
+
+
+@pytest.mark.parametrize("value", ["debug", "Warning", "ERROR"])
+def test_a_log_level_may_be_written_in_any_case(value):
+    assert given("--log-level", value).log_level == value.upper()
+    assert given(env={"RESNETD_LOG_LEVEL": value}).log_level == value.upper()
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "value", "allowed"),
+    [
+        ("--log-level", "RESNETD_LOG_LEVEL", "foo", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
+        ("--device", "RESNETD_DEVICE", "gpu", "auto, cpu, cuda or cuda:N, as in cuda:0"),
+        ("--precision", "RESNETD_PRECISION", "fp8", "'exact', 'bf16' or 'fastest'"),
+    ],
+)
+def test_a_start_with_a_wrong_word_is_refused_by_flag_and_by_variable(option, name, value, allowed, tmp_path):
+    data = ("--data", str(tmp_path / "var"))
+    for ended in (resnetd("up", *data, option, value), resnetd("up", *data, **{name: value})):
+        assert ended.returncode == 1
+        assert f"{name} ({option}): Input should be {allowed}, not '{value}'." in " ".join(ended.stderr.split())
+        assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "var").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "server"),
+    [
+        ({}, "http://127.0.0.1:8000"),
+        ({"RESNETD_PORT": "9000"}, "http://127.0.0.1:9000"),
+        ({"RESNETD_HOST": "cats.internal"}, "http://cats.internal:8000"),
+        ({"RESNETD_HOST": "0.0.0.0", "RESNETD_PORT": "80"}, "http://127.0.0.1:80"),
+        ({"RESNETD_HOST": "::"}, "http://[::1]:8000"),
+        ({"RESNETD_HOST": "", "RESNETD_PORT": ""}, "http://127.0.0.1:8000"),
+    ],
+)
+def test_clients_ask_where_a_server_with_the_same_variables_listens(variables, server):
+    assert server_of(variables) == server
+
+
 def test_it_starts_in_well_under_a_second_of_computing():
     began = os.times()
     assert resnetd("--version").stdout.strip()
@@ -84,9 +135,13 @@ def test_it_starts_in_well_under_a_second_of_computing():
 def test_where_nobody_answers_it_says_how_to_start_a_server(tmp_path):
     picture = tmp_path / "cat.jpg"
     picture.write_bytes(b"...")
-    ended = resnetd("classify", str(picture), "--server", "http://127.0.0.1:9")
-    assert ended.returncode == 1
-    assert "No answer from http://127.0.0.1:9" in ended.stderr
+    for ended in (
+        resnetd("classify", str(picture), "--server", "http://127.0.0.1:9", RESNETD_PORT="7"),
+        resnetd("classify", str(picture), RESNETD_SERVER="http://127.0.0.1:9", RESNETD_PORT="7"),
+        resnetd("classify", str(picture), RESNETD_PORT="9"),
+    ):
+        assert ended.returncode == 1
+        assert "No answer from http://127.0.0.1:9:" in ended.stderr
     assert "`resnetd up`" in ended.stderr
     assert ended.stdout == ""
 

@@ -237,6 +237,7 @@ def problem(answer: httpx.Response, status: int, code: str, **members: object) -
     assert own <= set(body)
     assert (body["status"], body["code"]) == (status, code)
     assert body["request_id"] == answer.headers["x-request-id"]
+    assert str(body["hint"] or "").strip(), f"{code} says nothing of what to do"
     assert body["type"] == f"urn:resnetd:problem:{code}"
     return dict(body)
 

@@ -37,6 +37,14 @@ def name(server: Server, tmp_path: Path) -> str:
     return chosen
 
 
+@pytest.mark.parametrize("other", [{"canary": {"version": 2, "percent": 10}}, {"shadow": {"version": 2}}])
+def test_a_version_is_not_its_own_canary_or_shadow(http, name, other):
+    (field,) = other
+    answer = http.put(f"/v1/models/{name}/aliases/production", json={"version": 2, **other})
+    body = problem(answer, 422, f"invalid_{field}")
+    assert (body["errors"][0]["pointer"], f"`{field}`" in str(body["hint"])) == (f"#/{field}/version", True)
+
+
 def test_aliases_are_changed_by_whoever_knows_them_as_they_are(http, name):
     url = f"/v1/models/{name}/aliases"
     seen = http.get(url)

@@ -79,6 +79,16 @@ def test_json_carries_images_in_base64_also_as_data_urls(http):
     assert [each.get("filename") for each in answer.json()["results"]] == ["x.png", None]
 
 
+def test_base64_may_be_broken_into_lines_and_the_limit_counts_the_image_alone(http, settings):
+    lines = base64.encodebytes(IMAGE * 40).decode()
+    assert lines.count("\n") > 10
+    answer = classify(http, [{"b64": lines}, {"b64": lines.replace("\n", "\r\n\t ")}])
+    assert [each["error"] for each in answer.json()["results"]] == [None, None]
+    largest = b"x" * settings.max_image_bytes
+    assert classify(http, [{"b64": base64.encodebytes(largest).decode()}]).status_code == 200
+    problem(classify(http, [{"b64": "\u00e9" * 4}]), 422, "invalid_base64")
+
+
 def test_json_without_a_content_type_as_curl_d_sends_it_is_understood(http):
     body = json.dumps({"images": [{"b64": b64(IMAGE)}]}).encode()
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -107,6 +117,10 @@ def test_an_oversized_image_fails_alone(http, settings):
     answer = classify(http, [{"b64": b64(big)}, {"b64": b64(IMAGE)}])
     assert [each["error"] and each["error"]["code"] for each in answer.json()["results"]] == ["image_too_large", None]
     problem(http.post("/v1/classify", content=big), 413, "image_too_large")
+    problem(classify(http, [{"b64": b64(big)}]), 413, "image_too_large")
+    several = [("a", ("1.png", big)), ("b", ("2.png", big))]
+    body = problem(http.post("/v1/classify", files=several), 422, "image_too_large")
+    assert [each["pointer"] for each in body["errors"]] == ["#/images/0", "#/images/1"]
 
 
 def test_a_body_over_the_limit_is_refused_by_its_length_and_by_counting(http, settings):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from samples import tiny_zip
 
 from app.drain import Drain
 from resnetd.parts import Part, Parts
@@ -64,8 +65,9 @@ def test_while_it_leaves_it_answers_and_closes_each_connection_with_its_answer_a
         idle, upload = (stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(2))
         idle.sendall(GET)
         assert answer(idle).headers["connection"] is None
-        head = b"PUT /v1/datasets HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n\r\nabc"
-        upload.sendall(head)
+        archive = tiny_zip()
+        head = b"PUT /v1/datasets HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+        upload.sendall(head % len(archive) + archive[:3])
         while not list(layout.uploads.iterdir()):
             assert running.poll() is None
             time.sleep(0.01)
@@ -84,7 +86,7 @@ def test_while_it_leaves_it_answers_and_closes_each_connection_with_its_answer_a
         while time.monotonic() < began + 2.0:  # longer than the delay: now it takes nothing new
             time.sleep(0.05)
         assert running.poll() is None
-        upload.sendall(b"def")
+        upload.sendall(archive[3:])
         last = answer(upload)
         assert (last.status, last.headers["connection"]) == (202, "close")
         assert running.wait(10) == 0

@@ -53,11 +53,15 @@ def test_event_ids_are_ordered_as_numbers_not_as_text():
 @pytest.mark.parametrize(
     ("accept", "rendering"),
     [
-        ("", "page"),
-        ("*/*", "page"),
+        ("", "sse"),
+        ("*/*", "sse"),
         ("application/json", "page"),
+        ("application/json, text/plain, */*", "page"),
+        ("text/event-stream;q=0.5, application/json", "page"),
+        ("text/html, application/*;q=0.9", "page"),
         ("text/event-stream", "sse"),
         ("text/event-stream, */*;q=0.1", "sse"),
+        ("application/json;q=0.1, */*", "sse"),
         ("application/json;q=0.5, application/x-ndjson", "ndjson"),
         ("Text/Event-Stream; charset=utf-8", "sse"),
         ("application/json;q=0, text/event-stream;q=0.2", "sse"),
@@ -66,7 +70,23 @@ def test_event_ids_are_ordered_as_numbers_not_as_text():
     ],
 )
 def test_the_accept_header_chooses_the_rendering(accept, rendering):
-    assert choose(accept) == rendering
+    assert choose(accept, resuming=False) == rendering
+
+
+@pytest.mark.parametrize(
+    ("accept", "rendering"),
+    [
+        ("", "sse"),
+        ("*/*", "sse"),
+        ("application/json, */*;q=0.1", "sse"),
+        ("application/x-ndjson, text/event-stream;q=0.5", "sse"),
+        ("application/json", "page"),
+        ("application/x-ndjson", "ndjson"),
+        ("text/html", None),
+    ],
+)
+def test_who_resumes_gets_a_stream_unless_accept_rules_it_out(accept, rendering):
+    assert choose(accept, resuming=True) == rendering
 
 
 async def stored(_: str, *, after: str, limit: int) -> tuple[list[Event], bool, bool]:

@@ -7,10 +7,13 @@ from uuid import uuid4
 import httpx
 import pytest
 from edge_kit import claimed, problem, sse_messages, train, wait_for
+from samples import tiny_zip
 
 from jobs import keys
 from jobs.archive import archive
 from jobs.model import JobError, Kind, Lane, State
+
+PAGE = {"Accept": "application/json"}
 
 
 def test_a_training_is_acknowledged_with_its_place_and_its_whole_request(http, dataset, ledger):
@@ -73,7 +76,7 @@ def test_a_json_request_has_a_limit_in_bytes(http):
 
 
 def test_a_dataset_that_is_still_imported_is_a_409_that_says_what_to_wait_for(http):
-    upload = http.post("/v1/datasets", content=b"not imported by anybody").json()
+    upload = http.post("/v1/datasets", content=tiny_zip()).json()
     body = problem(train(http, upload["id"]), 409, "dataset_not_ready")
     assert upload["job"]["id"] in str(body["hint"])
     http.post(f"/v1/jobs/{upload['job']['id']}/cancel")
@@ -223,14 +226,35 @@ def test_events_are_sse_with_ids_that_end_after_the_last_event(http, dataset, id
     assert [each["event"] for each in sse_messages(nothing.text)] == ["end"]
 
 
+@pytest.mark.parametrize("accept", ["*/*", "", None])
+def test_events_are_sse_for_who_names_no_media_type_and_for_who_resumes(http, dataset, accept):
+    job_id = train(http, dataset).json()["id"]
+    http.post(f"/v1/jobs/{job_id}/cancel")
+
+    def told(accept: str | None, **headers: str) -> list[dict[str, object]]:
+        request = http.build_request("GET", f"/v1/jobs/{job_id}/events", headers=headers)
+        del request.headers["accept"]
+        if accept is not None:
+            request.headers["accept"] = accept
+        answer = http.send(request)
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        return sse_messages(answer.text)
+
+    first, *rest = told(accept)
+    assert [each["event"] for each in (first, *rest)] == ["queued", "cancelled", "end"]
+    for liked in (accept, "application/json, text/event-stream;q=0.1"):
+        assert told(liked, **{"Last-Event-ID": str(first["id"])}) == rest
+
+
 def test_events_are_pages_of_json_and_lines_of_json_too(http, dataset, idle):
     job_id = train(http, dataset).json()["id"]
     http.post(f"/v1/jobs/{job_id}/cancel")
     url = f"/v1/jobs/{job_id}/events"
-    page = http.get(url, params={"limit": 1}).json()
+    page = http.get(url, params={"limit": 1}, headers=PAGE).json()
     assert ([each["type"] for each in page["data"]], page["has_more"]) == (["queued"], True)
-    rest = http.get(url, params={"after": page["next"]}).json()
+    rest = http.get(url, params={"after": page["next"]}, headers=PAGE).json()
     assert ([each["type"] for each in rest["data"]], rest["has_more"], rest["next"]) == (["cancelled"], False, None)
+    assert http.get(url, headers={**PAGE, "Last-Event-ID": page["next"]}).json() == rest
     lines = http.get(url, headers={"Accept": "application/x-ndjson"}).text.splitlines()
     assert [httpx.Response(200, text=line).json() for line in lines] == page["data"] + rest["data"]
     problem(http.get(url, headers={"Accept": "image/png"}), 406, "not_acceptable")
@@ -293,11 +317,11 @@ def test_an_ended_job_outlives_redis(server, dataset, idle):
     job_id = train(server.http, dataset).json()["id"]
     idle.succeed(claimed(idle, job_id), {"model": "m", "version": 1})
     before = server.http.get(f"/v1/jobs/{job_id}").json()
-    events = server.http.get(f"/v1/jobs/{job_id}/events").json()
+    events = server.http.get(f"/v1/jobs/{job_id}/events", headers=PAGE).json()
     archive(idle, server.layout)
     idle.redis.delete(keys.job(job_id), keys.events(job_id))
     assert server.http.get(f"/v1/jobs/{job_id}").json() == before
-    assert server.http.get(f"/v1/jobs/{job_id}/events").json() == events
+    assert server.http.get(f"/v1/jobs/{job_id}/events", headers=PAGE).json() == events
     stream = server.http.get(f"/v1/jobs/{job_id}/events", headers={"Accept": "text/event-stream"})
     assert [each["event"] for each in sse_messages(stream.text)][-2:] == ["succeeded", "end"]
     problem(server.http.post(f"/v1/jobs/{job_id}/cancel"), 409, "wrong_state", state="succeeded")
@@ -310,7 +334,7 @@ def test_jobs_under_way_are_counted_by_state(http, dataset, ledger):
 
 
 def test_a_job_of_the_import_kind_is_listed_like_any_other(http):
-    upload = http.post("/v1/datasets", content=b"zip").json()
+    upload = http.post("/v1/datasets", content=tiny_zip()).json()
     assert http.get(f"/v1/jobs/{upload['job']['id']}").json()["kind"] == Kind.IMPORT
 
 

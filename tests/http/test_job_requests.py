@@ -8,6 +8,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from edge_kit import dataset_on_disk, model_on_disk, problem, train
+from samples import tiny_zip
 from test_http_process import process
 
 from store.layout import Layout
@@ -143,12 +144,13 @@ def test_concurrent_pairs_under_one_key_are_one_job_each(http, dataset):
 
 def test_concurrent_uploads_under_one_key_are_one_dataset_and_one_import(http):
     key = uuid4().hex
-    upload = lambda: http.post("/v1/datasets", content=b"zip", headers={"Idempotency-Key": key})  # noqa: E731 - short
+    upload = lambda: http.post("/v1/datasets", content=tiny_zip(), headers={"Idempotency-Key": key})  # noqa: E731 - short
     answers = [*at_once([upload] * 6), upload()]
     assert {each.status_code for each in answers} <= {202, 409}  # 409: the first is just arriving
     assert answers[-1].status_code == 202
     assert len({each.text for each in answers if each.status_code == 202}) == 1
-    problem(http.post("/v1/datasets", content=b"other", headers={"Idempotency-Key": key}), 422, "idempotency_conflict")
+    other = http.post("/v1/datasets", content=tiny_zip(b"other"), headers={"Idempotency-Key": key})
+    problem(other, 422, "idempotency_conflict")
 
 
 def test_a_server_killed_between_the_writing_and_the_answer_answers_with_the_same_job(

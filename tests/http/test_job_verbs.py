@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 from edge_kit import claimed, model_on_disk, problem, train
+from samples import tiny_zip
 
 from app.services.deletion import Deletion
 from app.services.ledger import AsyncLedger
@@ -27,7 +28,8 @@ def post(http, job_id: str, verb: str, key: str | None = None):
 
 
 def types(http, job_id: str) -> list[str]:
-    return [each["type"] for each in http.get(f"/v1/jobs/{job_id}/events").json()["data"]]
+    page = http.get(f"/v1/jobs/{job_id}/events", headers={"Accept": "application/json"}).json()
+    return [each["type"] for each in page["data"]]
 
 
 def test_a_queued_job_is_paused_and_resumed_and_repeating_is_harmless(http, queued):
@@ -268,7 +270,7 @@ class TestDeletion:
         assert http.get(f"/v1/jobs/{job_id}").json()["links"]["model"] == f"/v1/models/{name}@1"
 
     def test_an_import_stays_as_long_as_its_dataset(self, http, ledger):
-        made = http.post("/v1/datasets", content=b"zip").json()
+        made = http.post("/v1/datasets", content=tiny_zip()).json()
         job_id = made["job"]["id"]
         ledger.cancel(job_id)
         problem(http.delete(f"/v1/jobs/{job_id}"), 409, "job_has_dataset", state="cancelled")
@@ -286,6 +288,6 @@ def test_every_wrong_filter_of_a_list_is_named(http):
 def test_the_cpu_lane_has_its_own_queue(http, ledger, queued):
     while (claim := ledger.claim(Lane.CPU, owner="test", token=uuid4().hex)) is not None:
         ledger.fail(claim, DIED)
-    made = http.post("/v1/datasets", content=b"zip").json()
+    made = http.post("/v1/datasets", content=tiny_zip()).json()
     job = http.get(f"/v1/jobs/{made['job']['id']}").json()
     assert (job["state"], job["queue"]) == (State.QUEUED, {"position": 1})

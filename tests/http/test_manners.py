@@ -1,5 +1,6 @@
 """API manners: problems, request ids, scopes, OpenAPI, metrics, and what happens when a part is away."""
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -10,10 +11,13 @@ from typing import Any
 
 import httpx
 import pytest
-from edge_kit import IMAGE, Server, own_redis, problem, serving
+from edge_kit import IMAGE, Server, own_redis, problem, serving, train
+from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
+from samples import tiny_zip
+from starlette.exceptions import HTTPException
 
-from app import protocol
+from app import handlers, protocol
 from app.auth import scope_of
 from app.image_requests import JsonImages
 from app.main import create_app
@@ -256,7 +260,7 @@ def test_classification_goes_on_while_redis_is_away_and_the_rest_says_so_in_time
             assert answer.headers["retry-after"]
             assert time.monotonic() - started < 1.0
         assert server.http.post("/v1/classify", content=IMAGE).status_code == 200
-        problem(server.http.post("/v1/datasets", content=b"zip"), 503, "ledger_unavailable")
+        problem(server.http.post("/v1/datasets", content=tiny_zip()), 503, "ledger_unavailable")
         assert list(layout.datasets.iterdir()) == []
         assert server.http.get("/v1/datasets").status_code == 200
         ready = server.http.get("/readyz")
@@ -276,7 +280,7 @@ def test_an_event_stream_goes_on_over_a_crash_of_redis(tmp_path):
     with contextlib.ExitStack() as first:
         redis = first.enter_context(own_redis(layout))
         server = first.enter_context(serving(settings))
-        job_id = server.http.post("/v1/datasets", content=b"zip").json()["job"]["id"]
+        job_id = server.http.post("/v1/datasets", content=tiny_zip()).json()["job"]["id"]
         url = f"{server.url}/v1/jobs/{job_id}/events"
         with httpx.stream("GET", url, headers={"Accept": "text/event-stream"}, timeout=20) as stream:
             lines = stream.iter_lines()
@@ -332,3 +336,98 @@ def test_a_slow_body_is_no_slow_head(server: Server, monkeypatch: pytest.MonkeyP
         threading.Event().wait(0.5)
         connection.sendall(b"cd")
         assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "hint"),
+    [
+        (400, "bad_request", "/openapi.json"),
+        (404, "not_found", "GET /"),
+        (405, "method_not_allowed", "Allow"),
+        (415, "unsupported_media_type", "/openapi.json"),
+        (503, "service_unavailable", "/openapi.json"),
+    ],
+)
+def test_what_the_framework_refuses_is_a_problem_with_a_hint(status, code, hint):
+    app = FastAPI()
+    handlers.install(app)
+
+    @app.get("/thing")
+    async def thing() -> None:
+        raise HTTPException(status)
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
+            return await client.get("/thing")
+
+    answer = asyncio.run(ask())
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert hint in answer.json()["hint"]
+
+
+def to_the_end(connection: socket.socket) -> bytes:
+    """All that comes until the server closes the connection; a timeout fails the test."""
+    received = b""
+    while piece := connection.recv(65536):
+        received += piece
+    return received
+
+
+def asked_raw(server: Server, sent: bytes) -> httpx.Response:
+    with socket.create_connection(server.address, timeout=30) as connection:
+        connection.sendall(sent)
+        head, _, body = to_the_end(connection).partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    version, status, _ = first.split(" ", 2)
+    assert version == "HTTP/1.1"
+    named = [tuple(line.split(": ", 1)) for line in lines]
+    return httpx.Response(int(status), headers=named, content=body)
+
+
+ENDLESS = b"GET /livez HTTP/1.1\r\nX-Request-ID: mine-1\r\nX-Pad: "
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "instance"),
+    [
+        (b"nonsense\r\n\r\n", "invalid_http", "/"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "invalid_http", "/"),  # the first bytes of TLS
+        (b"GET /v1/models?limit=1 HTTP/1.1\r\nHost: a\r\nno header\r\n\r\n", "invalid_http", "/v1/models"),
+        (
+            b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n",
+            "invalid_http",
+            "/v1/classify",
+        ),
+        (ENDLESS + b"x" * (protocol.HEAD_BYTES + 1 - len(ENDLESS)), "head_too_large", "/livez"),
+    ],
+)
+def test_what_is_no_http_is_a_problem_too_and_ends_the_connection(server: Server, sent, code, instance):
+    answer = asked_raw(server, sent)
+    body = problem(answer, 400, code)
+    assert body["instance"] == instance
+    assert answer.headers["connection"] == "close"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    if b"mine-1" in sent:
+        assert body["request_id"] == "mine-1"
+    else:
+        assert str(body["request_id"]).startswith("req_")
+
+
+def test_below_v2_what_is_no_http_has_the_shape_of_its_protocol(server: Server):
+    answer = asked_raw(server, b"GET /v2/models/toy HTTP/1.1\r\nHost: a\r\nno header\r\n\r\n")
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/json")
+    assert set(answer.json()) == {"error"}
+    assert answer.headers["x-request-id"].startswith("req_")
+
+
+def test_a_problem_is_never_written_into_the_middle_of_another_answer(server: Server, dataset):
+    job_id = train(server.http, dataset).json()["id"]
+    with socket.create_connection(server.address, timeout=30) as connection:
+        connection.sendall(f"GET /v1/jobs/{job_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        begun = b""
+        while b"event: queued" not in begun:
+            begun += connection.recv(65536)
+        connection.sendall(b"nonsense\r\n\r\n")
+        assert b"HTTP/1.1" not in to_the_end(connection)
+    server.http.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()

@@ -108,7 +108,8 @@ def test_events_that_have_left_redis_are_read_from_disk_without_gap_or_double(se
     url = f"/v1/jobs/{job_id}/events"
     seen, after, more = [], None, True
     while more:
-        page = server.http.get(url, params={"limit": 70, **({"after": after} if after else {})}).json()
+        query = {"limit": 70, **({"after": after} if after else {})}
+        page = server.http.get(url, params=query, headers={"Accept": "application/json"}).json()
         seen += page["data"]
         more, after = page["has_more"], page["next"]
     assert [each["data"]["n"] for each in seen if each["type"] == "log"] == list(range(300))

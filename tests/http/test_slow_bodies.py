@@ -8,6 +8,7 @@ from http.client import HTTPResponse
 
 import pytest
 from edge_kit import IMAGE, Server
+from samples import tiny_zip
 
 from app import bodies, protocol
 from app.bodies import GRACE_SECONDS, IDLE_SECONDS, MIN_RATE, WHOLE_SECONDS, patience
@@ -60,10 +61,10 @@ def test_a_classification_has_so_long_in_all_and_a_dataset_as_long_as_its_rate_a
     for request_line in ("PUT /v1/classify", "PUT /v1/datasets"):
         with socket.create_connection(server.address, timeout=10) as connection:
             connection.sendall(HEAD.format(request_line, 10).encode())
-            for _ in range(10):
+            for each in tiny_zip()[:10]:
                 threading.Event().wait(0.1)
                 try:
-                    connection.sendall(b"x")
+                    connection.sendall(bytes([each]))
                 except ConnectionError:  # it was cut off already
                     break
             ended[request_line] = connection.recv(4096)[:12]

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from edge_kit import IMAGE, Server, claimed, dataset_on_disk, serving, train
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from samples import tiny_zip
 
 from app import tracing
 from jobs.ledger import Ledger
@@ -88,7 +89,7 @@ def test_a_trace_reaches_the_log_and_the_record_of_its_job_and_the_job_that_its_
         client = httpx.Client(base_url=server.url, headers={"traceparent": PARENT})
         with client:
             trained = train(client, dataset).json()["id"]
-            imported = client.put("/v1/datasets", content=b"zip").json()["job"]["id"]
+            imported = client.put("/v1/datasets", content=tiny_zip()).json()["job"]["id"]
     assert [ledger.get(job).traceparent for job in (trained, imported)] == [PARENT, PARENT]
     assert {record.traceparent for record in caplog.records} == {PARENT}
     plain = train(server.http, dataset).json()["id"]

@@ -179,10 +179,11 @@ def test_the_limit_on_pixels_holds_before_anything_is_decoded(monkeypatch):
     assert refused.value.code == "image_too_large"
 
 
-PHOTOS = Path(os.environ.get("RESNETD_TEST_DATA", "../shared/data")).resolve() / "photos"
+ROOT = Path(__file__).resolve().parents[2]
+PHOTOS = Path(os.environ.get("RESNETD_TEST_DATA", ROOT.parent / "shared" / "data")) / "photos"
 
 
-@pytest.mark.skipif(not PHOTOS.is_dir(), reason="no photographs here")
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="no photographs in RESNETD_TEST_DATA (by default ../shared/data)")
 def test_photographs_differ_by_roundings_at_most():
     for path in sorted(PHOTOS.glob("*.jpg"))[:20]:
         fast, exact = both(path.read_bytes(), to())

@@ -16,6 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from store.archive_kinds import (
+    ARCHIVE_HINT,
+    GZIP,
+    HEAD_BYTES,
+    TAR_BLOCK,
+    XZ,
+    ZIP,
+    Other,
+    is_bzip2,
+    other_than_archive,
+    other_than_tar,
+)
 from worker.importer.limits import LARGEST_READ, SMALL, Limits, broken, not_an_archive, too_large, unsafe
 from worker.importer.names import Parts, is_litter, safe_parts
 
@@ -23,18 +35,6 @@ Tick = Callable[[int], None]  # called with the number of members seen so far
 
 # What a damaged stream raises, from the three decompressors and the two containers.
 STREAM_ERRORS = (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
-
-_UNSUPPORTED = {
-    b"7z\xbc\xaf\x27\x1c": "7z",
-    b"Rar!\x1a\x07": "RAR",
-    b"\x28\xb5\x2f\xfd": "Zstandard",
-    b"\x89HDF\r\n\x1a\n": "HDF5",
-    b"PAR1": "Parquet",
-    b"\x93NUMPY": "NumPy",
-    b"%PDF": "PDF",
-}
-_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
-_FOLDERS_HINT = "Upload one zip or tar with a folder for each class, the four IDX files, or a manifest and its images."
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,12 @@ class Archive(Protocol):
 def open_archive(path: Path, limits: Limits, tick: Tick) -> Archive:
     """The archive at `path`, told by its content. Raises JobRefused for what is none, is broken, or breaks a limit."""
     with path.open("rb") as file:
-        head = file.read(512)
+        head = file.read(HEAD_BYTES)
     if not head:
-        raise not_an_archive("the upload is empty (0 bytes)", _FOLDERS_HINT)
+        raise not_an_archive("the upload is empty (0 bytes)", ARCHIVE_HINT)
+    _refuse(other_than_archive(head, whole=len(head) < HEAD_BYTES))
     try:
-        if head.startswith((b"PK\3\4", b"PK\5\6", b"PK\7\x08")):
-            return ZipArchive(path, limits, tick)
-        _refuse_known_others(head)
-        return TarArchive(path, limits, tick)
+        return ZipArchive(path, limits, tick) if head.startswith(ZIP) else TarArchive(path, limits, tick)
     # All that the libraries raise over hostile headers; NotImplementedError: a zip version that zipfile cannot read.
     except (*STREAM_ERRORS, ValueError, LookupError, ArithmeticError, struct.error, NotImplementedError) as error:
         if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
@@ -80,22 +78,9 @@ def open_archive(path: Path, limits: Limits, tick: Tick) -> Archive:
         raise broken(str(error) or type(error).__name__) from error
 
 
-def is_idx(head: bytes) -> bool:
-    """Whether a file begins like the IDX format: two zero bytes, an element type, a number of dimensions."""
-    return len(head) >= 4 and head[:2] == b"\0\0" and head[2] in {8, 9, 11, 12, 13, 14} and 1 <= head[3] <= 4
-
-
-def _refuse_known_others(head: bytes) -> None:
-    for magic, what in _UNSUPPORTED.items():
-        if head.startswith(magic):
-            raise not_an_archive(f"{what} files cannot be imported", _FOLDERS_HINT)
-    if head.startswith(_IMAGES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
-        raise not_an_archive("the upload is a single image, not an archive of images", _FOLDERS_HINT)
-    if is_idx(head):
-        raise not_an_archive(
-            "the upload is a single IDX file",
-            "Put the four files (images and labels, train and test) in one zip or tar.",
-        )
+def _refuse(other: Other | None) -> None:
+    if other is not None:
+        raise not_an_archive(other.reason, other.hint)
 
 
 class ZipArchive:
@@ -179,15 +164,9 @@ class TarArchive:
             raise
 
     def _open_tar(self) -> tarfile.TarFile:
-        head = self._stream.read(512)
-        _refuse_known_others(head)
+        _refuse(other_than_tar(self._stream.read(TAR_BLOCK)))
         self._stream.seek(0)
-        try:
-            return tarfile.open(fileobj=self._stream, mode="r:")
-        except tarfile.ReadError as error:
-            if head[257:262] == b"ustar":
-                raise
-            raise not_an_archive("the upload is neither a zip nor a tar archive", _FOLDERS_HINT) from error
+        return tarfile.open(fileobj=self._stream, mode="r:")
 
     def _plan(self, limits: Limits, tick: Tick) -> None:
         end = 0
@@ -223,12 +202,12 @@ class TarArchive:
 
 def _decompressed(path: Path) -> io.BufferedIOBase:
     with path.open("rb") as file:
-        head = file.read(6)
-    if head.startswith(b"\x1f\x8b"):
+        head = file.read(HEAD_BYTES)
+    if head.startswith(GZIP):
         return gzip.open(path, "rb")
-    if head.startswith(b"BZh"):
+    if is_bzip2(head):
         return bz2.open(path, "rb")
-    if head.startswith(b"\xfd7zXZ"):
+    if head.startswith(XZ):
         return lzma.open(path, "rb")
     return path.open("rb")
 

@@ -16,17 +16,17 @@ from typing import IO, cast
 import numpy as np
 import numpy.typing as npt
 
+from store.archive_kinds import GZIP, is_idx
 from store.dataset_writer import MAX_ARRAY_IMAGE_PIXELS, Sample
 from store.datasets import FileNote, SplitName
-from worker.importer.archive import STREAM_ERRORS, Archive, Bounded, Member, is_idx
+from worker.importer.archive import STREAM_ERRORS, Archive, Bounded, Member
 from worker.importer.limits import Limits
 from worker.job_process import JobRefused
 
 CLASSES_FILE = "classes.txt"
 _LOOK_AT_ALL = 64  # files; in a larger archive only those named like IDX are opened
 _MAX_LABELS = 50_000_000
-_GZIP = b"\x1f\x8b"
-_HINT = "Put the four files of the MNIST family (images and labels, train and test) in one zip or tar."
+_HINT = "Send the files of images and of labels together, those of train and those of test, under their usual names."
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _open(archive: Archive, member: Member, limits: Limits) -> IO[bytes]:
     with archive.open(member) as stream:
         magic = stream.read(2)
     stream = archive.open(member)
-    if magic != _GZIP:
+    if magic != GZIP:
         return stream
     return cast(IO[bytes], Bounded(gzip.GzipFile(fileobj=stream), limits.unpacked(member.size)))
 

@@ -1,5 +1,6 @@
 """CSV and JSONL manifests inside an archive: which file is of which class, and optionally of which split."""
 
+import contextlib
 import csv
 import io
 import unicodedata
@@ -9,7 +10,7 @@ from typing import IO, Any
 import orjson
 
 from store.datasets import FileNote, SplitName
-from worker.importer.archive import Archive, Member
+from worker.importer.archive import STREAM_ERRORS, Archive, Member
 from worker.importer.names import Parts
 from worker.importer.plan import Plan, Planned, may_be_image, split_named, suffix
 from worker.job_process import JobRefused
@@ -27,21 +28,20 @@ Row = dict[str, Any]
 
 
 def plan_manifests(archive: Archive) -> Plan | None:
-    """The plan that the archive's manifests state; None where it has none with columns for file and label."""
-    manifests = [member for member in archive.files if _may_be_manifest(member)]
+    """The plan that the archive's manifests state; None where it has none with columns for file and label.
+
+    Manifests are the tables with a usual name, wherever they lie; where none of those fits, the one table at the top
+    that does. Raises JobRefused where several do, or one cannot be read.
+    """
     by_parts = {member.parts: member for member in archive.files}
     plan = Plan("manifest", [])
     used: set[Parts] = set()
-    found = False
-    for manifest in sorted(manifests, key=lambda member: member.parts):
-        with archive.open(manifest) as stream:
-            rows = _rows(manifest, stream)
-            if rows is None:
-                continue
-            found = True
-            _read_rows(manifest, rows, by_parts, used, plan)
-    if not found:
+    manifests = _manifests(archive)
+    if not manifests:
         return None
+    for manifest in manifests:
+        with archive.open(manifest) as stream:
+            _read_rows(manifest, _rows(manifest, stream) or iter(()), by_parts, used, plan)
     depth = _common_depth([image.member.parts for image in plan.images])
     plan.images = [
         Planned(image.member, "/".join(image.member.parts[depth:]), image.split, image.label) for image in plan.images
@@ -54,9 +54,36 @@ def plan_manifests(archive: Archive) -> Plan | None:
     return plan
 
 
-def _may_be_manifest(member: Member) -> bool:
-    name = member.parts[-1].lower()
-    return suffix(name) in _SUFFIXES and name.partition(".")[0] in _STEMS
+def _manifests(archive: Archive) -> list[Member]:
+    """Those to read, by name. Raises JobRefused where it is not clear which is meant."""
+    tables = [member for member in archive.files if suffix(member.parts[-1]) in _SUFFIXES]
+    usual = [member for member in tables if member.parts[-1].lower().partition(".")[0] in _STEMS]
+    found = [member for member in usual if _fits(archive, member)]
+    if not found:
+        images = [member.parts for member in archive.files if may_be_image(member.parts)]
+        above = min(images, default=())[: _common_depth(images)]  # the folder that holds every image
+        others = [m for m in tables if m not in usual and m.parts[:-1] == above[: len(m.parts) - 1]]
+        found = [member for member in others if _fits_if_read(archive, member)]
+        if len(found) > 1:
+            names = ", ".join(sorted(member.name for member in found)[:5])
+            raise JobRefused(
+                "bad_manifest",
+                f"{len(found)} tables have columns for file and label: {names}",
+                "Call the right one manifest.csv, or those of the splits train.csv, val.csv and test.csv.",
+            )
+    return sorted(found, key=lambda member: member.parts)
+
+
+def _fits(archive: Archive, member: Member) -> bool:
+    with archive.open(member) as stream:
+        return _rows(member, stream) is not None
+
+
+def _fits_if_read(archive: Archive, member: Member) -> bool:
+    """The same of a table that nobody called a manifest: where it cannot be read it is none."""
+    with contextlib.suppress(JobRefused, *STREAM_ERRORS):
+        return _fits(archive, member)
+    return False
 
 
 def _read_rows(manifest: Member, rows: Iterator[Row], files: dict[Parts, Member], used: set[Parts], plan: Plan) -> None:
