@@ -1,8 +1,8 @@
 """The files of a dataset upload on their way to one archive on disk.
 
-An archive is written as it comes. Files that are none, those of the MNIST family say, become members of one zip under
-their own names, so that an import always reads an archive. Which it is, a file's first bytes tell, before any of it is
-written.
+An archive is written as it comes. IDX files, and text beside them, become members of one zip under their own names, so
+that an import always reads an archive. Which it is, a file's first bytes tell, before any of it is written; what is
+neither is refused then.
 """
 
 import unicodedata
@@ -13,16 +13,22 @@ from app.form_files import Buffer
 from app.problems import InvalidError
 from app.services.uploads import Upload
 from app.zip_stream import ZipStream
-from store.archive_kinds import HEAD_BYTES, Other, other_than_archive
+from store.archive_kinds import ARCHIVE_HINT, HEAD_BYTES, Other, other_than_archive
 
 EXAMPLE = "curl -F name=pets -F file=@pets.zip …"
+_IDX_HINT = (
+    "Send them together: `curl -F name=mine -F f=@train-images-idx3-ubyte.gz -F f=@train-labels-idx1-ubyte.gz …`, "
+    "`resnetd datasets upload` with all of them, or one zip or tar of them."
+)
+_MEMBERS = frozenset({"idx", "text"})  # the kinds of files that a dataset may be made of, text for the names of classes
 
 
 class DatasetFiles:
     """`begin`, `put` and `end` for each file, then `finish`; `close` whatever has happened.
 
-    They raise InvalidError: `unsupported_archive` for a file that is no archive and comes alone (at once where it is
-    no form's), `too_many_files` for an archive that does not, `invalid_filename`, `duplicate_file`, `empty_upload`.
+    They raise InvalidError: `unsupported_archive` for a file that is nothing of a dataset, or of one that needs others
+    and has none (both at once where it is no form's), `too_many_files` for an archive that comes with others,
+    `invalid_filename`, `duplicate_file`, `empty_upload`.
     """
 
     def __init__(self, upload: Upload, *, form: bool) -> None:
@@ -32,7 +38,7 @@ class DatasetFiles:
         self._head = bytearray()
         self._buffer: Buffer | None = None  # none until the head has told what the file is
         self._zip: ZipStream | None = None
-        self._other: Other | None = None  # what the first file is, where it is no archive
+        self._others: list[Other] = []  # what the files are, where they are no archive
 
     @property
     def filename(self) -> str | None:
@@ -63,8 +69,8 @@ class DatasetFiles:
     async def finish(self) -> None:
         if self._zip is None:
             return
-        if len(self._names) == 1 and self._other is not None:
-            raise _unsupported(self._other)
+        if len(self._names) == 1 or not any(other.kind == "idx" for other in self._others):
+            raise _unsupported(self._others[0], self._names[0])
         await anyio.to_thread.run_sync(self._zip.finish)
 
     def close(self) -> None:
@@ -82,10 +88,10 @@ class DatasetFiles:
             if self._zip is not None:
                 raise _archive_with_others()
             self._buffer = Buffer(self._upload.write)
-        elif not self._form:
-            raise _unsupported(other)
+        elif not self._form or other.kind not in _MEMBERS:
+            raise _unsupported(other, name)
         else:
-            self._other = self._other or other
+            self._others.append(other)
             self._buffer = await self._member(name or "")
         await self._buffer.put(head)
         return self._buffer
@@ -106,8 +112,9 @@ class DatasetFiles:
         return Buffer(self._zip.write)
 
 
-def _unsupported(other: Other) -> InvalidError:
-    return InvalidError("unsupported_archive", f"{other.reason[0].upper()}{other.reason[1:]}.", hint=other.hint)
+def _unsupported(other: Other, name: str | None) -> InvalidError:
+    reason = f"{name!r}: {other.reason}" if name else f"{other.reason[0].upper()}{other.reason[1:]}"
+    return InvalidError("unsupported_archive", f"{reason}.", hint=_IDX_HINT if other.kind == "idx" else ARCHIVE_HINT)
 
 
 def _archive_with_others() -> InvalidError:

@@ -20,7 +20,7 @@ DRAIN = "drain"  # where the application's lifespan puts its Drain
 
 HEAD_SECONDS = 10.0  # from a connection's first byte, or its opening, to the end of a request's head
 HEAD_BYTES = 64 * 1024
-LINGER_SECONDS = 10.0  # a refused request's body is still coming, and is thrown away
+LINGER_SECONDS = 10.0  # what a refused request's client is still sending is thrown away
 STALLED_SECONDS = 30.0  # an answer waits for its client, who has not taken a byte for so long
 _UNREADABLE_HINT = (
     "Look at the request's first line, its headers, Content-Length, and the chunks of its body; "
@@ -43,6 +43,7 @@ class HttpProtocol(HttpToolsProtocol):
     _in_head = True
     _stall_timer: asyncio.TimerHandle | None = None
     _linger_timer: asyncio.TimerHandle | None = None
+    _refused = False  # nothing is read on this connection any more, only thrown away
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -55,20 +56,23 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         if self._in_head and self._head_timer is None:
             self._start_timer()
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
         # The count includes what came of a body with the head's last piece, hence the look at `_in_head` again.
-        if self._in_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+        over = self._in_head and self._head_bytes > HEAD_BYTES
+        if over and not self._refused and not self.transport.is_closing():
             detail = f"The request's head is larger than {HEAD_BYTES:,} bytes."
             self._refuse(BadRequestError("head_too_large", detail, hint=_TOO_LARGE_HINT))
 
     def on_headers_complete(self) -> None:
+        super().on_headers_complete()  # raises where the address cannot be read
         self._in_head = False
         self._stop_timer()
-        super().on_headers_complete()
         drain: Drain | None = self.app_state.get(DRAIN)
         if drain is not None:
             drain.asked()
@@ -79,10 +83,20 @@ class HttpProtocol(HttpToolsProtocol):
         """What uvicorn calls for what is no HTTP."""
         self._refuse(BadRequestError("invalid_http", msg, hint=_UNREADABLE_HINT))
 
+    def _is_next(self) -> bool:
+        """Whether the client takes what it reads next for the answer to the message that is being read: none before it
+        waits for one, and nothing of its own has been sent.
+        """
+        if self.cycle is None:
+            return True
+        if self._in_head:  # the cycle, if any, is that of the message before
+            return bool(self.cycle.response_complete)
+        return not self.pipeline and not self.cycle.response_started
+
     def _refuse(self, problem: ProblemError) -> None:
         """Answer without the application, and close the connection: where its next request begins, nobody knows."""
-        if self.pipeline or (self.cycle and self.cycle.response_started and not self.cycle.response_complete):
-            self.transport.close()  # in the middle of another answer a problem would be taken for a part of it
+        if not self._is_next():
+            self.transport.close()
             return
         request_id = request_id_for(self.headers or [])
         path = self._path()
@@ -99,10 +113,25 @@ class HttpProtocol(HttpToolsProtocol):
         ]
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + lines + b"\r\n" + body)
-        self.transport.close()
+        self._hang_up()
         client = self.client[0] if self.client else None
         fields = {"request_id": request_id, "path": path, "status": problem.status, "code": problem.code}
         _access.info("a request that cannot be read", extra={**fields, "client": client})
+
+    def _hang_up(self) -> None:
+        """Say nothing more, and close once the client does: closed over unread bytes, a connection is reset, and what
+        was written to it is lost.
+        """
+        self._refused = True
+        if self.cycle is not None and not self.cycle.response_complete:  # its application ends as for one who has left
+            self.cycle.disconnected = True
+            self.cycle.waiting_for_100_continue = False
+            self.cycle.message_event.set()
+        self._stop_timer()
+        self._stop_linger_timer()
+        self.flow.resume_reading()
+        self.transport.write_eof()
+        self._linger_timer = self.loop.call_later(LINGER_SECONDS, self._too_slow)
 
     def _path(self) -> str:
         """The request's path as far as it came, `/` where none did."""

@@ -12,6 +12,7 @@ What the server answers is returned as it came, decoded from JSON; docs/api.md s
 `Problem` for a refusal and `Unreachable` where nobody answers, once waiting has not helped (see `Transport`).
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -38,6 +39,12 @@ _PLAN_SECONDS = 100.0  # the server waits 90 s for a worker that is very busy
 
 def _train_body(dataset: str, recipe: str, overrides: Mapping[str, Any] | None) -> Json:
     return {"kind": "train", "dataset": dataset, "recipe": recipe, "overrides": dict(overrides or {})}
+
+
+def _called(paths: Sequence[Path]) -> str:
+    """What to call the dataset of these files: like the one, like the folder that several were named in."""
+    first = Path(os.path.abspath(paths[0]))  # noqa: PTH100 - resolve() would tell the folder that a link leads to
+    return (first.parent.name if len(paths) > 1 else "") or first.name.partition(".")[0] or first.name
 
 
 class Client(ModelCalls):
@@ -112,11 +119,12 @@ class Client(ModelCalls):
         """Send an archive of images, or all files of one dataset (IDX); `{"id": "ds_…", "job": {"id": "job_…"}}`.
 
         Without `name` it is called like the file; where there are several, like the folder of the first. `on_bytes`
-        gets each piece's size.
+        gets each piece's size. Raises ValueError where there is no file.
         """
         paths = [files] if isinstance(files, Path) else list(files)
-        own_name = paths[0].name.partition(".")[0] if len(paths) == 1 else paths[0].resolve().parent.name
-        query, headers = {"name": name or own_name}, {"Idempotency-Key": uuid4().hex}
+        if not paths:
+            raise ValueError("an upload needs one file at least")
+        query, headers = {"name": name or _called(paths)}, {"Idempotency-Key": uuid4().hex}
         with ExitStack() as opened:
             contents = [opened.enter_context(Counted(path, on_bytes)) for path in paths]
             sent: dict[str, Any]

@@ -14,6 +14,7 @@ from pathlib import Path
 _PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _TICK_SECONDS = 0.01
+_ZOMBIE = "Z"  # ended, and not collected
 
 
 def adopt() -> None:
@@ -23,29 +24,38 @@ def adopt() -> None:
 
 def children() -> set[int]:
     """The pids of this process's children, those that have ended and were not collected included."""
-    found = set()
+    return set(_states())
+
+
+def _states() -> dict[int, str]:
+    """The same, each with its state: the letter that proc(5) gives it."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):  # it has just ended
                 stat = (entry / "stat").read_bytes()  # «pid (name) state parent …», and the name may have parentheses
-                if int(stat.rpartition(b")")[2].split()[1]) == os.getpid():
-                    found.add(int(entry.name))
+                state, parent = stat.rpartition(b")")[2].split()[:2]
+                if int(parent) == os.getpid():
+                    found[int(entry.name)] = state.decode()
     return found
 
 
 def end(*, spared: AbstractSet[int], seconds: float) -> set[int]:
     """Kill and collect every child but the spared ones, and what these leave in turn, until there is none.
 
-    The pids of those that were ended. Gives up after `seconds`: a process that the kernel holds cannot be killed.
+    The pids of those that were killed, without those that had ended by themselves. Gives up after `seconds`: a process
+    that the kernel holds cannot be killed.
     """
     until = time.monotonic() + seconds
-    ended: set[int] = set()
-    while left := children() - spared:
-        for pid in left:  # a child's number is nobody else's until it is collected
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, os.WNOHANG)
-        ended |= left
+    killed: set[int] = set()
+    while left := {pid: state for pid, state in _states().items() if pid not in spared}:
+        for pid, state in left.items():  # a child's number is nobody else's until it is collected
+            with suppress(ProcessLookupError, ChildProcessError):  # it was, by somebody else
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, os.WNOHANG)
+            if state != _ZOMBIE:
+                killed.add(pid)
         if time.monotonic() > until:
             break
         time.sleep(_TICK_SECONDS)
-    return ended
+    return killed

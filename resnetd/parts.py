@@ -44,6 +44,7 @@ class Part:
     _pause: float = 0.0
     _resume: float = 0.0
     _kill_at: float = 0.0
+    _give_up_at: float | None = None  # it was killed, and is waited for until then
 
     def start(self) -> None:
         self.process = subprocess.Popen(
@@ -90,17 +91,22 @@ class Part:
         self._kill_at = min(time.monotonic() + self.stop_seconds, until)
 
     def gone(self) -> bool:
-        """Whether it has ended after `terminate`; killed, with its group, where it took longer than it may."""
+        """Whether it has ended after `terminate`; killed, with its group, where it took longer than it may.
+
+        Waits for nothing, so that those that are killed at the same time are also waited for at the same time. True
+        too of one that the kernel holds KILLED_SECONDS after that.
+        """
         if self.process is None or self.process.poll() is not None:
             return True
-        if time.monotonic() < self._kill_at:
-            return False
-        log.warning("a part did not stop in time and was killed", extra={"killed": self.name})
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # the group's number is ours until its leader is collected
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(KILLED_SECONDS)
-        return True
+        now = time.monotonic()
+        if self._give_up_at is not None:
+            return now >= self._give_up_at
+        if now >= self._kill_at:
+            log.warning("a part did not stop in time and was killed", extra={"killed": self.name})
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)  # the group's number is ours until its leader is collected
+            self._give_up_at = now + KILLED_SECONDS
+        return False
 
 
 def reason(code: int) -> str:
@@ -136,6 +142,7 @@ class Parts:
         others = orphans.children()  # of a shell that became this process
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever started us may ignore it: exit statuses would be lost
         try:
             for part in self._parts:
                 if self._stopping:

@@ -6,16 +6,13 @@ The HTTP edge asks before it acknowledges an upload, the importer before it hand
 import tarfile
 import zlib
 from dataclasses import dataclass
+from typing import Literal
 
 HEAD_BYTES = 4096  # enough for a gzip's own header and a tar's first block inside it
 TAR_BLOCK = 512
 ARCHIVE_HINT = (
     "Send one zip or tar (plain, gzip, bzip2 or xz) with a folder for each class, the IDX files, or a manifest and its "
     "images."
-)
-_IDX_HINT = (
-    "Send them together: `curl -F name=mine -F f=@train-images-idx3-ubyte.gz -F f=@train-labels-idx1-ubyte.gz …`, "
-    "`resnetd datasets upload` with all of them, or one zip or tar of them."
 )
 
 ZIP = (b"PK\3\4", b"PK\5\6", b"PK\7\x08")
@@ -31,16 +28,16 @@ _FOREIGN = {
     b"\x93NUMPY": "NumPy",
     b"%PDF": "PDF",
 }
-_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
 _TEXT = bytes({*b"\t\n\f\r", *range(32, 127), *range(128, 256)})
 
 
 @dataclass(frozen=True)
 class Other:
-    """What is no archive that can be imported: said without a capital or a full stop, and what to send instead."""
+    """What is no archive that can be imported: said without a capital or a full stop."""
 
+    kind: Literal["foreign", "image", "idx", "text", "unknown"]
     reason: str
-    hint: str
 
 
 def other_than_archive(head: bytes, *, whole: bool) -> Other | None:
@@ -68,14 +65,16 @@ def other_than_tar(head: bytes) -> Other | None:
         return None
     for magic, what in _FOREIGN.items():
         if head.startswith(magic):
-            return Other(f"{what} files cannot be imported", ARCHIVE_HINT)
-    if head.startswith(_IMAGES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
-        return Other("the upload is a single image, not an archive of images", ARCHIVE_HINT)
+            return Other("foreign", f"{what} files cannot be imported")
+    is_text = bool(head) and not head[:TAR_BLOCK].translate(None, _TEXT)
+    is_bmp = head.startswith(b"BM") and not is_text  # "BMW" may be the first of the names of classes
+    if head.startswith(_IMAGES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or is_bmp:
+        return Other("image", "a single image is not an archive of images")
     if is_idx(head):
-        return Other("the upload is a single IDX file, but images and their labels belong together", _IDX_HINT)
-    if head and not head[:TAR_BLOCK].translate(None, _TEXT):
-        return Other("the upload is text, not an archive", ARCHIVE_HINT)
-    return Other("the upload is neither a zip nor a tar archive", ARCHIVE_HINT)
+        return Other("idx", "a single IDX file is not a dataset: images and their labels belong together")
+    if is_text:
+        return Other("text", "the file is text, not an archive")
+    return Other("unknown", "the file is neither a zip nor a tar archive")
 
 
 def is_bzip2(head: bytes) -> bool:

@@ -161,6 +161,18 @@ def test_services_know_no_web_framework():
     assert not {(name_of(path), name) for path in services for name in frameworks if within(imports(path), name)}
 
 
+def test_routes_cut_no_lists():
+    routes = sorted((ROOT / "app" / "routes").glob("*.py"))
+    assert len(routes) > 1
+    assert not [name_of(path) for path in routes if within(imports(path), "app.services.pages")]
+
+
+def test_what_is_behind_the_edge_does_not_speak_of_its_clients():
+    modules = [path for path in MODULES if room_of(path) in ("jobs", "store", "worker")]
+    assert len(modules) > 1
+    assert not [name_of(path) for path in modules if "curl" in path.read_text()]
+
+
 def wraps_requests(module: ast.Module) -> list[int]:
     """The lines that make a middleware of Starlette's, which stands between an endpoint and its client's messages: a
     disconnect does not reach it, and bodies are read in advance.

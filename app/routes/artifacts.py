@@ -10,7 +10,6 @@ from app.deps import MAX_LIMIT, After, JobId, Limit, StateDep
 from app.file_responses import FileDownload
 from app.schemas.artifacts import ArtifactBody
 from app.schemas.common import Page, problem_responses
-from app.services.pages import part
 from store.artifacts import MEDIA_TYPES
 from store.keys import Scope
 
@@ -35,9 +34,8 @@ async def artifacts(
     *, state: StateDep, job_id: JobId, limit: Limit = MAX_LIMIT, after: After = None
 ) -> Page[ArtifactBody]:
     """By name. Empty until a training, an evaluation or an export has succeeded."""
-    found = await state.artifacts.listed(job_id)
-    shown, following = part(found, name=lambda each: each.name, limit=limit, after=after)
-    return Page.of([ArtifactBody.of(job_id, each) for each in shown], following)
+    found, following = await state.artifacts.page(job_id, limit=limit, after=after)
+    return Page.of([ArtifactBody.of(job_id, each) for each in found], following)
 
 
 @router.get("/{name}", responses=_FILE, response_class=FileResponse, summary="Download a job's file")

@@ -8,8 +8,6 @@ from app.auth import needs
 from app.deps import After, JobId, Limit, StateDep
 from app.schemas.common import problem_responses
 from app.schemas.deliveries import DeliveriesBody
-from app.services.pages import part
-from jobs.cursor import cursor, place
 from jobs.deliveries import LOG_LENGTH
 from store.keys import Scope
 
@@ -23,15 +21,7 @@ async def deliveries(
     *, state: StateDep, job_id: JobId, limit: Limit = LOG_LENGTH, after: After = None
 ) -> DeliveriesBody:
     """The newest 100 attempts, newest first, and on every page what is still to be sent."""
-    attempts, pending = await state.deliveries.look(job_id)
-    shown, following = part(
-        attempts,
-        name=lambda each: cursor(each.at, each.delivery),
-        limit=limit,
-        after=after,
-        left=lambda name: place(name) is not None,  # some attempts later it is gone, and all before it
-    )
-    return DeliveriesBody.of(shown, pending, following)
+    return DeliveriesBody.of(*await state.deliveries.look(job_id, limit=limit, after=after))
 
 
 @router.post(
@@ -43,4 +33,4 @@ async def deliveries(
 async def redeliver(state: StateDep, job_id: JobId, delivery: DeliveryId) -> DeliveriesBody:
     """Now, under the same `webhook-id`, with all its attempts. One that is just being sent is left alone."""
     await state.deliveries.repeat(job_id, delivery)
-    return DeliveriesBody.of(*await state.deliveries.look(job_id), None)
+    return DeliveriesBody.of(*await state.deliveries.look(job_id))

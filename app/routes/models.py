@@ -20,11 +20,9 @@ from app.schemas.models import (
     ModelSummary,
     RecipeBody,
 )
+from app.services import choices
 from app.services.model_versions import Form
 from app.services.models import LOAD_SECONDS
-from app.services.pages import part
-from models.networks.registry import NETWORKS
-from models.recipes import RECIPES
 from store.keys import Scope
 
 router = APIRouter(prefix="/v1", tags=["models"])
@@ -204,8 +202,8 @@ async def delete(state: StateDep, name: ModelName, version: Version) -> Response
 )
 async def recipes(limit: Limit = MAX_LIMIT, after: After = None) -> Page[RecipeBody]:
     """Every recipe with all its fields, by name."""
-    names, following = part(sorted(RECIPES), name=str, limit=limit, after=after)
-    return Page.of([RecipeBody(name=name, fields=RECIPES[name].model_dump(mode="json")) for name in names], following)
+    found, following = choices.recipes(limit=limit, after=after)
+    return Page.of([RecipeBody(name=name, fields=each.model_dump(mode="json")) for name, each in found], following)
 
 
 @router.get(
@@ -216,18 +214,5 @@ async def recipes(limit: Limit = MAX_LIMIT, after: After = None) -> Page[RecipeB
 )
 async def architectures(limit: Limit = MAX_LIMIT, after: After = None) -> Page[ArchitectureBody]:
     """Every network that a recipe can name, with its source."""
-    entries, following = part(list(NETWORKS.values()), name=lambda entry: entry.name, limit=limit, after=after)
-    data = [
-        ArchitectureBody(
-            name=entry.name,
-            source=entry.source,
-            channels=entry.input[0],
-            image_size=entry.input[1],
-            fixed_size=entry.fixed_size,
-            parameters=entry.parameters,
-            description=entry.description,
-            weights=list(entry.weights),
-        )
-        for entry in entries
-    ]
-    return Page.of(data, following)
+    found, following = choices.networks(limit=limit, after=after)
+    return Page.of([ArchitectureBody.of(each) for each in found], following)

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from app.inference.routes import EngineState
 from models.aliases import Canary, Past, Shadow
 from models.manifest import Calibration, Lineage, Name, NetworkSpec, Preprocessing
+from models.networks.registry import Entry
 
 SUMMARY_EXAMPLE: dict[str, Any] = {
     "name": "cifar10-resnet20",
@@ -278,3 +279,17 @@ class ArchitectureBody(BaseModel):
     parameters: int
     description: str
     weights: list[str] = Field(description="Torchvision's names of weights that a recipe's `init` may take.")
+
+    @classmethod
+    def of(cls, entry: Entry) -> "ArchitectureBody":
+        channels, size = entry.input
+        return cls(
+            name=entry.name,
+            source=entry.source,
+            channels=channels,
+            image_size=size,
+            fixed_size=entry.fixed_size,
+            parameters=entry.parameters,
+            description=entry.description,
+            weights=list(entry.weights),
+        )

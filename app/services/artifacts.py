@@ -1,5 +1,6 @@
 """The files that a job made for download. What a client names is looked up in the job's record, never on disk."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import anyio.to_thread
 
 from app.problems import ConflictError, NotFoundError
 from app.services.jobs import Jobs
+from app.services.pages import part
 from jobs.model import Job
 from store import artifacts
 from store.artifacts import MEDIA_TYPES, Artifact
@@ -27,9 +29,12 @@ class Artifacts:
         self._jobs = jobs
         self._layout = layout
 
-    async def listed(self, job_id: str) -> list[Artifact]:
-        """By name; none before a job has succeeded, and none of an import."""
-        return _of((await self._jobs.get(job_id)).job)
+    async def page(self, job_id: str, *, limit: int, after: str | None) -> tuple[Sequence[Artifact], str | None]:
+        """By name, at most `limit` from behind the one called `after`, and the `after` of the next part, None at the
+        end. None before a job has succeeded, and none of an import. Raises NotFoundError, InvalidError.
+        """
+        found = _of((await self._jobs.get(job_id)).job)
+        return part(found, name=lambda each: each.name, limit=limit, after=after)
 
     async def find(self, job_id: str, name: str) -> Download:
         """Raises NotFoundError, and ConflictError while the job may still make files."""

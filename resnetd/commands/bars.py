@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 
 @contextmanager
@@ -29,13 +29,14 @@ def of_bytes(title: str, total: int, *, quiet: bool = False) -> Iterator[Callabl
 
 
 @contextmanager
-def of_files(title: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """What is told how many files more are done, while the results of others are printed.
+def of_files(title: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], AbstractContextManager[None]]]:
+    """What stands around the printing of results and is told of how many files they are: `with done(3): print(…)`.
 
-    Only where these are seen on a terminal, too: the bar stays below them, and what goes to a file stays whole.
+    Only where these are seen on a terminal, too: the bar makes way for them and comes back below, and what goes to a
+    file stays whole.
     """
     if quiet or not (sys.stderr.isatty() and sys.stdout.isatty()):
-        yield lambda _: None
+        yield lambda _: nullcontext()
         return
     from rich.console import Console  # noqa: PLC0415 - a terminal's library, loaded where there is one
     from rich.progress import (  # noqa: PLC0415 - likewise
@@ -47,6 +48,16 @@ def of_files(title: str, total: int, *, quiet: bool = False) -> Iterator[Callabl
     )
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as progress:
         task = progress.add_task(title, total=total)
-        yield lambda count: progress.advance(task, count)
+
+        @contextmanager
+        def done(count: int) -> Iterator[None]:
+            # While it lives, rich stands in for standard output; what is printed past that leaves old bars standing.
+            progress.stop()
+            yield
+            progress.advance(task, count)
+            progress.start()
+
+        yield done

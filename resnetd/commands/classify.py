@@ -57,15 +57,15 @@ def classify(
     wanted = [name.strip() for name in outputs.split(",")] if outputs is not None else []
     cut = list(batches(files))
     quiet = as_json or bool(wanted) or len(cut) == 1
-    with connect(server, key) as client, bars.of_files("Classifying", len(files), quiet=quiet) as on_files:
+    with connect(server, key) as client, bars.of_files("Classifying", len(files), quiet=quiet) as done:
         for batch in cut:
             answer = _ask(client, batch, model, top_k, wanted)
             failed += sum(1 for result in answer["results"] if result["error"])
-            if as_json or wanted:
-                output.as_json(answer)
-            else:
-                _show(batch, answer)
-            on_files(len(batch))
+            with done(len(batch)):
+                if as_json or wanted:
+                    output.as_json(answer)
+                else:
+                    _show(batch, answer)
     if failed:
         raise typer.Exit(1)
 

@@ -17,9 +17,13 @@ from store.settings import Settings
 
 
 def server_of(environment: Mapping[str, str]) -> str:
-    """Where a `resnetd up` with these variables answers; one that listens on every address is asked on loopback."""
+    """Where a `resnetd up` with these variables answers; one that listens on every address is asked on loopback.
+
+    Which port it took for 0 only its own output tells: that is as if none was set.
+    """
     host = environment.get("RESNETD_HOST") or str(Settings.model_fields["host"].default)
-    port = environment.get("RESNETD_PORT") or str(Settings.model_fields["port"].default)
+    port = environment.get("RESNETD_PORT", "").strip()
+    port = port if port.strip("0") else str(Settings.model_fields["port"].default)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

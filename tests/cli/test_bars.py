@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -83,11 +84,43 @@ def pictures(tmp_path: Path) -> list[str]:
     return [str(file) for file in files]
 
 
+def screens(shown: str) -> Iterator[list[str]]:
+    """The lines that a terminal shows, after each step; what programs write to it is text and control sequences."""
+    lines, row, column = [""], 0, 0
+    for piece in re.split(r"(\x1b\[[0-9;?]*[A-Za-z]|\r|\n)", shown):
+        if piece == "\r":
+            column = 0
+        elif piece == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif piece.startswith("\x1b["):
+            if piece.endswith("A"):
+                row = max(0, row - int(piece[2:-1]))
+            elif piece.endswith("K"):
+                assert piece == "\x1b[2K"
+                lines[row] = ""
+            else:
+                assert piece[-1] in "mhl", piece  # colours, and whether the cursor is seen
+        else:
+            assert "\x1b" not in piece
+            lines[row] = lines[row][:column].ljust(column) + piece + lines[row][column + len(piece) :]
+            column += len(piece)
+        yield [line for line in lines if line.strip()]
+
+
 def test_many_images_show_how_many_are_done_and_their_results_stay(url, pictures):
     shown, _ = on_a_terminal(url, "classify", *pictures)
-    assert "Classifying" in shown
-    assert "70/70" in shown
-    assert shown.count("90.00%") == 70
+    done: set[int] = set()
+    last: list[str] = []
+    for last in screens(shown):
+        bars = [line for line in last if "Classifying" in line]
+        assert bars in ([], last[-1:]), last  # one, below all results
+        done |= {int(count) for line in bars for count in re.findall(r"(\d+)/70", line)}
+    assert done == {0, 64, 70}
+    rows = [line.split() for line in last]
+    assert [row for row in rows if row[0] in pictures] == [[file, "cat", "90.00%"] for file in pictures]
+    heads = [row for row in rows if row[0] not in pictures and set(row[0]) != {"─"}]
+    assert heads == [["image", "label", "probability", "note"]] * 2
 
 
 def test_images_of_one_request_and_output_for_programs_show_no_bar(url, pictures):

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resnetd.client import Client
+from resnetd.client import Client, _called
 from resnetd.errors import Problem, Unreachable
 from resnetd.event_stream import Event
 from resnetd.sse import Message, messages
@@ -235,6 +236,33 @@ def test_several_files_are_sent_as_one_form_called_like_their_folder(tmp_path):
     assert headers["content-length"] == str(len(body))
     assert all(b'filename="%s"' % file.name.encode() in body and file.read_bytes() in body for file in files)
     assert (sum(sent), max(sent) < 1_000_000) == (3_000_000, True)
+
+
+def test_files_that_are_links_are_called_like_the_folder_they_were_named_in(tmp_path, monkeypatch):
+    for name in ("blobs", "fashion/inner"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("images", "labels"):
+        (tmp_path / "blobs" / name).write_bytes(b"data")
+        (tmp_path / "fashion" / name).symlink_to(tmp_path / "blobs" / name)
+    accepted = json_answer({"id": "ds_1", "job": {"id": "job_1"}}, 202)
+    with server(accepted, accepted, accepted) as (client, told):
+        client.upload_dataset([tmp_path / "fashion" / "images", tmp_path / "fashion" / "labels"])
+        monkeypatch.chdir(tmp_path / "fashion")
+        client.upload_dataset([Path("images"), Path("labels")])
+        monkeypatch.chdir("inner")
+        client.upload_dataset([Path("../images"), Path("../labels")])
+    assert [path for _, path, _, _ in told.requests] == ["/v1/datasets?name=fashion"] * 3
+
+
+def test_a_file_without_a_folder_or_a_stem_still_gives_a_name():
+    assert _called([Path("/images.gz"), Path("/labels.gz")]) == "images"
+    assert _called([Path("folder/.zip")]) == ".zip"
+
+
+def test_an_upload_of_no_files_says_so_and_sends_nothing():
+    with server() as (client, told), pytest.raises(ValueError, match="one file at least"):
+        client.upload_dataset([])
+    assert told.requests == []
 
 
 def test_a_stream_that_breaks_off_is_taken_up_behind_the_last_whole_event():

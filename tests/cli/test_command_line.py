@@ -119,6 +119,7 @@ def test_a_start_with_a_wrong_word_is_refused_by_flag_and_by_variable(option, na
         ({"RESNETD_HOST": "0.0.0.0", "RESNETD_PORT": "80"}, "http://127.0.0.1:80"),
         ({"RESNETD_HOST": "::"}, "http://[::1]:8000"),
         ({"RESNETD_HOST": "", "RESNETD_PORT": ""}, "http://127.0.0.1:8000"),
+        ({"RESNETD_HOST": "::1", "RESNETD_PORT": "0"}, "http://[::1]:8000"),
     ],
 )
 def test_clients_ask_where_a_server_with_the_same_variables_listens(variables, server):

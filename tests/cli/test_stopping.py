@@ -1,9 +1,11 @@
 """A stop has one deadline, whatever its parts do: in order as long as they obey, and nothing is left."""
 
+import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,19 @@ from resnetd.up import UP_STOP_SECONDS, _hurried, serving, worker
 from store.settings import Settings
 
 PROGRAM = Path(__file__).with_name("stubborn_parts.py")
+# Children that end are ignored, as by a parent that had set so. It ends once it has seen its part's exit status.
+SEES_AN_EXIT_STATUS = """
+import os, signal
+from resnetd.parts import Part, Parts
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+def last_words(pid):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return ""
+
+Parts([Part("short", ["/bin/sh", "-c", "exit 3"], last_words=last_words)]).run(announce=lambda: True)
+"""
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
@@ -66,3 +81,43 @@ def test_children_that_others_started_are_spared():
         for each in (process, other):
             each.kill()
             each.wait()
+
+
+def test_parts_that_the_kernel_holds_are_waited_for_together(monkeypatch):
+    parts = [Part(f"http-{number}", ["sleep", "300"]) for number in range(12)]
+    for part in parts:
+        part.start()
+        assert part.process is not None
+        part.process.send_signal(signal.SIGSTOP)  # so it does not obey, and no SIGKILL reaches it
+    monkeypatch.setattr(os, "killpg", lambda pid, number: None)
+    try:
+        began = time.monotonic()
+        Parts(parts, seconds=0.0)._stop_all()
+        assert KILLED_SECONDS <= time.monotonic() - began < 6 * KILLED_SECONDS
+    finally:
+        for part in parts:
+            assert part.process is not None
+            part.process.kill()
+            part.process.wait()
+
+
+def test_what_ended_by_itself_is_collected_and_not_told_as_killed():
+    process = subprocess.Popen(["true"])
+    spared = orphans.children() - {process.pid}
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert process.pid in orphans.children()
+    assert orphans.end(spared=spared, seconds=10) == set()
+    assert process.pid not in orphans.children()
+    process.wait()
+
+
+def test_a_child_that_is_gone_before_it_is_killed_is_no_error(monkeypatch):
+    listed = iter([{2**22 + 1: "S"}, {}])  # more than any process's number
+    monkeypatch.setattr(orphans, "_states", lambda: next(listed))
+    orphans.end(spared=set(), seconds=10)
+    assert next(listed, None) is None
+
+
+def test_exit_statuses_are_seen_though_whoever_started_it_ignores_that_children_end():
+    command = [sys.executable, "-c", SEES_AN_EXIT_STATUS]
+    assert subprocess.run(command, env=environment(), timeout=60, check=False).returncode == 0

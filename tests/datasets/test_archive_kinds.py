@@ -8,6 +8,7 @@ import tarfile
 
 import pytest
 from archives import cats_and_dogs, png, tarred, zipped
+from PIL import Image
 
 from store.archive_kinds import HEAD_BYTES, other_than_archive
 from worker.job_process import JobRefused
@@ -80,9 +81,16 @@ def test_an_empty_or_damaged_archive_is_let_in_and_its_import_says_what_is_wrong
     assert caught.value.code in {"no_images", "broken_archive", "unsupported_archive"}
 
 
+def bmp() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(out, "BMP")
+    return out.getvalue()
+
+
 IDX = b"\0\0\x08\x01\0\0\0\x05" + bytes(5)
 OTHERS = {
     "image": png(0),
+    "BMP": bmp(),
     "text": b"BZh is how bzip2 files begin",
     "7z": b"7z\xbc\xaf\x27\x1c....",
     "zstd": b"\x28\xb5\x2f\xfd" + bytes(600),
@@ -100,3 +108,13 @@ def test_the_importer_refuses_what_the_head_tells_to_be_no_archive_in_the_same_w
     with pytest.raises(JobRefused) as caught:
         run_import(data)
     assert (caught.value.code, caught.value.message) == ("unsupported_archive", other.reason)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [(bmp(), "image"), (b"BMW\nAudi\n", "text"), (IDX, "idx"), (b"%PDF-1.7\n", "foreign"), (b"\1\2\3", "unknown")],
+)
+def test_the_head_tells_what_may_be_part_of_a_dataset(data, kind):
+    other = other_than_archive(data, whole=True)
+    assert other is not None
+    assert other.kind == kind

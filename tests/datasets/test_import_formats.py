@@ -187,6 +187,7 @@ def test_idx_that_does_not_fit_is_refused_in_words(run_import):
         assert words in refusal.message
     single = refused(run_import, gzip.compress(good["train-images-idx3-ubyte"]))
     assert "single IDX" in single.message
+    assert "images and those of labels" in single.hint
 
 
 @pytest.mark.parametrize("kind", ["csv", "semicolons", "jsonl"])
@@ -265,44 +266,3 @@ def test_a_manifest_finds_its_files_however_their_accents_are_written(run_import
 def test_a_file_that_only_looks_like_a_manifest_by_its_name_is_passed_over(run_import):
     strange = {"metadata.csv": b"\xff\xfe\x00binary", "labels.csv": b"x" * 200_000 + b"\n"}
     assert run_import(zipped(cats_and_dogs() | strange))[0].source.format == "image_folder"
-
-
-def table(mark: str = ",", *, head: tuple[str, str] = ("image", "category")) -> bytes:
-    """Eight images, cats and dogs by turns."""
-    rows = [head, *((f"pics/{n}.png", "cat" if n % 2 else "dog") for n in range(8))]
-    return "\n".join(mark.join(row) for row in rows).encode()
-
-
-PICTURES = {f"pics/{n}.png": png(n) for n in range(8)}
-
-
-@pytest.mark.parametrize("folder", ["", "pets/", "pets/v1/"])
-@pytest.mark.parametrize("name", ["Animals of 2024.csv", "animals.tsv", "animals.jsonl"])
-def test_a_manifest_at_the_top_may_have_any_name(run_import, folder, name):
-    lines = [json.dumps({"path": f"pics/{n}.png", "class": "cat" if n % 2 else "dog"}) for n in range(8)]
-    text = "\n".join(lines).encode() if name.endswith("jsonl") else table("\t" if name.endswith("tsv") else ",")
-    files = {f"{folder}{path}": data for path, data in PICTURES.items()}
-    others = {f"{folder}sizes.csv": b"file,bytes\npics/1.png,100\n", f"{folder}log.jsonl": b"no JSON\n"}
-    dataset, _ = run_import(zipped(files | others | {f"{folder}{name}": text, "readme.md": b"pets"}))
-    assert (dataset.source.format, dataset.classes, dataset.report.images) == ("manifest", ("cat", "dog"), 8)
-    assert [note.file for note in dataset.report.skipped] == sorted([*others, "readme.md"])
-
-
-def test_a_manifest_with_a_usual_name_comes_before_other_tables_that_would_do(run_import):
-    other = table().replace(b"cat", b"tiger")
-    dataset, _ = run_import(zipped(PICTURES | {"a.csv": other, "b.csv": other, "metadata.csv": table()}))
-    assert dataset.classes == ("cat", "dog")
-    assert [note.file for note in dataset.report.skipped] == ["a.csv", "b.csv"]
-
-
-def test_of_several_tables_that_would_do_none_is_guessed(run_import):
-    refusal = refused(run_import, zipped(PICTURES | {"a.csv": table(), "b.tsv": table("\t")}))
-    assert (refusal.code, "a.csv, b.tsv" in refusal.message) == ("bad_manifest", True)
-    assert "manifest.csv" in refusal.hint
-
-
-def test_a_table_below_the_top_is_no_manifest_unless_it_is_called_one(run_import):
-    folders = cats_and_dogs() | {"cat/more.csv": table(), "statistics.csv": table(head=("image", "width"))}
-    dataset, _ = run_import(zipped(folders))
-    assert dataset.source.format == "image_folder"
-    assert [note.file for note in dataset.report.skipped] == ["cat/more.csv", "statistics.csv"]

@@ -97,6 +97,44 @@ def test_a_body_that_is_no_archive_is_refused_before_the_rest_of_it_has_come(ser
     assert list(server.layout.uploads.iterdir()) == []
 
 
+RAR = b"Rar!\x1a\x07\x01\x00" + bytes(9000)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ([RAR, RAR], "'0': RAR"),
+        ([b"%PDF-1.7\n" * 2, b"%PDF-1.7\n" * 3], "'0': PDF"),
+        ([png(photo()), png(photo(size=(9, 9)))], "'0': a single image"),
+        ([LABELS, RAR], "'1': RAR"),
+        ([b"file,label\n", b"cat\ndog\n"], "'0': the file is text"),
+        ([random.Random(n).randbytes(20_000) for n in range(2)], "neither a zip nor a tar"),
+    ],
+    ids=["rar", "pdf", "png", "labels and rar", "text", "noise"],
+)
+def test_several_files_that_are_no_dataset_together_are_refused_at_once_by_name(server, files, words):
+    sent = [("f", (str(number), content)) for number, content in enumerate(files)]
+    body = problem(server.http.post("/v1/datasets", files=sent), 422, "unsupported_archive")
+    assert words in str(body["detail"])
+    assert list(server.layout.uploads.iterdir()) == []
+
+
+@pytest.mark.parametrize("before", [b"", LABELS], ids=["alone", "behind labels"])
+def test_a_form_with_a_foreign_file_is_refused_before_the_rest_of_it_has_come(server, before):
+    part = b'--x\r\nContent-Disposition: form-data; name="f"; filename="%s"\r\n\r\n'
+    begun = (part % b"labels" + before + b"\r\n" if before else b"") + part % b"some.rar" + RAR
+    head = b"POST /v1/datasets HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    with socket.create_connection(server.address, timeout=60) as connection:
+        connection.sendall(head + b"Content-Length: 4000000\r\n\r\n" + begun)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 422")
+    assert list(server.layout.uploads.iterdir()) == []
+
+
+def test_names_of_classes_may_begin_like_an_image(server):
+    files = [("f", ("labels", LABELS)), ("f", ("classes.txt", b"BMW\nAudi\n"))]
+    assert server.http.post("/v1/datasets", files=files).status_code == 202
+
+
 def test_files_that_cannot_be_one_archive_are_refused_in_words(server, settings):
     def refused(*files: tuple[str, bytes], code: str, status: int = 422) -> str:
         body = problem(server.http.post("/v1/datasets", files=[("f", each) for each in files]), status, code)

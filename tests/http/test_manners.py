@@ -304,15 +304,24 @@ def test_models_recipes_and_architectures_are_lists(http):
 
 
 def test_a_head_that_never_ends_is_cut_off(server: Server):
-    with socket.create_connection(server.address, timeout=10) as connection:
-        connection.sendall(b"GET /livez HTTP/1.1\r\n")
-        try:
-            for _ in range(2000):
-                connection.sendall(b"X-Pad: " + b"x" * 1000 + b"\r\n")
-            answer = connection.recv(100)
-        except ConnectionError:  # it was closed while we still sent
-            return
-        assert answer.startswith(b"HTTP/1.1 400")
+    """And answered, though megabytes of it are sent before anything is read."""
+    answer = asked_raw(server, b"GET /livez HTTP/1.1\r\n" + (b"X-Pad: " + b"x" * 1000 + b"\r\n") * 2000)
+    problem(answer, 400, "head_too_large")
+
+
+def send_for(connection: socket.socket, *, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        connection.sendall(bytes(2**16))
+
+
+def test_a_client_that_sends_on_after_its_refusal_is_not_heard_for_long(server: Server, monkeypatch):
+    monkeypatch.setattr(protocol, "LINGER_SECONDS", 0.3)
+    with socket.create_connection(server.address, timeout=30) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        assert to_the_end(connection).startswith(b"HTTP/1.1 400")
+        with pytest.raises(ConnectionError):
+            send_for(connection, seconds=8)
 
 
 @pytest.mark.parametrize(
@@ -419,6 +428,19 @@ def test_below_v2_what_is_no_http_has_the_shape_of_its_protocol(server: Server):
     assert (answer.status_code, answer.headers["content-type"]) == (400, "application/json")
     assert set(answer.json()) == {"error"}
     assert answer.headers["x-request-id"].startswith("req_")
+
+
+def test_a_problem_is_never_the_answer_to_the_request_before_it(server: Server):
+    server.engines.entered.clear()
+    head = f"POST /v1/classify?model=endless HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(IMAGE)}\r\n\r\n"
+    with socket.create_connection(server.address, timeout=30) as connection:
+        connection.sendall(head.encode() + IMAGE)
+        assert server.engines.entered.wait(30)
+        connection.sendall(b"nonsense\r\n\r\n")
+        assert to_the_end(connection) == b""
+    with socket.create_connection(server.address, timeout=30) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\nnonsense\r\n\r\n")
+        assert to_the_end(connection) == b""
 
 
 def test_a_problem_is_never_written_into_the_middle_of_another_answer(server: Server, dataset):

@@ -31,6 +31,7 @@ from store.archive_kinds import (
 from worker.importer.limits import LARGEST_READ, SMALL, Limits, broken, not_an_archive, too_large, unsafe
 from worker.importer.names import Parts, is_litter, safe_parts
 
+_IDX_HINT = "Send the files of images and those of labels in one upload, or in one zip or tar."
 Tick = Callable[[int], None]  # called with the number of members seen so far
 
 # What a damaged stream raises, from the three decompressors and the two containers.
@@ -80,7 +81,7 @@ def open_archive(path: Path, limits: Limits, tick: Tick) -> Archive:
 
 def _refuse(other: Other | None) -> None:
     if other is not None:
-        raise not_an_archive(other.reason, other.hint)
+        raise not_an_archive(other.reason, _IDX_HINT if other.kind == "idx" else ARCHIVE_HINT)
 
 
 class ZipArchive:

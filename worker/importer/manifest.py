@@ -12,7 +12,7 @@ import orjson
 from store.datasets import FileNote, SplitName
 from worker.importer.archive import STREAM_ERRORS, Archive, Member
 from worker.importer.names import Parts
-from worker.importer.plan import Plan, Planned, may_be_image, split_named, suffix
+from worker.importer.plan import IMAGE_SUFFIXES, Plan, Planned, may_be_image, plan_folders, split_named, suffix
 from worker.job_process import JobRefused
 
 FILE_COLUMNS = ("file", "path", "filename", "file_name", "filepath", "image", "image_path")
@@ -30,8 +30,8 @@ Row = dict[str, Any]
 def plan_manifests(archive: Archive) -> Plan | None:
     """The plan that the archive's manifests state; None where it has none with columns for file and label.
 
-    Manifests are the tables with a usual name, wherever they lie; where none of those fits, the one table at the top
-    that does. Raises JobRefused where several do, or one cannot be read.
+    Manifests are the tables with a usual name, wherever they lie; where none of those fits and folders tell no classes,
+    the one table at the top that labels an image. Raises JobRefused where several do, or one cannot be read.
     """
     by_parts = {member.parts: member for member in archive.files}
     plan = Plan("manifest", [])
@@ -59,19 +59,41 @@ def _manifests(archive: Archive) -> list[Member]:
     tables = [member for member in archive.files if suffix(member.parts[-1]) in _SUFFIXES]
     usual = [member for member in tables if member.parts[-1].lower().partition(".")[0] in _STEMS]
     found = [member for member in usual if _fits(archive, member)]
-    if not found:
-        images = [member.parts for member in archive.files if may_be_image(member.parts)]
-        above = min(images, default=())[: _common_depth(images)]  # the folder that holds every image
-        others = [m for m in tables if m not in usual and m.parts[:-1] == above[: len(m.parts) - 1]]
-        found = [member for member in others if _fits_if_read(archive, member)]
-        if len(found) > 1:
-            names = ", ".join(sorted(member.name for member in found)[:5])
-            raise JobRefused(
-                "bad_manifest",
-                f"{len(found)} tables have columns for file and label: {names}",
-                "Call the right one manifest.csv, or those of the splits train.csv, val.csv and test.csv.",
-            )
-    return sorted(found, key=lambda member: member.parts)
+    return sorted(
+        found or _unusual(archive, [member for member in tables if member not in usual]),
+        key=lambda member: member.parts,
+    )
+
+
+def _unusual(archive: Archive, tables: Sequence[Member]) -> list[Member]:
+    """The one of these tables that is a manifest without the name of one; none where folders tell the classes."""
+    images = [member for member in archive.files if suffix(member.parts[-1]) in IMAGE_SUFFIXES]
+    images = images or [member for member in archive.files if may_be_image(member.parts)]
+    if not tables or _in_class_folders(images):
+        return []
+    paths = [member.parts for member in images]
+    above = min(paths, default=())[: _common_depth(paths)]  # the folder that holds every image
+    at_top = [member for member in tables if member.parts[:-1] == above[: len(member.parts) - 1]]
+    by_parts = {member.parts: member for member in images}
+    found = [member for member in at_top if _names_an_image(archive, member, by_parts)]
+    if len(found) > 1:
+        names = ", ".join(sorted(member.name for member in found)[:5])
+        raise JobRefused(
+            "bad_manifest",
+            f"{len(found)} tables have columns for file and label: {names}",
+            "Call the right one manifest.csv, or those of the splits train.csv, val.csv and test.csv.",
+        )
+    return found
+
+
+def _in_class_folders(images: Sequence[Member]) -> bool:
+    """Whether these lie in two or more; train and test alone, with every image right in them, are none."""
+    try:
+        planned = plan_folders(images, ()).images
+    except JobRefused:
+        return False
+    loose = all(split_named(image.label) and image.key.count("/") == 1 for image in planned)
+    return len({image.label for image in planned}) > 1 and not loose
 
 
 def _fits(archive: Archive, member: Member) -> bool:
@@ -79,10 +101,13 @@ def _fits(archive: Archive, member: Member) -> bool:
         return _rows(member, stream) is not None
 
 
-def _fits_if_read(archive: Archive, member: Member) -> bool:
-    """The same of a table that nobody called a manifest: where it cannot be read it is none."""
-    with contextlib.suppress(JobRefused, *STREAM_ERRORS):
-        return _fits(archive, member)
+def _names_an_image(archive: Archive, table: Member, images: dict[Parts, Member]) -> bool:
+    """Whether a row gives one of them a label. A table that cannot be read names none: nobody called it a manifest."""
+    with contextlib.suppress(JobRefused, *STREAM_ERRORS), archive.open(table) as stream:
+        for row in _rows(table, stream) or ():
+            file = _value(row, FILE_COLUMNS)
+            if file and _value(row, LABEL_COLUMNS) and _find(file, table.parts[:-1], images):
+                return True
     return False
 
 
