@@ -25,7 +25,7 @@ def list_(
         str | None, typer.Option(show_default=False, help="Only jobs in these states, commas between: queued,running.")
     ] = None,
     kind: Annotated[
-        str | None, typer.Option(show_default=False, help="Only of this kind: import, train, evaluate, export.")
+        str | None, typer.Option(show_default=False, help="Only of this kind: import, train, evaluate, export, adopt.")
     ] = None,
     priority: Annotated[str | None, typer.Option(show_default=False, help="Only these: high, normal, low.")] = None,
     limit: Annotated[int, typer.Option(min=1)] = 20,
@@ -155,7 +155,7 @@ def download(
     server: Server = DEFAULT_SERVER,
     key: Key = None,
 ) -> None:
-    """Download the files that an evaluation or an export made; prints their paths."""
+    """Download the files that a training, an evaluation or an export made; prints their paths."""
     with connect(server, key) as client:
         for path in download_all(client, job, folder):
             print(path)
