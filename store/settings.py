@@ -106,7 +106,8 @@ class Settings(BaseSettings):
     @classmethod
     def _device(cls, text: str) -> str:
         # PyTorch names more, on which nothing here was ever tried. Whether a machine has it is seen when it computes.
-        if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?", text):
+        # cpu:N is the same processor under another name: a worker with it has a slot for trainings of its own.
+        if not re.fullmatch(r"auto|(cpu|cuda)(:(0|[1-9][0-9]{0,2}))?", text):
             raise ValueError("Input should be auto, cpu, cuda or cuda:N, as in cuda:0")
         return text
 
