@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -13,17 +14,30 @@ _PATIENCE = 60.0  # seconds after which a step that has not moved is left to spe
 class SignsOfLife:
     """`with SignsOfLife(say) as alive:` calls `say` from a thread; `alive.moved()` is to be called once a minute.
 
-    `patience` is in seconds: so long a step may take that does not call it; a minute where None.
+    `period` and `patience` are in seconds: how often `say` is called, half a second where None; and how long a step may
+    take that does not call `moved`, a minute where None.
     """
 
-    def __init__(self, say: Callable[[], None], *, patience: float | None = None) -> None:
-        self._say, self._patience = say, _PATIENCE if patience is None else patience
+    def __init__(self, say: Callable[[], None], *, period: float | None = None, patience: float | None = None) -> None:
+        self._say, self._period = say, _PERIOD if period is None else period
+        self._patience = _PATIENCE if patience is None else patience
         self._moved = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._tell, name="progress", daemon=True)
 
     def moved(self) -> None:
         self._moved = time.monotonic()
+
+    @contextmanager
+    def patient(self, seconds: float) -> Iterator[None]:
+        """What is done within may take so long without a call of `moved`."""
+        before, self._patience = self._patience, seconds
+        self.moved()
+        try:
+            yield
+        finally:
+            self.moved()
+            self._patience = before
 
     def __enter__(self) -> Self:
         self._say()
@@ -39,6 +53,6 @@ class SignsOfLife:
             self._say()  # the last word: everything is done
 
     def _tell(self) -> None:
-        while not self._ended.wait(_PERIOD):
+        while not self._ended.wait(self._period):
             if time.monotonic() - self._moved < self._patience:
                 self._say()

@@ -41,3 +41,14 @@ def test_what_breaks_off_has_no_last_word():
     with pytest.raises(OSError, match="broken"), SignsOfLife(lambda: said.append(threading.current_thread().name)):
         raise OSError("broken")
     assert said.count("MainThread") == 1
+
+
+def test_what_is_known_to_take_long_has_a_patience_of_its_own():
+    spoken = threading.Event()
+    with SignsOfLife(spoken.set, patience=0.01) as alive:
+        with alive.patient(60.0):
+            for _ in range(50):
+                spoken.clear()
+                assert spoken.wait(10)
+        while spoken.wait(0.5):
+            spoken.clear()

@@ -27,6 +27,7 @@ from worker.trainer.state import RunState
 from worker.trainer.steps import Step, Steps
 
 _COMPILING = 900.0  # seconds that a compiler may take for a network's first step
+_LATE = 0.25  # seconds between two looks whether a progress line is late, because a step takes long
 
 
 class Loop:
@@ -58,7 +59,12 @@ class Loop:
         parts = in_parts(recipe, images=len(data.train))
         self.steps = Steps(recipe=parts, data=data, classes=classes, state=state, device=device, world=world)
         self.steps_per_epoch = self.steps.per_epoch
-        self.progress = Progress(epochs=self.recipe.epochs, steps=self.recipe.epochs * self.steps_per_epoch)
+        self.progress = Progress(
+            epochs=self.recipe.epochs,
+            steps=self.recipe.epochs * self.steps_per_epoch,
+            images_per_step=self.steps.batch_size,
+        )
+        self.alive = SignsOfLife(self.progress.repeat_when_late, period=_LATE)
         self.progress.step, self.progress.epoch = state.step, state.epoch
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
         self.spoken_sums = (0.0, 0.0)
@@ -67,13 +73,16 @@ class Loop:
     def run(self) -> None:
         """Returns when training has ended. Raises JobStopped after a checkpoint, JobRefused where the loss diverged."""
         self._take_orders(first=True)
-        while self.state.ended is None:
-            self._train_epoch()
-            # An epoch that somebody cut short counts only where there is no whole one.
-            if self.state.ended not in ("finish", "epochs") or self.state.kept is None:
-                self._close_epoch()
-            if self.state.ended or self.world.agreed(self._checkpoint_due(at_epoch_end=True)):
-                self._checkpoint()
+        if self.state.ended is not None:
+            return
+        with self.alive:
+            while self.state.ended is None:
+                self._train_epoch()
+                # An epoch that somebody cut short counts only where there is no whole one.
+                if self.state.ended not in ("finish", "epochs") or self.state.kept is None:
+                    self._close_epoch()
+                if self.state.ended or self.world.agreed(self._checkpoint_due(at_epoch_end=True)):
+                    self._checkpoint()
 
     def _take_orders(self, *, first: bool = False) -> None:
         """Look whether there are new orders; what they change is on disk before the next step."""
@@ -98,7 +107,7 @@ class Loop:
 
     def _train_epoch(self) -> None:
         state, recipe = self.state, self.recipe
-        self.progress.epoch = state.epoch + 1
+        self.progress.phase, self.progress.epoch = "train", state.epoch + 1
         self.progress.restart_clock()
         self.spoken_sums = (float(state.sums[0]), float(state.sums[2]))
         last = time.monotonic()
@@ -110,6 +119,7 @@ class Loop:
                     break
                 self.progress.lr = state.lr = self._take(step)
                 point("training.stepped")
+                self.alive.moved()
                 self.progress.step = state.step
                 self.progress.count(self.steps.batch_size)
                 now = time.monotonic()
@@ -137,7 +147,8 @@ class Loop:
         if self.compiled or not self.recipe.compile:
             return step(self.recipe)
         self.compiled = True
-        with SignsOfLife(lambda: self.progress.say("compile"), patience=_COMPILING):
+        self.progress.say("compile")
+        with self.alive.patient(_COMPILING):
             return step(self.recipe)
 
     def _speak(self) -> None:
@@ -149,7 +160,7 @@ class Loop:
         if images > spoken_images:
             self.progress.loss = round((loss - spoken_loss) / (images - spoken_images), 6)
             self.spoken_sums = (loss, images)
-        self.progress.say("train", images_per_step=self.steps.batch_size)
+        self.progress.say("train")
 
     def _close_epoch(self) -> None:
         """Validate, remember the best, decide whether to go on."""
@@ -202,9 +213,12 @@ class Loop:
         return {"loss": loss, "top1": metrics.top_k(logits, self.data.val.labels, 1)}
 
     def sign_of_life(self, phase: Phase) -> Callable[[], None]:
+        self.progress.phase = phase
+
         def speak() -> None:
+            self.alive.moved()
             if self.progress.due():
-                self.progress.say(phase, images_per_step=self.steps.batch_size)
+                self.progress.say(phase)
 
         return speak
 
