@@ -44,7 +44,9 @@ def scenarios(*, long: bool, network: str) -> dict[str, Scenario]:
 
     return {
         "swaps": lambda at: swaps.run(at, small, swaps=either(300, 5), requests=either(100_000, 500), clients=8),
-        "kills": lambda at: kills.run(at, small, kills=either(300, 2), clients=8, pause=31.0 if long else 1.0),
+        "kills": lambda at: kills.run(
+            at, small, kills=either(300, 2), clients=2, pause=31.0 if long else 1.0, services=either(6, 1)
+        ),
         "drains": lambda at: drains.run(at, small, stops=either(100, 2), clients=8),
         "aborts": lambda at: aborts.run(at, photo, aborts=either(4000, 400)),
         "overload": lambda at: overload.run(at, photo, network=network, photos=photos, seconds=either(180, 10)),

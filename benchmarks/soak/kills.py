@@ -1,6 +1,7 @@
 """Engine kills under load: /readyz says so, every request is answered, and the engine is back by itself."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -15,13 +16,48 @@ from benchmarks.soak.waiting import until_it_says
 _NOTICED_SECONDS = 2.0
 
 
-async def run(folder: Path, image: bytes, *, kills: int, clients: int, pause: float) -> dict[str, Any]:
-    """`pause`: seconds of service between being back and the next kill; from 30 on the back-off begins anew."""
-    async with Service(folder / "kills").running() as service:
-        return await _measure(service, put("/v1/classify", image), kills=kills, clients=clients, pause=pause)
+async def run(
+    folder: Path, image: bytes, *, kills: int, clients: int, pause: float, services: int = 1
+) -> dict[str, Any]:
+    """So many kills, shared out among several services side by side, each with `clients` of its own.
+
+    `pause`: seconds of service between being back and the next kill; from 30 on the back-off begins anew.
+    """
+    request, shares = put("/v1/classify", image), [len(range(n, kills, services)) for n in range(services)]
+    async with contextlib.AsyncExitStack() as running:
+        started = [
+            await running.enter_async_context(Service(folder / f"kills-{number}").running())
+            for number in range(services)
+        ]
+        found = await asyncio.gather(
+            *(
+                _kill(service, request, kills=share, clients=clients, pause=pause)
+                for service, share in zip(started, shares, strict=True)
+            )
+        )
+    answers = [answer for each, _, _ in found for answer in each]
+    noticed = [seconds for _, each, _ in found for seconds in each]
+    back = sorted(seconds for _, _, each in found for seconds in each)
+    unanswered = [answer for answer in answers if answer.status == BROKEN]
+    odd = {status for status in by_status(answers) if status not in ("200", "503", "504")}
+    return {
+        "passed": not unanswered and not odd and max(noticed) <= _NOTICED_SECONDS,
+        "kills": len(noticed),
+        "services": services,
+        "requests": len(answers),
+        "statuses": by_status(answers),
+        "unanswered": len(unanswered),
+        "longest_until_not_ready_s": round(max(noticed), 2),
+        "median_until_ready_again_s": round(back[len(back) // 2], 2),
+        "longest_until_ready_again_s": round(back[-1], 2),
+        "longest_answer_s": round(max(answer.seconds for answer in answers), 2),
+    }
 
 
-async def _measure(service: Service, request: bytes, *, kills: int, clients: int, pause: float) -> dict[str, Any]:
+async def _kill(
+    service: Service, request: bytes, *, kills: int, clients: int, pause: float
+) -> tuple[list[Answer], list[float], list[float]]:
+    """All answers; and of each kill the seconds until /readyz said so, and until it was ready again."""
     answers: list[Answer] = []
     connections = [Connection(service.address) for _ in range(clients)]
     killing = True
@@ -47,19 +83,7 @@ async def _measure(service: Service, request: bytes, *, kills: int, clients: int
         await asyncio.sleep(pause)
     killing = False
     await loading
-    unanswered = [answer for answer in answers if answer.status == BROKEN]
-    odd = {status for status in by_status(answers) if status not in ("200", "503", "504")}
-    return {
-        "passed": not unanswered and not odd and max(noticed) <= _NOTICED_SECONDS,
-        "kills": kills,
-        "requests": len(answers),
-        "statuses": by_status(answers),
-        "unanswered": len(unanswered),
-        "longest_until_not_ready_s": round(max(noticed), 2),
-        "median_until_ready_again_s": round(sorted(back)[len(back) // 2], 2),
-        "longest_until_ready_again_s": round(max(back), 2),
-        "longest_answer_s": round(max(answer.seconds for answer in answers), 2),
-    }
+    return answers, noticed, back
 
 
 async def _says(probe: Connection, status: int) -> bool:
