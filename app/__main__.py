@@ -18,12 +18,14 @@ from app.state import State
 from store.keys import list_keys
 from store.layout import Layout
 from store.logs import configure
+from store.open_files import raise_open_files
 from store.process import attach_to_parent
 from store.settings import Settings
 
 log = logging.getLogger("resnetd.http")
 
 BACKLOG = 2048
+OTHER_FILES = 200  # beside a connection for each request: idle clients, event streams, Redis, engines, logs
 
 
 class Server(uvicorn.Server):
@@ -67,6 +69,12 @@ def main() -> int:
     attach_to_parent()
     settings = Settings()
     configure(settings.log_level, part="http")
+    files = raise_open_files()
+    if files < settings.max_requests + OTHER_FILES:
+        log.warning(
+            "too few files may be open: connections may be left unanswered before RESNETD_MAX_REQUESTS is reached",
+            extra={"open_files": files, "needed": settings.max_requests + OTHER_FILES},
+        )
     if not is_loopback(settings.host) and not list_keys(Layout(settings.data)):
         log.error(
             "refusing to start: the address is not loopback and there is no API key; "

@@ -178,8 +178,10 @@ def measure_fashion(stack: Stack, *, kills: bool) -> dict[str, Any]:
         watcher.join(60)
         history = all_events(client, job_id)
         served = classify_test_images(client)
-    at = [moment for _, kind, _, moment in watcher.events if kind == "progress"]
-    gaps = [after - before for before, after in itertools.pairwise(at)]
+    spoken = [(data, moment) for _, kind, data, moment in watcher.events if kind == "progress"]
+    at = [moment for _, moment in spoken]
+    pairs = [(after - before, (a["phase"], b["phase"])) for (a, before), (b, after) in itertools.pairwise(spoken)]
+    gaps, stepping = [gap for gap, _ in pairs], [gap for gap, phases in pairs if phases == ("train", "train")]
     test = (job["result"] or {}).get("metrics", {})
     return {
         "state": job["state"],
@@ -195,6 +197,7 @@ def measure_fashion(stack: Stack, *, kills: bool) -> dict[str, Any]:
         - len({e[0] for e in watcher.events}),
         "sse_connections": watcher.connections,
         "longest_progress_gap_s": round(max(gaps, default=0), 2),
+        "longest_gap_while_steps_run_s": round(max(stepping, default=0), 2),
         "progress_per_s": round(len(at) / max(at[-1] - at[0], 1e-9), 2) if at else 0,
     }
 

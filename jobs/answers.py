@@ -43,7 +43,7 @@ class Claim:
     kind: Kind
     spec: dict[str, Any]
     orders: Orders = field(default_factory=Orders)
-    #: How long earlier claims ran, ms.
+    #: How long the job ran before this answer, ms.
     ran_ms: int = 0
     max_seconds: float | None = None
     retry_of: str | None = None

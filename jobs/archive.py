@@ -22,7 +22,7 @@ from store import faults
 from store.files import remove_temporary, write_atomic
 from store.layout import Layout
 
-__all__ = ["SPILL_ABOVE", "archive", "archived_events", "archived_job", "history", "order", "spill"]
+__all__ = ["SPILL_ABOVE", "archive", "archived_events", "archived_job", "history", "order", "record", "spill"]
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,8 @@ def _archive(ledger: Ledger, job_id: str, folder: Path) -> None:
         return
     faults.point("archive.appended")
     # The file needs no secret: nothing is sent for a job that Redis does not hold.
-    record = job.model_dump_json(indent=2, exclude={"webhook": {"secret"}})
-    write_atomic(folder / "record.json", record.encode())
+    whole = job.model_dump_json(indent=2, exclude={"webhook": {"secret"}})
+    write_atomic(folder / "record.json", whole.encode())
     for claim_dir in folder.glob("claim-*"):
         remove_temporary(claim_dir)  # of processes that died together with their supervisor
     faults.point("archive.recorded")
@@ -126,6 +126,14 @@ def history(ledger: Ledger, layout: Layout, job_id: str, after: str, limit: int)
     older = [each for each in _stored(layout, job_id, after, limit + 1) if order(each.id) < order(window.first)]
     found = [*older, *window.events]
     return found[:limit], window.more or len(found) > limit
+
+
+def record(ledger: Ledger, layout: Layout, job_id: str) -> Job:
+    """The record of any job, also of one that Redis has forgotten. Raises JobNotFound, `redis.RedisError`."""
+    try:
+        return ledger.get(job_id)
+    except JobNotFound:
+        return archived_job(layout, job_id)
 
 
 def archived_job(layout: Layout, job_id: str) -> Job:

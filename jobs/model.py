@@ -160,8 +160,10 @@ class Job(BaseModel):
     owner: str | None = None
     #: When the present claim began; None while nobody holds the job.
     claimed_at: Moment | None = None
-    #: How long earlier claims ran, ms.
+    #: How long it ran up to `counted_at`, ms.
     ran_ms: int = 0
+    #: When the present claim was renewed last; None while nobody holds the job.
+    counted_at: Moment | None = None
     #: Deaths of a worker or of the job's process; only those since the last checkpoint count towards giving up.
     crashes: int = 0
     orders: Annotated[Orders, BeforeValidator(_json)] = Orders()

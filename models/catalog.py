@@ -207,9 +207,12 @@ class Catalog:
 
         Done again, and late, it undoes nothing that has come since. Raises as `set_alias` does.
         """
-        found = self._document(name).aliases.get(alias)
-        if found is None or max(found.version, *(past.version for past in found.history), 0) < version:
-            self.set_alias(name, alias, version)
+        _check_alias(alias)
+        with self._changing(name, None) as document:
+            found = document.aliases.get(alias)
+            if found is None or max(found.version, *(past.version for past in found.history), 0) < version:
+                self.folder(name, version)
+                self._write(name, document.put(alias, _moved(found, version=version, canary=None, shadow=None)))
 
     def delete(self, name: str, version: int, *, used: Callable[[], str | None] = lambda: None) -> None:
         """Remove a version for good; its number is never given again. Raises ModelNotFound and VersionInUse.

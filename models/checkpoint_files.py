@@ -1,7 +1,8 @@
 """Checkpoints as files: whole or absent, checked before use. Without torch; `models/checkpoint.py` adds the tensors.
 
 A checkpoint is `claim-<n>/step-<k>/` with tensors.safetensors and state.json, which holds the tensors' sha256. It is
-written under a hidden name, made durable, then renamed into place, and never changes afterwards.
+written under a hidden name, made durable, then renamed into place. Its tensors never change afterwards; state.json is
+replaced, whole, where a run is given new settings at the very step that was saved.
 """
 
 import errno
@@ -18,7 +19,7 @@ from uuid import uuid4
 import orjson
 
 from store.faults import point
-from store.files import fsync_dir, fsync_tree, remove_temporary, remove_tree
+from store.files import fsync_dir, fsync_tree, remove_temporary, remove_tree, write_atomic
 
 KEEP = 2
 _TENSORS, _STATE = "tensors.safetensors", "state.json"
@@ -44,13 +45,16 @@ def save(claim_dir: Path, checkpoint: StoredCheckpoint) -> Path:
     Those of later claims are left alone: this process may be one that lost its job and does not know it yet.
     """
     target = claim_dir / f"step-{checkpoint.step}"
-    if target.exists():  # asked for twice between two steps: it holds what there is to hold
-        return target
     state = orjson.dumps({"step": checkpoint.step, "sha256": _sha256(checkpoint.tensors), "state": checkpoint.state})
+    envelope = orjson.dumps({"sha256": _sha256(state), "body": state.decode()})
+    if target.exists():  # saved twice between two steps
+        if _holds(target, checkpoint.tensors):
+            write_atomic(target / _STATE, envelope)
+        return target
 
     def fill(folder: Path) -> None:
         (folder / _TENSORS).write_bytes(checkpoint.tensors)
-        (folder / _STATE).write_bytes(orjson.dumps({"sha256": _sha256(state), "body": state.decode()}))
+        (folder / _STATE).write_bytes(envelope)
 
     _place(target, fill)
     others = [each for each in found(claim_dir.parent) if each[2] != target and each[1] <= _number(claim_dir)]
@@ -144,6 +148,13 @@ def load(folder: Path) -> StoredCheckpoint:
         return StoredCheckpoint(content["step"], content["state"], tensors)
     except (OSError, KeyError, TypeError, AttributeError, orjson.JSONDecodeError) as error:
         raise CheckpointDamagedError(f"{folder} cannot be read: {error!r}") from error
+
+
+def _holds(folder: Path, tensors: bytes) -> bool:
+    try:
+        return load(folder).tensors == tensors
+    except CheckpointDamagedError:
+        return False
 
 
 def found(run_dir: Path) -> list[tuple[int, int, Path]]:

@@ -39,6 +39,7 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 _LONGEST = 8  # times the shorter side
+_FEW_PIXELS = 1 << 20  # of a PNG, which holds its decoder for some 15 ms then, and for more than half a second at most
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 # Pillow's remarks on odd files are for developers; what matters to a client is in `Decoded.warnings`. Set once, at
@@ -97,6 +98,17 @@ def jpeg_header(data: bytes) -> JpegHeader | None:
             return JpegHeader(*image.size, image.mode, _orientation(image)) if plain else None
     except Exception:  # `decode` meets the same error and knows its name
         return None
+
+
+def cheap(data: bytes | memoryview) -> bool:
+    """Whether a file that is short is also soon decoded: its bytes do not tell, a few hundred may be 40 million pixels.
+
+    A JPEG is (decoding is scaled), and a PNG of few pixels; what others hold is seen only by opening them.
+    """
+    start = bytes(data[:24])
+    if start.startswith(b"\x89PNG\r\n\x1a\n") and start[12:16] == b"IHDR":
+        return int.from_bytes(start[16:20]) * int.from_bytes(start[20:24]) <= _FEW_PIXELS
+    return start.startswith(b"\xff\xd8\xff")
 
 
 def decode(data: bytes, *, max_pixels: int) -> Decoded:

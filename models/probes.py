@@ -78,12 +78,20 @@ def read(folder: Path, manifest: Manifest) -> Probes | None:
             name: _unpack({part.partition(".")[2]: parts[part] for part in parts if part.startswith(name + ".")})
             for name in ("calibration", "heldout")
         }
-        return Probes(**sets, labels=parts["labels"], logits=parts["logits"])
+        want = manifest.preprocessing  # trainings with random crops have written images as large as they cropped from
+        calibration = centre(sets["calibration"], height=want.height, width=want.width)
+        return Probes(calibration=calibration, heldout=sets["heldout"], labels=parts["labels"], logits=parts["logits"])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         log.warning(
             "the calibration images cannot be used", extra={"file": str(folder / CALIBRATION), "reason": str(error)}
         )
         return None
+
+
+def centre(images: Pixels, *, height: int, width: int) -> Pixels:
+    """The middle (N, height, width, C) of images that are as large or larger."""
+    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+    return images[:, top : top + height, left : left + width]
 
 
 def _pack(images: Pixels) -> dict[str, npt.NDArray[Any]]:

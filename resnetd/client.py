@@ -15,7 +15,6 @@ What the server answers is returned as it came, decoded from JSON; docs/api.md s
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -23,12 +22,10 @@ from uuid import uuid4
 
 import httpx
 
-from resnetd.counted import Counted, ignore
+from resnetd.counted import Counted, Pieces, ignore
 from resnetd.job_calls import JobCalls
 from resnetd.model_calls import ModelCalls
 from resnetd.transport import Json, given, segment
-
-PIECE = 1 << 20  # bytes of an upload sent at once
 
 
 def _called(paths: Sequence[Path]) -> str:
@@ -104,17 +101,23 @@ class Client(JobCalls, ModelCalls):
     # Datasets
 
     def upload_dataset(
-        self, files: Path | Sequence[Path], *, name: str | None = None, on_bytes: Callable[[int], None] = ignore
+        self,
+        files: Path | Sequence[Path],
+        *,
+        name: str | None = None,
+        idempotency_key: str | None = None,
+        on_bytes: Callable[[int], None] = ignore,
     ) -> Json:
         """Send an archive of images, or all files of one dataset (IDX); `{"id": "ds_…", "job": {"id": "job_…"}}`.
 
-        Without `name` it is called like the file; where there are several, like the folder of the first. `on_bytes`
-        gets each piece's size. Raises ValueError where there is no file.
+        Without `name` it is called like the file; where there are several, like the folder of the first. Sent again
+        where that may help, under one Idempotency-Key: never two datasets. `on_bytes` gets each piece's size, and a
+        negative one for what is sent again. Raises ValueError where there is no file.
         """
         paths = [files] if isinstance(files, Path) else list(files)
         if not paths:
             raise ValueError("an upload needs one file at least")
-        query, headers = {"name": name or _called(paths)}, {"Idempotency-Key": uuid4().hex}
+        query, headers = {"name": name or _called(paths)}, {"Idempotency-Key": idempotency_key or uuid4().hex}
         with ExitStack() as opened:
             contents = [opened.enter_context(Counted(path, on_bytes)) for path in paths]
             sent: dict[str, Any]
@@ -123,10 +126,11 @@ class Client(JobCalls, ModelCalls):
                     "Content-Length": str(paths[0].stat().st_size),
                     "Content-Type": "application/octet-stream",
                 }
-                sent = {"content": iter(partial(contents[0].read, PIECE), b"")}
+                sent = {"content": Pieces(contents[0])}
             else:
                 sent = {"files": [("file", (path.name, each)) for path, each in zip(paths, contents, strict=True)]}
-            return self._json(self._request("POST", "/v1/datasets", params=query, headers=headers, **sent))
+            answer = self._request("POST", "/v1/datasets", params=query, headers=headers, repeat=True, **sent)
+            return self._json(answer)
 
     def datasets(self, *, limit: int = 100, after: str | None = None) -> Json:
         return self._page("/v1/datasets", limit, after)

@@ -32,11 +32,13 @@ class ModelCalls(Transport):
         classes: Sequence[str] | None = None,
         preprocessing: Mapping[str, Any] | None = None,
         alias: str | None = None,
+        idempotency_key: str | None = None,
         on_bytes: Callable[[int], None] = ignore,
     ) -> Json:
         """Send a state dict (safetensors, .pth) or a bundle; the job that makes it a version of `name`.
 
-        `on_bytes` gets each piece's size.
+        Sent again where that may help, under one Idempotency-Key: never two jobs. `on_bytes` gets each piece's
+        size, and a negative one for what is sent again.
         """
         fields = given(
             {
@@ -47,10 +49,11 @@ class ModelCalls(Transport):
                 "alias": alias,
             }
         )
-        headers = {"Idempotency-Key": uuid4().hex}
+        headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
         with Counted(file, on_bytes) as content:
             files = {"file": (file.name, content)}
-            return self._json(self._request("POST", "/v1/models", data=fields, files=files, headers=headers))
+            answer = self._request("POST", "/v1/models", data=fields, files=files, headers=headers, repeat=True)
+            return self._json(answer)
 
     def aliases(self, name: str) -> tuple[Json, str]:
         """A model's aliases, each with its canary, shadow and history; and their ETag."""

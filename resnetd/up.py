@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import httpx
 from redis import Redis, RedisError
@@ -19,6 +20,7 @@ from resnetd.parts import REDIS_STOP_SECONDS, Part, Parts
 from store import redis_account
 from store.layout import Layout
 from store.logs import configure
+from store.open_files import raise_open_files
 from store.settings import Settings
 
 #: From the signal until the last part is killed that still lives; what is killed takes a moment, and 15 s are promised.
@@ -70,7 +72,9 @@ def _hurried(settings: Settings) -> Settings:
 @contextmanager
 def _alone(layout: Layout) -> Iterator[None]:
     """One `up` for each data directory: two embedded servers would write into one file. Raises CannotStart."""
-    with (layout.locks / "up.lock").open("a") as file:
+    with _usable(layout.root):
+        file = (layout.locks / "up.lock").open("a")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -81,10 +85,18 @@ def _alone(layout: Layout) -> Iterator[None]:
 
 def _prepare(settings: Settings) -> Layout:
     configure(settings.log_level, part="up")
-    try:
+    raise_open_files()
+    with _usable(settings.data):
         return Layout(settings.data).create()
+
+
+@contextmanager
+def _usable(data: Path) -> Iterator[None]:
+    """Raises CannotStart where the disk refuses what is done to the data directory."""
+    try:
+        yield
     except OSError as error:
-        message = f"The data directory {settings.data} cannot be used: {error.strerror}. Set RESNETD_DATA."
+        message = f"The data directory {data} cannot be used: {error.strerror}. Set RESNETD_DATA."
         raise CannotStart(message) from error
 
 
@@ -100,7 +112,8 @@ def _python(module: str, *arguments: str) -> list[str]:
 
 
 def _redis(layout: Layout) -> Part:
-    client = Redis.from_url(redis_account.url(layout), socket_timeout=1.0)
+    with _usable(layout.root):
+        client = Redis.from_url(redis_account.url(layout), socket_timeout=1.0)
 
     def ready() -> bool:
         try:
@@ -109,7 +122,8 @@ def _redis(layout: Layout) -> Part:
             return False
 
     try:
-        command = embedded_redis.command(layout)
+        with _usable(layout.root):
+            command = embedded_redis.command(layout)
     except embedded_redis.NoRedisServer as error:
         raise CannotStart(str(error)) from error
     words = partial(embedded_redis.last_words, layout)

@@ -7,9 +7,10 @@ whatever archive brought them. Pixels are kept as long as all images agree in si
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -179,15 +180,19 @@ class DatasetWriter:
         source: Source,
         classes: Sequence[str],
         report: Report,
+        wrote: Callable[[int], None] = lambda _: None,
     ) -> Dataset:
-        """Write the arrays and the descriptor. `assign_splits` was called before."""
+        """Write the arrays and the descriptor. `assign_splits` was called before; `wrote` hears of each image, how many
+        have been written.
+        """
         self._entries.sort(key=lambda entry: (entry.key, entry.digest))
         self._files.flush()
         if self._pixels is not None:
             self._pixels.flush()
         counts = self.counts(len(classes))
+        written = count(1)
         for split in counts:
-            self._write_split(split)
+            self._write_split(split, lambda: wrote(next(written)))
         self.close()
         height, width, channels = self._shape if self.keeps_pixels and self._shape else (None, None, None)
         dataset = Dataset.model_validate(
@@ -232,7 +237,7 @@ class DatasetWriter:
             digest.update(f"\n{entry.split} {entry.label} ".encode() + entry.digest)
         return f"sha256:{digest.hexdigest()}"
 
-    def _write_split(self, split: SplitName) -> None:
+    def _write_split(self, split: SplitName, wrote: Callable[[], None]) -> None:
         entries = [entry for entry in self._entries if entry.split == split]
         np.save(self._data / f"{split}.labels.npy", np.array([entry.label for entry in entries], dtype=np.int64))
         if self._pixels is not None and self._shape is not None:
@@ -240,19 +245,20 @@ class DatasetWriter:
             with (self._data / f"{split}.images.npy").open("wb") as file:
                 header = {"descr": "|u1", "fortran_order": False, "shape": (len(entries), *self._shape)}
                 np.lib.format.write_array_header_1_0(file, header)
-                file.writelines(_pieces(self._pixels, ((entry.row * row_bytes, row_bytes) for entry in entries)))
+                file.writelines(_pieces(self._pixels, ((entry.row * row_bytes, row_bytes) for entry in entries), wrote))
             return
         lengths = np.array([entry.length for entry in entries], dtype=np.int64)
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)[:-1]])
         np.save(self._data / f"{split}.index.npy", np.stack([offsets, lengths], axis=1))
         with (self._data / f"{split}.blob").open("wb") as file:
-            file.writelines(_pieces(self._files, ((entry.offset, entry.length) for entry in entries)))
+            file.writelines(_pieces(self._files, ((entry.offset, entry.length) for entry in entries), wrote))
 
 
-def _pieces(spool: BinaryIO, places: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+def _pieces(spool: BinaryIO, places: Iterable[tuple[int, int]], wrote: Callable[[], None]) -> Iterator[bytes]:
     """Pieces read by position and not by a memory map, whose pages would count as this process's memory."""
     for offset, length in places:
         piece = os.pread(spool.fileno(), length, offset)
         if len(piece) != length:
             raise OSError(f"the spool ends early at byte {offset}")
         yield piece
+        wrote()

@@ -76,7 +76,9 @@ class Settings(BaseSettings):
     )
     max_engines: int = Field(4, ge=1, description="Model versions kept loaded at once; the longest unused one goes.")
     max_image_bytes: int = Field(25_000_000, ge=1, description="Largest single image, in bytes.")
-    max_image_pixels: int = Field(40_000_000, ge=1, description="Largest single image, in pixels.")
+    max_image_pixels: int = Field(  # Pillow refuses larger ones, and guards what it allocates before it tells a size
+        40_000_000, ge=1, le=178_956_970, description="Largest single image, in pixels."
+    )
     max_images_per_request: int = Field(256, ge=1, description="Most images in one classification request.")
     max_request_bytes: int = Field(100_000_000, ge=1, description="Largest classification or JSON request, in bytes.")
     max_dataset_bytes: int = Field(20_000_000_000, ge=1, description="Largest dataset upload, in bytes.")

@@ -5,6 +5,8 @@ import time
 from collections import deque
 from pathlib import Path
 
+from store import control_group
+
 EVIDENCE_SECONDS = 10.0  # how long before a death an OOM kill may have been counted and still explain it
 
 
@@ -20,14 +22,8 @@ def oom_kills() -> int:
 
 
 def _counters() -> list[Path]:
-    found = [Path("/proc/vmstat")]
-    try:
-        hierarchy, _, group = Path("/proc/self/cgroup").read_text().strip().rpartition("::")
-    except OSError:
-        return found
-    if hierarchy.rpartition("\n")[2] == "0":  # the one hierarchy of cgroup v2
-        found.insert(0, Path("/sys/fs/cgroup") / group.lstrip("/") / "memory.events")
-    return found
+    group = control_group.folder()
+    return [*([group / "memory.events"] if group else []), Path("/proc/vmstat")]
 
 
 class OomWatch:

@@ -13,8 +13,8 @@ from uuid import uuid4
 
 from redis import RedisError
 
-from jobs import owner
-from jobs.ledger import Claim, LeaseLost, Ledger
+from jobs import archive, owner
+from jobs.ledger import Claim, JobNotFound, LeaseLost, Ledger
 from jobs.model import JobError, Lane, State
 from models import checkpoint_files
 from store.faults import point
@@ -131,15 +131,23 @@ class Supervisor:
         if not (self._folder / "spec.json").exists():
             write_json(self._folder / "spec.json", {"kind": self._claim.kind, **self._claim.spec})
         point("supervisor.spec_written")
-        if self._claim.retry_of is not None:
-            checkpoint_files.inherit(self._at.layout.job(self._claim.retry_of), self._folder)
+        self._inherit()
         self._lease.hand_on(self._claim.orders)
+
+    def _inherit(self) -> None:
+        """The checkpoint of the job that this one tries again; where that never wrote one, of the job that it tried."""
+        tried = self._claim.retry_of
+        while tried is not None and not checkpoint_files.found(self._folder):
+            checkpoint_files.inherit(self._at.layout.job(tried), self._folder)
+            try:
+                tried = archive.record(self._ledger, self._at.layout, tried).retry_of
+            except JobNotFound:  # it was deleted
+                return
 
     def _sweep(self) -> None:
         """Remove what this claim's and earlier ones' processes left half written; they are all dead."""
         for number in range(self._claim.number + 1):
             remove_temporary(self._folder / f"claim-{number}")
-            remove_temporary(self._folder / f"claim-{number}" / "dataset")  # of an import, which no other claim repeats
         remove_temporary(self._folder, of="spec.json")
 
     def _watch(self, child: Child) -> None:

@@ -16,6 +16,7 @@ if __name__ == "__main__":
 import argparse
 import asyncio
 import gc
+import itertools
 import logging
 import signal
 import sys
@@ -41,7 +42,9 @@ log = logging.getLogger("app.engine")
 
 DAMAGED = 3
 _DRAIN_SECONDS = 10.0
-_SETTLE_SECONDS = 2.0  # before measuring: whoever started this engine has a first request
+# Seconds before measuring: whoever started this engine has a first request. The others where measuring failed, or found
+# no time beside other work; the last again and again.
+_PAUSES = (2.0, 600.0, 3600.0, 6 * 3600.0)
 _WAITING_REQUESTS = 4  # of the largest size whose bytes may lie in memory undecoded
 
 
@@ -106,15 +109,17 @@ async def _serve(selection: Selection, selected: Selected, socket: Path, setting
 
 async def _improve(selection: Selection, batcher: Batcher) -> None:
     """Find out what serves faster than the reference, and change over to it while requests are answered."""
-    await asyncio.sleep(_SETTLE_SECONDS)
-    try:
-        better = await asyncio.to_thread(selection.known) if await selection.measure() else None
-    except Exception:  # the engine serves on with what it has
-        log.exception("no faster runtime was found")
-        return
-    if better is not None:
-        batcher.use(better.device)
-        _ready(selection, better)
+    for pause in itertools.chain(_PAUSES, itertools.repeat(_PAUSES[-1])):
+        await asyncio.sleep(pause)
+        try:
+            better = await asyncio.to_thread(selection.known) if await selection.measure() else None
+        except Exception:  # the engine serves on with what it has
+            log.exception("no faster runtime was found")
+            continue
+        if better is not None:
+            batcher.use(better.device)
+            _ready(selection, better)
+            return
 
 
 def _ready(selection: Selection, selected: Selected) -> None:

@@ -46,7 +46,9 @@ class Selection:
         """Raises ModelDamagedError where the weights are not the manifest's, and ValueError for an absent device."""
         self.manifest = Manifest.read(folder)
         read_weights(folder, self.manifest)
-        self.device = str(resolve_device(device))
+        resolved = resolve_device(device)
+        self.device = str(resolved)
+        self._on_cpu = resolved.type == "cpu"  # `cpu:0` is one too
         self.reference: Callable[[], Runtime] = cache(lambda: reference_runtime.load(folder, self.device))
         self._folder = folder
         self._settings = settings
@@ -85,7 +87,7 @@ class Selection:
         runtime = self.reference()
         golden.check(runtime, self._folder)
         loaded = load(REFERENCE, lambda: runtime, self._folder, device=self.device, cores=cores())
-        most = MAX_BATCH if loaded.narrow is None and self.device != "cpu" else _UNMEASURED_BATCH
+        most = MAX_BATCH if loaded.narrow is None and not self._on_cpu else _UNMEASURED_BATCH
         return self._selected(REFERENCE, loaded, most=most, delay_ms=0.0, record=None)
 
     async def measure(self) -> bool:
@@ -144,7 +146,7 @@ class Selection:
             streams=loaded.streams,
             max_batch=most,
             max_delay=delay_ms / 1000,
-            makes=self.device == "cpu",
+            makes=self._on_cpu,
         )
         to = self.manifest.preprocessing
         sizes = [2**power for power in range(most.bit_length()) if 2**power < most]

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _CALLED_FAILED = 3  # starts in a row that failed, after which waiting clients are told
 _DAMAGED = 3  # the engine's exit status for files or outputs that are not the model's: starting again changes nothing
 _DRAIN_SECONDS = 12.0
+_FOUND_SECONDS = 2.0  # in which whoever waits for an engine, and looks every 50 ms, sees that it is ready and asks it
 _FLIP_SECONDS = 0.2  # in which requests that read the old routing table reach the old engine
 
 _numbers = itertools.count(1)
@@ -110,6 +111,13 @@ class Engine:
         """Seconds since a request was here, as far as the last ping told; endless for one that has failed."""
         return float("inf") if self._state is EngineState.FAILED else asyncio.get_running_loop().time() - self._used
 
+    @property
+    def may_go(self) -> bool:
+        """Whether it may make room for another: not while it is loaded for somebody, nor before they could use it."""
+        if self._state is not EngineState.READY or self._ready_since is None:
+            return self._state is EngineState.FAILED
+        return asyncio.get_running_loop().time() - self._ready_since > _FOUND_SECONDS
+
     async def settle(self) -> Route:
         """Wait until it is ready or has failed. One that has failed is started again after its back-off."""
         self._used = asyncio.get_running_loop().time()
@@ -189,7 +197,7 @@ class Engine:
         self._on_change()
         reason = await self._first_words(process)
         if reason is None:
-            self._ready_since = asyncio.get_running_loop().time()
+            self._ready_since = self._used = asyncio.get_running_loop().time()  # somebody wanted it, for now
             self._change(EngineState.READY, reason=None)
             log.info("an engine is ready", extra={**self._names(), "pid": process.pid, "device": self._device})
             reason = await self._watch(process)

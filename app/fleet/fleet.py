@@ -18,11 +18,12 @@ from store.settings import Settings
 log = logging.getLogger(__name__)
 
 _ALIAS_POLL = 0.5  # seconds between looks at the models' folders
+_ROOM_POLL = 0.1  # seconds between looks whether an engine may go by now
 _STOP_SECONDS = 9.0  # at most; whoever stops a server in less has less RESNETD_DRAIN_SECONDS
 
 
 class NoRoom(Exception):
-    """As many models are loaded as may be, and none of them can go."""
+    """As many models are loaded as may be, and all of them are needed."""
 
 
 class Needed(Exception):
@@ -60,15 +61,20 @@ class Fleet:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_ALIAS_POLL):
                         await self._changed.wait()
-                if self._refused is not None:
+                if self._refused is not None or not self._layout.routes.exists():
                     break
 
     async def ensure(self, model: str, version: int) -> Route:
-        """The version's engine once it is ready or has failed. Raises ModelNotFound and NoRoom."""
+        """The version's engine once it is ready or has failed. Raises ModelNotFound and NoRoom.
+
+        Where all that could make room for it are being loaded for somebody else, it waits for one of them to be used.
+        """
         key = (model, version)
         if key not in self._engines:
             self._catalog.folder(model, version)
-            self._make_room()
+        while key not in self._engines and not self._make_room():  # noqa: ASYNC110 - time alone may let an engine go
+            await asyncio.sleep(_ROOM_POLL)
+        if key not in self._engines:
             if version not in self._serving.get(model, self._targets(model)).values():
                 self._requested.add(key)
             self._start(key)
@@ -209,14 +215,19 @@ class Fleet:
         del self._leaving[engine]
         self._changed.set()
 
-    def _make_room(self) -> None:
+    def _make_room(self) -> bool:
+        """Whether there is room for one more, for which engines may leave; False: not yet. Raises NoRoom."""
         while len(self._engines) >= self._settings.max_engines:
             kept = {(self._default, version) for version in self._pinned()}
             kept |= {(name, version) for name, versions in self._held.items() for version in versions}
-            going = victim({key: engine.idle_seconds for key, engine in self._engines.items()}, kept=kept)
-            if going is None:
+            if kept >= self._engines.keys():
                 raise NoRoom(f"{len(self._engines)} models are loaded, as many as RESNETD_MAX_ENGINES allows")
+            may_go = {key: engine.idle_seconds for key, engine in self._engines.items() if engine.may_go}
+            going = victim(may_go, kept=kept)
+            if going is None:
+                return False
             self._drain(going)
+        return True
 
     def _write(self) -> None:
         """Routes as they are. The aliases of a model without any engine are told by the catalog; they are in the routes
@@ -230,7 +241,7 @@ class Fleet:
             splits={name: splits for name, splits in self._splits.items() if name in loaded and splits},
         )
         self._serving = dict(routes.aliases)
-        if routes != self._written:
+        if routes != self._written or not self._layout.routes.exists():  # whoever tidies /tmp may have removed it
             try:
                 routes.write(self._layout.routes)
             except OSError:

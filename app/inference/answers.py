@@ -1,6 +1,8 @@
 """What engines answer, as the rest of the HTTP edge sees it: results, tensors, pictures, health."""
 
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -33,9 +35,18 @@ class Tensors(_Answered):
 
 
 class Classified(Tensors):
-    """`results[i]` is of image i of the request, row i of each tensor of the i-th image without an error."""
+    """`rows[i]` is of image i of the request, row i of each tensor of the i-th image without an error.
 
-    results: tuple[ImageResult, ...]
+    The rows are `ImageResult`s in JSON, as the engine sent them: there may be 256,000 labels in them, and to make
+    objects of so many and JSON of these again would hold up everybody for a second.
+    """
+
+    rows: list[dict[str, Any]]
+
+    @cached_property
+    def results(self) -> tuple[ImageResult, ...]:
+        """The rows as objects, for few labels."""
+        return tuple(map(ImageResult.model_validate, self.rows))
 
 
 class Explanations(_Answered):

@@ -19,7 +19,6 @@ from app.inference.errors import TooManyLabels, raise_error
 from app.inference.figures import EngineFigures
 from app.inference.pings import Pings
 from app.inference.protocol import (
-    Answer,
     Explained,
     Inferred,
     Output,
@@ -53,10 +52,11 @@ class Engines:
         """
         ref = model_ref or self._settings.model
         name, _, selector = ref.partition("@")
-        serving = self._routes.read().aliases.get(name, {}).get(selector or PRODUCTION)
+        routes = self._routes.read()
+        serving = routes.aliases.get(name, {}).get(selector or PRODUCTION) or routes.ready(name, selector)
         if serving is not None and not ref.endswith("@"):
             return name, serving
-        return self._catalog.resolve(ref)
+        return self._catalog.resolve(ref)  # from the disk: for what is not loaded
 
     def _choose(self, model_ref: str | None, draw: float) -> Choice:
         """Who answers a request that drew this number: the version of `resolve`, or the alias's canary."""
@@ -101,11 +101,11 @@ class Engines:
         fields = {"top_k": top_k, "sizes": [len(image) for image in images], "outputs": outputs}
         choice, header, payload = await self.asking.ask(model_ref, Question("classify", fields, images, timeout))
         self.shadows.copy(choice, fields, images, header)
-        answer = Answer.model_validate(header)
+        answer = Inferred.model_validate(header)
         found = tensors(answer.tensors, payload)
         timings = answer.timings_ms
         return Classified(
-            model=choice.model, version=choice.version, results=answer.results, tensors=found, timings_ms=timings
+            model=choice.model, version=choice.version, rows=header["results"], tensors=found, timings_ms=timings
         )
 
     def _check_room(self, model_ref: str | None, images: int, top_k: int) -> None:

@@ -197,17 +197,16 @@ class _Answer(_Frozen):
     payload: tuple[bytes, ...] = Field((), exclude=True, repr=False)
 
 
-class Answer(_Answer):
-    """An engine's answer to `classify`. Row i of each tensor is of the i-th image without an error."""
-
-    results: tuple[ImageResult, ...]
-    tensors: tuple[TensorHead, ...] = ()
-
-
 class Inferred(_Answer):
     """An engine's answer to `infer`. Row i of each tensor is of image i."""
 
-    tensors: tuple[TensorHead, ...]
+    tensors: tuple[TensorHead, ...] = ()
+
+
+class Answer(Inferred):
+    """An engine's answer to `classify`. Row i of each tensor is of the i-th image without an error."""
+
+    results: tuple[ImageResult, ...]
 
 
 class Explained(_Answer):

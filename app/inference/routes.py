@@ -84,6 +84,11 @@ class Routes(_Frozen):
         same = [each for each in self.engines if (each.model, each.version) == (model, version)]
         return next((each for each in same if each.state is not EngineState.DRAINING), None)
 
+    def ready(self, model: str, selector: str) -> int | None:
+        """The version that is selected by its number, where its engine is ready: so long nobody can delete it."""
+        named = (each for each in self.engines if each.model == model and str(each.version) == selector)
+        return next((each.version for each in named if each.state is EngineState.READY), None)
+
     def choose(self, model: str, alias: str, draw: float) -> Choice | None:
         """Who answers a request to an alias, by a number drawn from [0, 1); None for a model that is not loaded."""
         serving = self.aliases.get(model, {}).get(alias)

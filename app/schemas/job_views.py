@@ -170,7 +170,8 @@ def _fields(job: Job, position: int | None, *, log: bool) -> dict[str, Any]:
 
 def _seconds(job: Job, now: datetime) -> float:
     """Under earlier claims and under this one."""
-    since = (now - job.claimed_at).total_seconds() if job.claimed_at is not None and not job.ended else 0.0
+    counted = job.counted_at or job.claimed_at  # an earlier version counted at a claim's end alone
+    since = (now - counted).total_seconds() if counted is not None and not job.ended else 0.0
     return job.ran_ms / 1000 + max(since, 0.0)
 
 

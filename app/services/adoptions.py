@@ -71,8 +71,11 @@ class Adoptions(Intake[AdoptionRecord]):
         return await self._jobs.get(record.id)
 
     def _settled(self, its_id: str) -> AdoptionRecord | None:
+        folder = self._layout.job(its_id)
+        if not any((folder / name).exists() for name in (UPLOAD, "spec.json", "record.json")):
+            return None  # the upload goes only when its job has begun or ended
         try:
-            return AdoptionRecord.model_validate_json((self._layout.job(its_id) / REQUEST).read_bytes())
+            return AdoptionRecord.model_validate_json((folder / REQUEST).read_bytes())
         except FileNotFoundError:
             return None
 

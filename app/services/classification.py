@@ -59,7 +59,7 @@ class Classification:
         started = time.perf_counter()
         taken = [image for image in images if image.error is None]
         answer = await self._ask(model, taken, min(top_k or DEFAULT_TOP_K, MAX_TOP_K), outputs) if taken else None
-        answered = [] if answer is None else [result.model_dump() for result in answer.results]
+        answered = [] if answer is None else answer.rows
         if answer is not None:
             _attach(answered, answer.tensors)
         results = merge(images, answered, absent={"top_k": [], **dict.fromkeys(map(str, outputs))})

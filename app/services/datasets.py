@@ -4,6 +4,7 @@
 acknowledged, so that lists work without Redis and a start after a crash can hand in the job that was about to be asked.
 """
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -111,7 +112,7 @@ class Datasets:
 
     async def kept(self, dataset_id: str) -> "contextlib.AbstractContextManager[DatasetView]":
         """The dataset, which cannot be deleted within the context. Raises InvalidError with what there is instead."""
-        lock = await anyio.to_thread.run_sync(self._lock, dataset_id, fcntl.LOCK_SH)
+        lock = await self._locked(dataset_id, fcntl.LOCK_SH)
         try:
             view = None if lock is None else await anyio.to_thread.run_sync(self._load, dataset_id)
             if lock is None or view is None:
@@ -126,7 +127,7 @@ class Datasets:
     async def delete(self, dataset_id: str) -> None:
         """Raises NotFoundError, ConflictError while a job uses it, UnavailableError where that cannot be known."""
         await self.get(dataset_id)
-        lock = await anyio.to_thread.run_sync(self._lock, dataset_id, fcntl.LOCK_EX)
+        lock = await self._locked(dataset_id, fcntl.LOCK_EX)
         if lock is None:
             return  # another request has deleted it meanwhile
         try:
@@ -185,8 +186,20 @@ class Datasets:
         views = [view for folder in _folders(self._layout) if (view := _view(folder)) is not None]
         return sorted(views, key=lambda view: (view.created_at, view.id), reverse=True)
 
+    async def _locked(self, dataset_id: str, how: int) -> int | None:
+        """A lock on the dataset's folder as an open file; None where there is no such folder.
+
+        Who is cancelled while it waits leaves no lock: the thread gets one yet, and it is given up then.
+        """
+        locking = asyncio.ensure_future(anyio.to_thread.run_sync(self._lock, dataset_id, how))
+        try:
+            return await asyncio.shield(locking)
+        except asyncio.CancelledError:
+            locking.add_done_callback(_give_up)
+            raise
+
     def _lock(self, dataset_id: str, how: int) -> int | None:
-        """A lock on the dataset's folder as an open file; None where there is no such folder."""
+        """For threads."""
         if not _ID.fullmatch(dataset_id):
             return None
         try:
@@ -195,6 +208,11 @@ class Datasets:
             return None
         fcntl.flock(fd, how)
         return fd
+
+
+def _give_up(locking: "asyncio.Future[int | None]") -> None:
+    if not locking.cancelled() and locking.exception() is None and (lock := locking.result()) is not None:
+        os.close(lock)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,9 @@ import anyio.to_thread
 
 from app.problems import ConflictError, ProblemError
 from app.services.ledger import AsyncLedger
+from jobs import archive
 from jobs.answers import JobNotFound
+from jobs.ledger import Ledger
 from jobs.model import Job, Kind
 from models.catalog import Catalog, ModelNotFound
 from store.faults import point
@@ -42,12 +44,20 @@ class Deletion:
         self._catalog = catalog
 
     async def check(self, job: Job) -> None:
-        """Raises ConflictError for a job that has not ended, or that something came of that is still there."""
+        """Raises ConflictError for a job that has not ended, that is just tried again, or whose work is still there."""
         if not job.ended:
             raise ConflictError(
                 "job_not_ended",
                 f"The job cannot be deleted: it is {job.state}.",
                 hint=f"Deleting never cancels: POST /v1/jobs/{job.id}/cancel, then delete it.",
+                members={"state": job.state},
+            )
+        again = await self._ledger.read(lambda ledger: self._last_try(ledger, job))
+        if not again.ended:
+            raise ConflictError(
+                "job_retried",
+                f"Job {again.id} tries this one again and is {again.state}: it may need what this one left.",
+                hint=f"Wait until it has ended, or cancel it: POST /v1/jobs/{again.id}/cancel",
                 members={"state": job.state},
             )
         if job.kind is Kind.IMPORT and self._layout.dataset(str(job.spec.get("dataset"))).exists():
@@ -65,6 +75,12 @@ class Deletion:
                 hint="A job stays as long as its model.",
                 members={"state": job.state},
             )
+
+    def _last_try(self, ledger: Ledger, job: Job) -> Job:
+        with suppress(JobNotFound):
+            while job.retried_as is not None:
+                job = archive.record(ledger, self._layout, job.retried_as)
+        return job
 
     async def run(self, job_id: str) -> None:
         """Delete an ended job, or complete a deletion that was cut off. Raises UnavailableError."""

@@ -7,6 +7,7 @@ feed reads from the ledger again: it costs nobody else anything, and memory is b
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
@@ -141,6 +142,7 @@ class Feeds:
     async def _stored_then_live(
         self, job_id: str, cursor: str, keep_alive: float
     ) -> AsyncGenerator[Event | None, None]:
+        told = time.monotonic()
         while not self._closing.is_set():
             try:
                 events, more, ended = await self._backlog(job_id, after=cursor, limit=_PAGE)
@@ -149,7 +151,7 @@ class Feeds:
                 await self._pause()
                 continue
             for each in events:
-                cursor = each.id
+                cursor, told = each.id, time.monotonic()
                 yield each
             if more:
                 continue
@@ -158,10 +160,13 @@ class Feeds:
             silent = True
             async with aclosing(self._live(job_id, cursor, keep_alive)) as live:
                 async for fresh in live:
-                    silent = False
+                    silent, told = False, time.monotonic()
                     cursor = fresh.id if fresh else cursor
                     yield fresh
             if silent:  # the feed begins behind this follower's cursor: look into the ledger now and then instead
+                if time.monotonic() - told >= keep_alive:
+                    told = time.monotonic()
+                    yield None
                 await self._pause()
         raise Closing
 

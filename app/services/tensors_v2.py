@@ -20,6 +20,7 @@ from app.problems import BadRequestError
 from app.schemas.inference_v2 import InputTensor
 
 _LENGTH = struct.Struct("<I")
+_MOST_DIGITS = 20  # of a length; Python itself refuses to make a number of thousands of them
 _DTYPES: dict[TensorInput, np.dtype[Any]] = {
     TensorInput.PIXELS: np.dtype("u1"),
     TensorInput.NORMALISED: np.dtype("<f4"),
@@ -43,7 +44,8 @@ def split_body(body: bytes, header_length: str | None) -> tuple[bytes, memoryvie
     """A request's JSON and binary data, by its Inference-Header-Content-Length. Raises BadRequestError."""
     if header_length is None:
         return body, memoryview(b"")
-    if not (header_length.isascii() and header_length.isdigit() and int(header_length[:20]) <= len(body)):
+    digits = header_length.isascii() and header_length.isdigit() and len(header_length) <= _MOST_DIGITS
+    if not (digits and int(header_length) <= len(body)):
         raise refused(
             f"Inference-Header-Content-Length {header_length[:20]!r} is no length within the body of {len(body)} bytes",
             hint="It is how many bytes of the body, from its beginning, are JSON.",

@@ -93,12 +93,15 @@ class Upload:
         try:
             os.fsync(self._fd)
             folder.mkdir()
+        except FileExistsError:
+            raise
+        except OSError as error:  # a folder that is there is an earlier upload's
+            raise _disk(error) from error
+        try:
             write_atomic(folder / REQUEST, record.model_dump_json(indent=2).encode())
             self._path.rename(folder / UPLOAD)
             fsync_dir(folder)
             fsync_dir(folder.parent)
-        except FileExistsError:
-            raise
         except OSError as error:
             remove_tree(folder)
             raise _disk(error) from error

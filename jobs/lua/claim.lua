@@ -1,5 +1,5 @@
 -- lane, owner, token of this attempt, lease in ms
--- → {id, claim, spec, kind, orders, ms of earlier claims, limit in s or '', job that it tries again or '',
+-- → {id, claim, spec, kind, orders, ms that it ran, limit in s or '', job that it tries again or '',
 --    result that is being published or '', deaths in a row, traceparent or ''}; {}: nothing due
 local lane, owner, token, lease = unpack(ARGV)
 local token_key = PREFIX .. 'claim:' .. token
@@ -21,7 +21,7 @@ if not id or not holds(id, claim) then
   redis.call('SET', token_key, id .. ' ' .. claim, 'PX', TOKEN_MS)
   redis.call('HSETNX', job_key(id), 'started_at', now())
   move(id, 'running', cjson.encode({ claim = claim, owner = owner }))
-  set(id, 'owner', owner, 'claim_token', token, 'claimed_at', now())
+  set(id, 'owner', owner, 'claim_token', token, 'claimed_at', now(), 'counted_at', now())
   hold(id, lease)
 end
 local orders, ran, limit = get(id, 'orders') or '{}', get(id, 'ran_ms') or '0', get(id, 'max_seconds') or ''

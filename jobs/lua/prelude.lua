@@ -50,23 +50,29 @@ local function announce(id, state, event_id)
   end
 end
 
+-- Count the time since the last renewal as run, but not beyond the lease, when nobody can say that anything ran: the
+-- machine may have slept for a night, or its clock been set. An earlier version counted at a claim's end alone.
+local function count(id)
+  local since = get(id, 'counted_at') or get(id, 'claimed_at')
+  if not since then return end
+  local until_then = math.min(now(), tonumber(redis.call('ZSCORE', PREFIX .. 'leases', id)) or now())
+  redis.call('HINCRBY', job_key(id), 'ran_ms', string.format('%.0f', math.max(0, until_then - since)))
+  set(id, 'counted_at', now())
+end
+
 local function hold(id, lease)
+  count(id)
   redis.call('ZADD', PREFIX .. 'leases', now() + lease, id)
   unset(id, 'late_since')
 end
 
--- The claim is over: its time is counted, but not beyond its lease, when nobody can say that anything ran; and its token
--- gets nobody a job any more.
+-- The claim is over: its time is counted, and its token gets nobody a job any more.
 local function let_go(id)
-  local since = get(id, 'claimed_at')
-  if since then
-    local until_then = math.min(now(), tonumber(redis.call('ZSCORE', PREFIX .. 'leases', id)) or now())
-    redis.call('HINCRBY', job_key(id), 'ran_ms', string.format('%.0f', math.max(0, until_then - since)))
-  end
+  count(id)
   local token = get(id, 'claim_token')
   if token then redis.call('DEL', PREFIX .. 'claim:' .. token) end
   redis.call('ZREM', PREFIX .. 'leases', id)
-  unset(id, 'claimed_at', 'claim_token', 'late_since')
+  unset(id, 'claimed_at', 'counted_at', 'claim_token', 'late_since')
 end
 
 -- The one place where a state changes: the record, the index of states and the event move together.

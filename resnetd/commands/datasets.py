@@ -8,7 +8,7 @@ import typer
 from resnetd.commands import bars, output
 from resnetd.commands.connection import connect
 from resnetd.commands.follow import follow
-from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, Server
+from resnetd.commands.options import DEFAULT_SERVER, AsJson, IdempotencyKey, Key, Server
 
 app = typer.Typer(no_args_is_help=True, help="Upload datasets and look at them.")
 
@@ -57,6 +57,7 @@ def upload(
         str | None, typer.Option(show_default="like the file; several: like their folder", help="What to call it.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the import and show the dataset.")] = False,
+    idempotency_key: IdempotencyKey = None,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
     as_json: AsJson = False,
@@ -65,7 +66,7 @@ def upload(
     title = f"Uploading {files[0].name}" if len(files) == 1 else f"Uploading {len(files)} files"
     with connect(server, key) as client:
         with bars.of_bytes(title, sum(file.stat().st_size for file in files), quiet=as_json) as on_bytes:
-            answer = client.upload_dataset(files, name=name, on_bytes=on_bytes)
+            answer = client.upload_dataset(files, name=name, idempotency_key=idempotency_key, on_bytes=on_bytes)
         if wait:
             output.note(f"Importing {answer['id']} ({answer['job']['id']})")
             follow(client, answer["job"]["id"])

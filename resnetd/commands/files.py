@@ -1,5 +1,7 @@
 """Downloading what a job made, with a progress bar on a terminal."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +18,17 @@ def download_all(client: "Client", job_id: str, folder: Path) -> list[Path]:
     if not found:
         raise Refused(f"Job {job_id} made no files.", f"`resnetd jobs show {job_id}` tells what became of it.")
     saved = [folder / Path(each["name"]).name for each in found]
+    with writing_to(folder), bars.of_bytes("Downloading", sum(each["bytes"] for each in found)) as on_bytes:
+        for artifact, target in zip(found, saved, strict=True):
+            client.download(artifact, target, on_bytes=on_bytes)
+    return saved
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Make the folder where it is missing. Raises Refused where the disk does not take it, or what is written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with bars.of_bytes("Downloading", sum(each["bytes"] for each in found)) as on_bytes:
-            for artifact, target in zip(found, saved, strict=True):
-                client.download(artifact, target, on_bytes=on_bytes)
+        yield
     except OSError as error:
         raise Refused(f"{folder}: {error.strerror}.", "Name a folder that can be written to.") from error
-    return saved

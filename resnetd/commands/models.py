@@ -8,8 +8,9 @@ import typer
 
 from resnetd.commands import bars, output
 from resnetd.commands.connection import connect
+from resnetd.commands.files import writing_to
 from resnetd.commands.follow import follow
-from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, Server
+from resnetd.commands.options import DEFAULT_SERVER, AsJson, IdempotencyKey, Key, Server
 from resnetd.errors import Refused
 
 app = typer.Typer(no_args_is_help=True, help="Look at models, bring them, point aliases, take them away.")
@@ -21,10 +22,17 @@ AliasName = Annotated[str, typer.Argument(metavar="ALIAS", help="Such as product
 
 
 @app.command("list")
-def list_(*, server: Server = DEFAULT_SERVER, key: Key = None, as_json: AsJson = False) -> None:
+def list_(
+    *,
+    limit: Annotated[int, typer.Option(min=1)] = 100,
+    after: Annotated[str | None, typer.Option(show_default=False, help="Go on behind this one.")] = None,
+    server: Server = DEFAULT_SERVER,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
     """The models."""
     with connect(server, key) as client:
-        page = client.models()
+        page = client.models(limit=limit, after=after)
     if as_json:
         output.as_json(page)
         return
@@ -82,6 +90,7 @@ def import_(
     ] = None,
     alias: Annotated[str | None, typer.Option(show_default="none", help="An alias that then points to it.")] = None,
     watch: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait until it is a model.")] = True,
+    idempotency_key: IdempotencyKey = None,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
     as_json: AsJson = False,
@@ -96,6 +105,7 @@ def import_(
                 classes=None if classes is None else _names(classes),
                 preprocessing=None if preprocessing is None else _object(preprocessing),
                 alias=alias,
+                idempotency_key=idempotency_key,
                 on_bytes=on_bytes,
             )
         if watch:
@@ -199,9 +209,8 @@ def download(
 ) -> None:
     """Take a version away; prints the file's path."""
     name, version = _version(model)
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{name}-{version}.{'zip' if to == 'bundle' else 'safetensors'}"
-    with connect(server, key) as client:
+    with connect(server, key) as client, writing_to(folder):
         client.download_model(name, version, target, form=to)
     print(target)
 
@@ -245,10 +254,14 @@ def _version(text: str) -> tuple[str, int]:
 
 
 def _names(file: Path) -> list[str]:
-    """Classes from a JSON list, or one a line."""
-    text = file.read_text().strip()
-    if text.startswith("["):
-        return [str(name) for name in json.loads(text)]
+    """Classes from a JSON list, or one a line. Raises Refused."""
+    try:
+        text = file.read_text(encoding="utf-8").strip()
+        if text.startswith("["):
+            return [str(name) for name in json.loads(text)]
+    except ValueError as error:
+        hint = 'Write a name a line, or a list such as ["cat", "dog"].'
+        raise Refused(f"--classes {file}: this is neither text nor a JSON list.", hint) from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

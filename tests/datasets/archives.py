@@ -25,12 +25,21 @@ def png(seed: int, *, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> byte
     return out.getvalue()
 
 
-def zipped(files: Files) -> bytes:
+def zipped(files: Files, *, create_system: int = 3) -> bytes:
+    """`create_system`: where the zip says that it was made; 3 is Unix, 0 is Windows."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
-            archive.writestr(name, data)
+            info = zipfile.ZipInfo(name)
+            info.create_system, info.compress_type = create_system, zipfile.ZIP_DEFLATED
+            archive.writestr(info, data)
     return out.getvalue()
+
+
+def of_powershell(files: Files) -> bytes:
+    """As Compress-Archive of Windows PowerShell 5.1 writes them: backslashes in names, also at a folder's end."""
+    folders = {f"{name.rpartition('/')[0]}\\".replace("/", "\\"): b"" for name in files if "/" in name}
+    return zipped(folders | {name.replace("/", "\\"): data for name, data in files.items()}, create_system=0)
 
 
 def tarred(files: Files, compression: str = "") -> bytes:

@@ -29,6 +29,12 @@ def test_names_that_point_elsewhere_are_refused(run_import, name):
     assert refused(run_import, tarred(files)) == "unsafe_archive"
 
 
+@pytest.mark.parametrize("name", ["\\etc\\x.png", "..\\x.png", "a\\..\\..\\x.png", "C:\\x.png", "a\\b/c.png"])
+def test_names_with_backslashes_that_point_elsewhere_are_refused_in_a_zip_of_windows(run_import, name):
+    files: Files = cats_and_dogs() | {name: png(0)}
+    assert refused(run_import, zipped(files, create_system=0)) == "unsafe_archive"
+
+
 def test_a_nul_in_a_zip_name_is_refused(run_import):
     data = zipped(cats_and_dogs() | {"cat/aaXbb.png": png(0)}).replace(b"cat/aaXbb.png", b"cat/aa\0bb.png")
     assert refused(run_import, data) in {"unsafe_archive", "broken_archive"}

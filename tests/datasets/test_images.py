@@ -8,9 +8,11 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from models.images import Decoded, ImageRejected, decode, pixels, prepare
 from models.manifest import Preprocessing
+from store.settings import Settings
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (12, 16, 3), dtype=np.uint8)
@@ -167,6 +169,14 @@ def test_beyond_pillows_own_bound_it_is_too_large_as_well():
     with pytest.raises(ImageRejected) as caught:
         opened(bytes(data))
     assert caught.value.code == "image_too_large"
+
+
+def test_a_limit_that_pillow_would_not_keep_is_no_setting():
+    assert Image.MAX_IMAGE_PIXELS is not None
+    most = 2 * Image.MAX_IMAGE_PIXELS
+    assert Settings(max_image_pixels=most).max_image_pixels == most
+    with pytest.raises(ValidationError, match=f"less than or equal to {most}"):
+        Settings(max_image_pixels=most + 1)
 
 
 def test_empty_bytes_and_text_have_their_own_codes():

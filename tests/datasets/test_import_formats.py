@@ -7,7 +7,7 @@ import struct
 
 import numpy as np
 import pytest
-from archives import FASHION_MINI, LIMITS, cats_and_dogs, png, split_folders, tarred, zipped
+from archives import FASHION_MINI, LIMITS, cats_and_dogs, of_powershell, png, split_folders, tarred, zipped
 
 from models.images import decode, pixels
 from store.dataset_writer import split_by_content
@@ -72,6 +72,13 @@ def test_zip_and_tar_of_the_same_files_give_the_same_digest_and_data(run_import,
     assert first.digest == second.digest
     for path in (one / "data").iterdir():
         assert path.read_bytes() == (two / "data" / path.name).read_bytes()
+
+
+def test_a_zip_of_windows_powershell_is_read_as_any_other(run_import):
+    files = split_folders()
+    made, _ = run_import(of_powershell(files))
+    assert made.digest == run_import(zipped(files))[0].digest
+    assert made.report.skipped == ()
 
 
 def test_the_digest_changes_with_a_label(run_import):

@@ -175,10 +175,14 @@ def test_an_import_whose_dataset_was_published_before_its_worker_died_says_its_r
     assert Dataset.read(target).id == "ds_1"
 
 
-def test_what_killed_imports_left_half_written_is_removed(tmp_path):
+def test_what_killed_imports_left_is_removed_and_nothing_of_a_later_claim(tmp_path):
+    """The third claim's process may be late: its job is another one's by now."""
     run_dir = prepared(tmp_path, zipped(cats_and_dogs()))
-    spool = run_dir / "claim-1" / "dataset" / ".pixels.spool"
-    spool.parent.mkdir(parents=True)
-    spool.write_bytes(b"half")
+    left = [run_dir / name for name in ("claim-1/dataset", "claim-2/.dataset.0123.tmp")]
+    later = [run_dir / name for name in ("claim-4/dataset", "claim-4/.dataset.4567.tmp")]
+    for folder in (*left, *later):
+        folder.mkdir(parents=True)
+        (folder / "dataset.json").write_bytes(b"half")
     assert ended(started(run_dir))[0] == DONE
-    assert not spool.parent.exists()
+    assert [folder.exists() for folder in left] == [False, False]
+    assert [folder.exists() for folder in later] == [True, True]

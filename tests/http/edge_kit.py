@@ -107,7 +107,7 @@ class RuleEngines(Engines):
         return Classified(
             model="toy",
             version=3,
-            results=results,
+            rows=[result.model_dump() for result in results],
             tensors={name: Tensor(shape=rows.shape, data=rows.tobytes()) for name in outputs},
             timings_ms=TIMINGS,
         )

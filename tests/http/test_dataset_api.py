@@ -1,9 +1,14 @@
 """/v1/datasets: what is acknowledged is on disk, and nothing else is left."""
 
+import asyncio
+import errno
+import fcntl
 import io
 import json
+import os
 import socket
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
@@ -13,7 +18,10 @@ import pytest
 from edge_kit import Server, dataset_on_disk, problem, serving, wait_for
 from samples import tiny_zip
 
+from app.problems import ProblemError
 from app.services.dataset_uploads import dataset_name
+from app.services.datasets import Datasets, UploadRecord
+from app.services.ledger import AsyncLedger
 from app.services.uploads import Upload, sweep
 from jobs.model import JobError, Kind, Lane
 from store.datasets import UPLOAD
@@ -92,6 +100,29 @@ def test_a_repetition_learns_what_came_of_an_upload_that_is_still_being_written(
 
 def parts_left(layout: Layout) -> list[Path]:
     return list(layout.uploads.iterdir())
+
+
+def test_a_repetition_that_fails_leaves_what_the_first_had_acknowledged(layout, monkeypatch):
+    folder, fsync = layout.dataset("ds_same"), os.fsync
+    about = {"name": "a", "filename": None, "bytes": len(ONE), "sha256": "0", "job": "job_1", "created_at": 0}
+    record = UploadRecord.model_validate({"id": "ds_same", **about})
+    first, again = (Upload(layout, "ds_same", repeatable=True, folder=folder) for _ in range(2))
+    first.write(ONE)
+    first.settle(record)
+    whole = {each.name: each.read_bytes() for each in folder.iterdir()}
+
+    def full(fd):
+        if fd == again._fd:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ProblemError, match="disk is full"):
+        again.settle(record)
+    assert {each.name: each.read_bytes() for each in folder.iterdir()} == whole
+    for each in (first, again):
+        each.close()
+    assert parts_left(layout) == []
 
 
 def test_refused_uploads_are_clear_problems_and_leave_nothing(server, settings):
@@ -184,6 +215,36 @@ def test_an_imported_dataset_shows_its_descriptor_and_can_be_deleted_unless_a_jo
     assert server.http.delete(f"/v1/datasets/{dataset_id}").status_code == 204
     assert not server.layout.dataset(dataset_id).exists()
     problem(server.http.delete(f"/v1/datasets/{dataset_id}"), 404, "dataset_not_found")
+
+
+def test_who_is_cancelled_while_it_waits_for_a_dataset_does_not_keep_it(layout, settings):
+    """A deletion holds it; afterwards nobody does."""
+    folder = layout.dataset(dataset_on_disk(layout, "ds_wanted"))
+    waits = threading.Event()
+
+    async def main() -> None:
+        ledger = AsyncLedger(str(settings.redis_url))
+        datasets = Datasets(ledger, layout)
+        lock = datasets._lock
+
+        def tell(*args):
+            waits.set()
+            return lock(*args)
+
+        datasets._lock = tell
+        deleting = os.open(folder, os.O_RDONLY)
+        fcntl.flock(deleting, fcntl.LOCK_EX)
+        wanting = asyncio.create_task(datasets.kept("ds_wanted"))
+        await asyncio.to_thread(waits.wait, 20)
+        wanting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await wanting
+        os.close(deleting)
+        await asyncio.wait_for(datasets.delete("ds_wanted"), 20)
+        ledger.close()
+
+    asyncio.run(main())
+    assert not folder.exists()
 
 
 def test_datasets_are_pages_newest_first(server):

@@ -141,6 +141,19 @@ def test_a_follower_whose_cursor_lies_before_the_feed_looks_into_the_ledger_now_
     assert 1 <= asyncio.run(main()) <= 4
 
 
+def test_a_follower_whose_cursor_lies_before_the_feed_hears_of_the_silence_too(settings: Settings):
+    """As when somebody else waits for the job's end meanwhile, for which the last minute is enough."""
+
+    async def first_two() -> list[Event | None]:
+        live = Feeds(str(settings.redis_url), stored)
+        async with live.running(), aclosing(live.follow("job_quiet", after="9-0", keep_alive=0.05)) as newer:
+            await anext(newer)  # its feed begins at 9-0
+            async with asyncio.timeout(10), aclosing(live.follow("job_quiet", after="5-0", keep_alive=0.05)) as events:
+                return [await anext(events) for _ in range(2)]
+
+    assert asyncio.run(first_two()) == [None, None]
+
+
 def test_a_long_poll_needs_no_old_history(server: Server, ledger: Ledger):
     job_id = ledger.submit(Kind.IMPORT, {"dataset": "ds_gone"}).job_id
     ledger.redis.xtrim(f"rn:job:{job_id}:events", maxlen=0)

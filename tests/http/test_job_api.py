@@ -171,6 +171,17 @@ def test_a_job_shows_progress_metrics_and_result_as_the_worker_tells_them(http, 
     assert job["finished_at"] is not None
 
 
+def test_a_job_shows_how_long_it_has_run_and_no_night_that_its_machine_slept_through(http, dataset, idle):
+    job_id = train(http, dataset).json()["id"]
+    claim = claimed(idle, job_id)
+    night = int(idle.redis.hincrby(keys.job(job_id), "claimed_at", -8 * 3_600_000))
+    idle.redis.hset(keys.job(job_id), mapping={"counted_at": night + 60_000, "ran_ms": 60_000})
+    idle.redis.zadd(keys.LEASES, {job_id: night + 90_000})
+    idle.renew(claim)
+    idle.redis.hincrby(keys.job(job_id), "counted_at", -10_000)
+    assert 100 <= http.get(f"/v1/jobs/{job_id}").json()["seconds"] < 130
+
+
 def test_a_long_poll_answers_as_soon_as_the_job_has_ended(http, dataset, idle):
     job_id = train(http, dataset).json()["id"]
     claim = claimed(idle, job_id)

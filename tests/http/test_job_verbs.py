@@ -269,6 +269,20 @@ class TestDeletion:
         assert f"{name}@1" in str(body["detail"])
         assert http.get(f"/v1/jobs/{job_id}").json()["links"]["model"] == f"/v1/models/{name}@1"
 
+    def test_what_a_retry_may_need_stays_until_that_has_ended(self, server, http, queued, idle):
+        """Its checkpoint, or its upload: the retry finds them in the folder of the first."""
+        idle.fail(claimed(idle, queued), DIED)
+        second = post(http, queued, "retry").json()["id"]
+        body = problem(http.delete(f"/v1/jobs/{queued}"), 409, "job_retried", state="failed")
+        assert second in str(body["detail"])
+        post(http, second, "cancel")
+        archive(idle, server.layout)
+        third = post(http, second, "retry").json()["id"]
+        assert third in str(problem(http.delete(f"/v1/jobs/{queued}"), 409, "job_retried", state="failed")["hint"])
+        post(http, third, "cancel")
+        for job_id in (queued, second, third):
+            assert http.delete(f"/v1/jobs/{job_id}").status_code == 204
+
     def test_an_import_stays_as_long_as_its_dataset(self, http, ledger):
         made = http.post("/v1/datasets", content=tiny_zip()).json()
         job_id = made["job"]["id"]

@@ -96,6 +96,21 @@ def test_the_same_key_and_request_is_the_same_job_and_another_request_is_refused
     problem(http.put("/v1/models?name=other", content=b"bytes", headers=headers), 422, "idempotency_conflict")
 
 
+def test_a_repetition_is_told_that_the_file_is_still_being_written_and_learns_of_a_job_that_has_taken_it(
+    http, server, monkeypatch
+):
+    asked = {"params": {"name": "mine"}, "content": b"bytes", "headers": {"Idempotency-Key": os.urandom(8).hex()}}
+    first = http.put("/v1/models", **asked)
+    upload = server.layout.job(first.json()["id"]) / "upload"
+    hidden = upload.rename(upload.with_name(".hidden"))
+    monkeypatch.setattr("app.services.uploads._SETTLING_SECONDS", 0.1)
+    problem(http.put("/v1/models", **asked), 503, "upload_in_progress")
+    hidden.unlink()
+    upload.with_name("spec.json").write_text("{}")  # as its job's process finds it
+    again = http.put("/v1/models", **asked)
+    assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
+
+
 def test_a_file_whose_job_was_never_handed_in_gets_it_at_the_next_start(alone, ledger: Ledger):
     with serving(alone) as server:
         job_id = server.http.put("/v1/models?name=mine", content=b"bytes").json()["id"]

@@ -146,7 +146,7 @@ def test_a_claim_whose_answer_was_lost_is_not_given_again_once_it_was_taken_away
 def test_the_time_of_every_claim_is_counted_and_told_to_the_next(ledger):
     job_id = submit(ledger)
     ledger_claim = claim(ledger)
-    ledger.redis.hincrby(keys.job(job_id), "claimed_at", -60_000)  # it began a minute earlier
+    ledger.redis.hincrby(keys.job(job_id), "counted_at", -60_000)  # it began a minute earlier
     assert ledger.get(job_id).claimed_at is not None
     ledger.release(ledger_claim, crash=None)
     held = claim(ledger)
@@ -154,14 +154,49 @@ def test_the_time_of_every_claim_is_counted_and_told_to_the_next(ledger):
     ledger.release(held, crash=None)
     job = ledger.get(job_id)
     assert held.ran_ms <= job.ran_ms < 90_000
-    assert job.claimed_at is None
+    assert job.claimed_at is job.counted_at is None
+
+
+def some_hours_earlier(ledger, job_id, *, ran_ms):
+    """As if the job had been claimed eight hours ago, and its lease had ended `ran_ms` later."""
+    began = int(ledger.redis.hincrby(keys.job(job_id), "claimed_at", -8 * 3_600_000))
+    ledger.redis.hset(keys.job(job_id), "counted_at", began)
+    ledger.redis.zadd(keys.LEASES, {job_id: began + ran_ms})
+
+
+@pytest.mark.parametrize("of_an_earlier_version", [False, True])
+def test_a_night_that_the_machine_slept_through_is_not_time_that_a_job_ran(ledger, of_an_earlier_version):
+    """Its worker sleeps with it, and renews as soon as it wakes."""
+    job_id = submit(ledger)
+    held = claim(ledger)
+    some_hours_earlier(ledger, job_id, ran_ms=30_000)
+    if of_an_earlier_version:
+        ledger.redis.hdel(keys.job(job_id), "counted_at")
+    for _ in range(2):
+        ledger.renew(held)
+    job = ledger.get(job_id)
+    assert 30_000 <= job.ran_ms < 60_000
+    assert job.counted_at > job.claimed_at
+    ledger.release(held, crash=None)
+    assert 30_000 <= claim(ledger).ran_ms < 60_000
+
+
+def test_what_a_claim_ran_is_counted_at_each_renewal_and_once(ledger):
+    job_id = submit(ledger)
+    held = claim(ledger)
+    for minutes in (1, 2, 3):
+        ledger.redis.hincrby(keys.job(job_id), "counted_at", -60_000)
+        assert ledger.get(job_id).ran_ms // 60_000 == minutes - 1
+        ledger.renew(held)
+        assert ledger.get(job_id).ran_ms // 60_000 == minutes
+    ledger.succeed(held, {})
+    assert ledger.get(job_id).ran_ms // 60_000 == 3
 
 
 def test_a_night_in_which_the_machine_was_off_is_not_time_that_a_job_ran(ledger):
     job_id = submit(ledger)
     claim(ledger)
-    began = int(ledger.redis.hincrby(keys.job(job_id), "claimed_at", -8 * 3_600_000))
-    ledger.redis.zadd(keys.LEASES, {job_id: began + 300_000})  # last renewed some five minutes after that
+    some_hours_earlier(ledger, job_id, ran_ms=300_000)
     (held,) = [job for job, _ in ledger.leases()]
     assert ledger.expire(held, owner_is_dead=False)
     assert claim(ledger).ran_ms == 300_000

@@ -14,7 +14,7 @@ from models.recipes import RECIPES, RecipeError, resolve
 from store.datasets import FileNote, ImageSummary, Report, Truncated
 from worker.planner import hints, identical
 from worker.planner.problems import find_problems
-from worker.planner.split_sizes import sizes
+from worker.trainer.split_sizes import sizes
 
 GOOD = {"train": (40, 40, 40), "val": (10, 10, 10), "test": (10, 10, 10)}
 MIXED = ImageSummary(sizes={"20x32": 30, "64x64": 70}, modes={"L": 40, "RGB": 60}, uniform=False)

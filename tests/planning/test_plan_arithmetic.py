@@ -19,12 +19,12 @@ from worker.planner.measuring import Measured, rounded
 from worker.planner.memory import Peak, Room
 from worker.planner.rehearsal import fresh_state
 from worker.planner.request import PlanRequest, measured_key, plan_key
-from worker.planner.split_sizes import Sizes, held_out, sizes
 from worker.planner.summary import MOST, Plan
 from worker.trainer import train
 from worker.trainer.data import stratified
 from worker.trainer.distributed import World
 from worker.trainer.optimizer import learning_rate
+from worker.trainer.split_sizes import Sizes, held_out, sizes
 
 
 @settings(deadline=None, max_examples=50)

@@ -10,11 +10,14 @@ import pytest
 from planning_kit import images, on_disk
 from running import environment
 
+from models.recipes import resolve
 from store.layout import Layout
 from worker.job_process import DONE, REFUSED, JobRefused, Stop
 from worker.planner import measuring, planning, rehearsal
 from worker.planner.memory import Peak, needed
 from worker.planner.request import PlanRequest
+from worker.trainer import steps
+from worker.trainer.optimizer import learning_rate
 
 QUESTION = {
     "dataset": "ds_pets",
@@ -144,6 +147,37 @@ def test_a_batch_in_parts_and_a_dataset_smaller_than_it_are_measured_as_they_wou
     assert found["measured"]["batch_size"] == 48
     assert (found["largest_batch_size"], found["largest_batch"]["bound_by"]) == (48, "data")
     assert {"batch_larger_than_data", "max_seconds_too_short"} <= {each["code"] for each in found["problems"]}
+
+
+def test_the_learning_rates_of_a_measurement_are_those_of_the_runs_first_steps(plan, layout, monkeypatch):
+    """Of ten, of which the last stands for all that come after it."""
+    on_disk(layout, {"train": images(200, seed=0), "test": images(30, seed=1)})
+    followed = []
+
+    def followed_by(*arguments, **names):
+        followed.append(learning_rate(*arguments, **names))
+        return followed[-1]
+
+    monkeypatch.setattr(steps, "learning_rate", followed_by)
+    short = {**QUESTION["overrides"], "batch_size": 16, "epochs": 1, "warmup_epochs": 0.4}
+    found = plan(measure=True, overrides=short)[-1][1]
+    assert found["steps"] == found["steps_per_epoch"] == 10
+    asked = resolve(QUESTION["recipe"], short)
+    run = [learning_rate(asked, step=min(step, 9), steps_per_epoch=10) for step in range(len(followed))]
+    assert followed == run
+    assert len(followed) > 6
+    assert min(followed) > 0
+
+
+def test_a_loss_that_is_no_number_is_told_of_the_plan_whose_steps_were_taken_and_of_no_other(plan, layout):
+    on_disk(layout, {"train": images(300, seed=0), "test": images(30, seed=1)})
+    tame = {"batch_size": 32, "epochs": 10, "momentum": 0.99, "warmup_epochs": 1}
+    wild = {**tame, "lr": 100.0, "warmup_epochs": 0}
+    tried = plan(measure=True, recipe="mnist", overrides=wild)
+    others = [plan(recipe="mnist", overrides=overrides, measured=tried[1][1]) for overrides in (tame, wild)]
+    codes = [{each["code"] for each in lines[-1][1]["problems"]} for lines in (tried, *others)]
+    assert ["loss_not_finite" in each for each in codes] == [True, False, False]
+    assert ["loss_not_tried" in each for each in codes] == [False, True, True]
 
 
 LONE = {"network": "torchvision/resnet18", "image_size": 32, "warmup_epochs": 0}

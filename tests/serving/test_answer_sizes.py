@@ -1,6 +1,7 @@
 """Answers travel in frames, which are bounded: what does not fit is refused, and costs nobody else an answer."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -13,6 +14,7 @@ from app.engine.server import Server
 from app.inference import protocol, sizes
 from app.inference.errors import TooManyLabels
 from app.inference.protocol import Answer, ImageResult, Timings
+from app.services.classification import Classification, ImageIn
 from benchmarks.manifests import lineage, write_hollow
 from models.catalog import Catalog
 
@@ -35,6 +37,38 @@ def test_labels_that_an_answer_has_no_room_for_are_refused_before_anybody_is_ask
         await scene.engines.classify("toy", [b"x"] * 256, top_k=100_000, timeout=10)  # which has three classes
 
     with_scene(tmp_path, test)
+
+
+def test_the_labels_of_the_largest_request_hold_up_nobody_for_longer_than_reading_them_takes(tmp_path: Path) -> None:
+    """In CPU time of the event loop's thread: ten times as much where an object was made of each of 256,000 labels."""
+    label = {"label": "a class", "class_index": 7, "probability": 0.001}
+    result = {"index": 0, "warnings": [], "error": None, "top_k": [label] * 1000}
+    header = {**DONE, "results": [result] * 256}
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        last = time.thread_time()
+        while True:
+            await asyncio.sleep(0)
+            now = time.thread_time()
+            longest, last = max(longest, now - last), now
+
+    async def test(scene: Scene) -> None:
+        scene.route(await scene.engine("engine", lambda _: header))
+        watching = asyncio.create_task(watch())
+        images = [ImageIn(b"x")] * 256
+        answer = await Classification(scene.engines, timeout=20).classify(images, model="toy", top_k=1000)
+        await asyncio.sleep(0)  # what was done last is seen only by another look
+        watching.cancel()
+        assert [len(each["top_k"]) for each in answer["results"]] == [1000] * 256
+
+    body = orjson.dumps(header)
+    began = time.thread_time()
+    orjson.loads(body)
+    reading = time.thread_time() - began
+    with_scene(tmp_path, test)
+    assert longest < 3 * reading
 
 
 def test_as_many_labels_as_are_let_through_fit_whatever_they_are_called(monkeypatch: pytest.MonkeyPatch) -> None:

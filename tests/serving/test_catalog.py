@@ -3,6 +3,8 @@
 import fcntl
 import subprocess
 import sys
+import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -144,6 +146,32 @@ def test_an_alias_of_a_version_that_was_published_late_does_not_undo_what_came_s
     catalog.advance_alias("toy", "production", 2)
     catalog.advance_alias("toy", "production", 1)
     assert catalog.aliases("toy") == {"production": 2}
+
+
+def test_an_alias_that_moves_while_a_publishing_waits_for_its_turn_is_not_moved_back(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for job in ("job_a", "job_b", "job_c"):
+        catalog.publish("toy", artifact(tmp_path, job), job)
+    catalog.set_alias("toy", "production", 1)
+    waits, lock = threading.Event(), Catalog._lock
+
+    def tell(*arguments: object, **options: object) -> object:
+        waits.set()
+        return lock(*arguments, **options)
+
+    late = threading.Thread(target=Catalog(catalog.root).advance_alias, args=("toy", "production", 2))
+    with catalog._lock("toy"):
+        monkeypatch.setattr(Catalog, "_lock", tell)
+        late.start()
+        assert waits.wait(10)
+        document = catalog._document("toy")
+        moved = document.aliases["production"].moved(
+            version=3, canary=None, shadow=None, at=datetime.now(UTC), by="set"
+        )
+        document.put("production", moved).write(catalog.root / "toy")
+    late.join()
+    assert catalog.aliases("toy") == {"production": 3}
 
 
 def test_starters_are_seeded_once_and_what_people_did_since_is_left_alone(catalog: Catalog, tmp_path: Path) -> None:

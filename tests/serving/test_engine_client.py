@@ -13,8 +13,8 @@ from serving_toys import make_artifact
 from app.inference.client import Engines
 from app.inference.errors import DeadlineExceeded, EngineFailed, EngineOverloaded, EngineStarting, EngineUnavailable
 from app.inference.protocol import Answer, ImageResult, Timings, frame, read_frame
-from app.inference.routes import EngineState, Route, Routes
-from models.catalog import Catalog
+from app.inference.routes import Choice, EngineState, Route, Routes
+from models.catalog import Catalog, ModelNotFound
 from store.layout import Layout
 from store.settings import Settings
 
@@ -117,6 +117,21 @@ def test_a_request_that_kills_two_engines_is_not_sent_to_a_third(tmp_path: Path)
         with pytest.raises(EngineUnavailable, match="died twice"):
             await scene.engines.classify("toy", [b"x"], timeout=10)
         assert len(scene.headers) == 2
+
+    with_scene(tmp_path, test)
+
+
+def test_a_version_whose_engine_is_ready_is_found_without_a_look_at_the_disk(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        scene.route(await scene.engine("ready", lambda _: DONE))
+        for absent in ("toy@2", "toy@01", "toy@", "other@1"):
+            with pytest.raises(ModelNotFound):
+                scene.engines._choose(absent, 0.5)
+        scene.layout.models.rename(scene.layout.root / "away")
+        assert scene.engines._choose("toy@1", 0.5) == Choice(model="toy", version=1)
+        scene.route("", EngineState.STARTING)
+        with pytest.raises(ModelNotFound):
+            scene.engines._choose("toy@1", 0.5)
 
     with_scene(tmp_path, test)
 

@@ -84,6 +84,20 @@ def test_a_killed_engine_comes_back_without_a_lost_request_and_dies_with_its_onl
     wait_until(lambda: not alive(after.pid or 0))
 
 
+def test_a_routing_table_that_somebody_removed_is_back_and_its_engines_serve_on(fleet: StartFleet) -> None:
+    """A data directory with a long path has it in /tmp, where files that nobody writes to are removed after days."""
+    running = fleet()
+    before = running.ready("toy", 1)
+    running.layout.routes.unlink()
+    wait_until(running.layout.routes.exists)
+
+    async def test(engines: Engines) -> None:
+        assert await version(engines) == 1
+
+    with_client(running, test)
+    assert running.ready("toy", 1).pid == before.pid
+
+
 def test_an_alias_moves_to_a_new_version_without_a_failed_request_and_the_old_engine_ends(
     fleet: StartFleet, artifacts: list[Path]
 ) -> None:
@@ -153,6 +167,22 @@ def test_the_longest_unused_model_makes_room_and_its_process_ends(fleet: StartFl
 
     with_client(running, test)
     assert {each.model for each in running.routes().engines} == {"toy", "second"}
+
+
+def test_models_that_are_asked_for_at_once_take_turns_where_there_is_room_for_one(
+    fleet: StartFleet, artifacts: list[Path]
+) -> None:
+    running = fleet(max_engines=2)
+    running.catalog.publish("first", artifacts[1], "job_1")
+    running.catalog.publish("second", artifacts[2], "job_2")
+    running.ready("toy", 1)
+
+    async def test(engines: Engines) -> None:
+        assert await asyncio.gather(version(engines, "first"), version(engines, "second")) == [1, 1]
+
+    with_client(running, test)
+    sockets = [Path(each.socket) for each in running.routes().engines]
+    assert max(int(each.stem.rpartition("-")[2]) for each in sockets) == 3  # starts: of each model one
 
 
 def test_without_a_fleet_a_client_is_told_soon(

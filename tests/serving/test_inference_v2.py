@@ -247,6 +247,7 @@ def test_what_is_wrong_is_a_400_with_one_text(stack: Stack, body: dict[str, obje
         (b"", {}, 400, "not JSON"),
         (b"{}", {"Inference-Header-Content-Length": "3"}, 400, "no length within"),
         (b"{}", {"Inference-Header-Content-Length": "-1"}, 400, "no length within"),
+        (b"{}", {"Inference-Header-Content-Length": "0" * 5000}, 400, "no length within"),
         (b"\x05\0\0\0", {"Inference-Header-Content-Length": "0"}, 400, "unsupported_format"),
         (b"", {"Inference-Header-Content-Length": "0"}, 400, "empty_image"),
         (b"x" * 100_001, {"Inference-Header-Content-Length": "0"}, 413, "larger than 100,000 bytes"),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 from serving_toys import CLASSES, make_artifact, picture
 
+from app.engine import pipeline as pipeline_module
 from app.engine.admission import Limits, Overloaded
 from app.engine.batch import Batcher
 from app.engine.batch import Device as Fed
@@ -21,8 +23,8 @@ from app.engine.decode import Read, reader
 from app.engine.pipeline import Pipeline
 from app.engine.ranking import top_k
 from app.engine.tensors import Refused
-from app.inference.protocol import Answer, Inferred, Output, TensorInput
-from models.images import ImageWarning
+from app.inference.protocol import Answer, Inferred, Label, Output, TensorInput
+from models.images import ImageWarning, cheap
 from models.manifest import Calibration, Manifest
 from models.runtime import Outputs, Runtime, load, probabilities
 
@@ -157,6 +159,45 @@ def test_decoding_waiting_and_computing_are_nearly_all_of_a_requests_time(manife
     with_pipeline(manifest, test, images=8, makes=makes, read=slowly)
 
 
+def test_a_small_file_with_many_pixels_holds_up_nobody(manifest: Manifest) -> None:
+    file = BytesIO()
+    Image.new("1", (6000, 6000)).save(file, "PNG")
+    flat, answered = file.getvalue(), threading.Event()
+    plain = reader(manifest.preprocessing, max_pixels=10_000, exact=True)
+    assert len(flat) < 50_000
+
+    def read(data: bytes | memoryview) -> tuple[npt.NDArray[np.uint8], tuple[ImageWarning, ...]]:
+        if data == flat:
+            assert answered.wait(timeout=10)
+        return plain(data)
+
+    async def test(pipeline: Pipeline, device: Device) -> None:
+        device.go.set()
+        slow = asyncio.create_task(pipeline.classify([flat], k=1, timeout=15))
+        await asyncio.sleep(0)
+        small = await pipeline.classify([picture()], k=1, timeout=5)
+        await pipeline.ping(timeout=5)
+        assert small.results[0].error is None
+        assert not slow.done()
+        answered.set()
+        (result,) = (await slow).results
+        assert result.error is not None
+        assert result.error.code == "image_too_large"
+
+    with_pipeline(manifest, test, makes=True, read=read)
+
+
+@pytest.mark.parametrize(
+    ("form", "side", "is_cheap"),
+    [("PNG", 1024, True), ("PNG", 1025, False), ("JPEG", 4000, True), ("WEBP", 8, False), ("GIF", 8, False)],
+)
+def test_only_what_is_soon_decoded_for_certain_is_cheap(form: str, side: int, is_cheap: bool) -> None:
+    file = BytesIO()
+    Image.new("L", (side, side)).save(file, form)
+    assert cheap(memoryview(file.getvalue())) is is_cheap
+    assert not cheap(b"")
+
+
 def test_more_images_than_the_engine_may_hold_are_refused_at_once(manifest: Manifest) -> None:
     async def test(pipeline: Pipeline, device: Device) -> None:
         held = asyncio.create_task(pipeline.classify([picture()] * 3, k=1, timeout=10))
@@ -229,6 +270,27 @@ def test_top_k_is_sorted_stable_and_clamped_to_the_classes() -> None:
         (2, 0.25),
     ]
     assert [each.label for each in top_k(row, CLASSES, k=1)] == ["dog"]
+
+
+@pytest.mark.parametrize(("images", "few"), [(3, True), (4, False)])
+def test_where_labels_are_many_they_are_not_made_on_the_event_loop(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch, images: int, few: bool
+) -> None:
+    monkeypatch.setattr(pipeline_module, "FEW_LABELS", 9)
+    here = []
+
+    def noted(*arguments: Any, **options: Any) -> tuple[Label, ...]:
+        here.append(threading.current_thread() is threading.main_thread())
+        return top_k(*arguments, **options)
+
+    async def test(pipeline: Pipeline, device: Device) -> None:
+        device.go.set()
+        answer = await pipeline.classify([picture()] * images, k=50, timeout=10)
+        assert [[each.label for each in result.top_k] for result in answer.results] == [["dog", "ship", "cat"]] * images
+
+    monkeypatch.setattr(pipeline_module, "top_k", noted)
+    with_pipeline(manifest, test)
+    assert here == [few] * images
 
 
 def tensors(answer: Answer | Inferred) -> dict[Output, npt.NDArray[np.float32]]:

@@ -1,5 +1,6 @@
 """Which runtime serves: what may, what is fastest, in which batches; and what is kept of it."""
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,13 @@ import pytest
 from pydantic import ValidationError
 from serving_toys import make_artifact
 
+from app.engine import __main__ as engine
+from app.engine.batch import Batcher, Device
 from app.engine.runtimes import gates, measure
 from app.engine.runtimes.base import REFERENCE, Candidate, Loaded, Numbers, candidates
 from app.engine.runtimes.choose import batching, choose, wide_pays
 from app.engine.runtimes.records import Cache, Measured, Record, digest, sweep
+from app.engine.selection import Selected, Selection
 from models import probes
 from models.manifest import Manifest
 from models.runtime import Outputs
@@ -140,6 +144,74 @@ def test_the_size_that_was_asked_for_is_measured_also_where_a_batch_of_it_takes_
     assert list(found(64)) == [*short, 64]
     assert computed.count(64) == (3 if longest else 1) * 3  # each round calls it three times
     assert list(found(None)) == short
+
+
+def test_a_candidate_that_fails_while_it_is_measured_costs_no_other_and_keeps_the_sizes_that_went_well(
+    manifest, monkeypatch
+):
+    monkeypatch.setattr(measure, "_SECONDS", 0.0)
+    most = {REFERENCE: 32, FOLDED: 8, BF16: 0}
+    calls = dict.fromkeys(most, 0)
+
+    def loaded(candidate):
+        def compute(images):
+            calls[candidate] += 1
+            if len(images) > most[candidate]:
+                raise MemoryError("no room for a batch")
+            return Outputs(logits=images[:, 0, 0], embedding=images[:, 0, 0])
+
+        return Loaded(wide=compute)
+
+    ready = {candidate: loaded(candidate) for candidate in most}
+    sizes = measure.sizes("cpu", max_batch=None)
+    found = measure.rates(ready, manifest.preprocessing, sizes=sizes, max_batch=None)
+    assert {candidate: list(rates.loaded) for candidate, rates in found.items()} == {
+        REFERENCE: [1, 4, 8, 16, 32],
+        FOLDED: [1, 4, 8],
+        BF16: [],
+    }
+    assert [found[candidate].failed for candidate in most] == [None, None, "MemoryError: no room for a batch"]
+    assert calls[BF16] == 1
+
+
+def test_measuring_that_was_given_up_or_failed_is_done_again_until_the_engine_can_change_over(monkeypatch, caplog):
+    ends: list[bool | OSError] = [False, OSError("no process"), True]
+    said = []
+
+    def computes(value):
+        return lambda images: Outputs(logits=np.full((len(images), 3), value, np.float32), embedding=images[:, 0, 0])
+
+    class Measures(Selection):
+        device = "cpu"
+
+        def __init__(self):
+            pass
+
+        async def measure(self):
+            end = ends.pop(0)
+            if isinstance(end, OSError):
+                raise end
+            return end
+
+        def known(self):
+            return Selected(device=Device(wide=computes(2.0)), shown={"name": "folded"})
+
+    async def main():
+        batcher = Batcher(computes(1.0))
+        running = asyncio.create_task(batcher.run())
+        async with asyncio.timeout(10):
+            await engine._improve(Measures(), batcher)
+            deadline = asyncio.get_running_loop().time() + 10
+            computed = await batcher.submit(np.zeros((32, 32, 3), np.uint8), deadline=deadline)
+        running.cancel()
+        return computed.logits[0]
+
+    monkeypatch.setattr(engine, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(engine, "_say", lambda **fields: said.append(fields))
+    assert asyncio.run(main()) == 2.0
+    assert not ends
+    assert said == [{"state": "ready", "device": "cpu", "runtime": {"name": "folded"}}]
+    assert [each.exc_info[1].args for each in caplog.records if each.exc_info] == [("no process",)]
 
 
 LOGITS = np.random.default_rng(0).normal(0, 3, (400, 3)).astype(np.float32)

@@ -17,11 +17,13 @@ from torch import nn
 from app.engine.runtimes.base import Numbers
 from app.engine.runtimes.network import Network, fold
 from app.engine.runtimes.torch_eager import folded
+from app.engine.selection import Selection
 from app.inference.connection import Connection
 from models import probes
 from models.manifest import Manifest, NetworkSpec, Preprocessing
 from models.networks.registry import build, find
 from models.runtime import Normalise, Runtime, load, probabilities
+from store.settings import Settings
 
 
 def reference(name: str) -> Runtime:
@@ -107,6 +109,15 @@ def test_openvino_and_nncf_never_load_what_would_call_home():
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert json.loads(ended.stdout) == []
+
+
+def test_a_cpu_that_is_named_by_its_number_is_fed_as_any_other(artifacts, tmp_path):
+    settings = Settings(data=tmp_path)
+    fed = [
+        Selection(artifacts[0], model="toy", version=1, device=device, settings=settings).reference_serves().device
+        for device in ("cpu", "cpu:0")
+    ]
+    assert [(each.makes, each.max_batch) for each in fed] == [(True, 8), (True, 8)]
 
 
 def with_probes(folder: Path) -> Path:

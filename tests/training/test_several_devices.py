@@ -159,6 +159,9 @@ def test_the_ranks_die_with_their_parent(layout: Layout, new_job):
         ([(0, DISK_FULL), (1, 1)], (0, DISK_FULL)),
         ([(0, 1), (1, REFUSED)], (1, REFUSED)),
         ([(1, DONE), (0, 1)], (0, 1)),
+        ([(0, 1), (1, STOPPED)], (1, STOPPED)),  # stopped while images load, before the other came to look
+        ([(0, 1), (1, -signal.SIGTERM)], (1, -signal.SIGTERM)),
+        ([(1, STOPPED), (0, REFUSED)], (0, REFUSED)),
     ],
 )
 def test_the_rank_whose_end_explains_the_others_decides(ends: list[tuple[int, int]], told: tuple[int, int]):

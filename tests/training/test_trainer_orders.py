@@ -13,11 +13,13 @@ from squares import squares, write_dataset
 from test_trainer_process import SPLITS, finish, trainer
 from torch import nn
 
+from models import checkpoint
 from models.recipes import RECIPES
 from store.files import write_atomic
 from store.layout import Layout
 from worker.job_process import DONE
 from worker.orders import Orders
+from worker.trainer import loop
 from worker.trainer.orders import ordered_end, take_settings, warn_of_late_orders
 from worker.trainer.state import RunState
 
@@ -58,6 +60,27 @@ def test_new_settings_hold_from_a_step_on_and_a_run_killed_after_it_ends_with_th
     assert of(resumed, "log")[0]["step"] > changed["step"]
     name = "model/weights.safetensors"
     assert (copy / "claim-2" / name).read_bytes() == (whole / "claim-1" / name).read_bytes()
+
+
+def test_the_checkpoint_that_is_told_of_after_new_settings_holds_them_where_that_step_was_saved_before(
+    layout: Layout, new_job, here, monkeypatch: pytest.MonkeyPatch
+):
+    write_dataset(layout, SPLITS)
+    job = new_job("saved", epochs=1, checkpoint_seconds=0)
+    told: list[tuple[int, dict[str, Any]]] = []
+
+    def hear(name: str) -> None:
+        if name == "checkpoint.said":
+            newest = checkpoint.newest(job)
+            assert newest is not None
+            told.append((newest.step, newest.state["settings"]))
+            if len(told) == 3:
+                order(job / "claim-1", version=1, settings={"lr": 0.02})
+
+    monkeypatch.setattr(loop, "point", hear)
+    monkeypatch.setattr("worker.orders.LOOK_SECONDS", 0.0)
+    here(job)
+    assert told[:5] == [(1, {}), (2, {}), (3, {}), (3, {"lr": 0.02}), (4, {"lr": 0.02})]
 
 
 def test_finish_keeps_the_best_epoch_so_far_and_a_checkpoint_is_written_when_it_is_asked_for(layout: Layout, new_job):

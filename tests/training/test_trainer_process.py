@@ -12,6 +12,7 @@ import job_processes
 import numpy as np
 import pytest
 from job_processes import lines, of, started
+from safetensors.numpy import load_file
 from squares import CLASSES, squares, write_dataset
 
 from models import checkpoint, checkpoint_files, golden, probes, runtime
@@ -120,6 +121,27 @@ def test_a_run_killed_twice_ends_with_the_bits_of_one_never_interrupted(layout: 
     assert not list(killed.glob("claim-*/.*.tmp"))
 
 
+def test_the_images_from_which_int8_is_made_are_as_large_as_the_models_input(layout: Layout, new_job, here):
+    """Random crops are taken from larger ones; what earlier trainings wrote of those is read so, too."""
+    write_dataset(layout, SPLITS)
+    here(new_job("cropped", epochs=1, crop_padding=0, random_resized_crop=[0.5, 1.0], resize=36))
+    model = layout.job("cropped") / "claim-1" / "model"
+    manifest = Manifest.read(model)
+    images = probes.read(model, manifest)
+    assert images is not None
+    assert images.calibration.shape[1:] == (manifest.preprocessing.height, manifest.preprocessing.width, 1)
+    written = load_file(model / "calibration.safetensors")["calibration.images"]
+    assert np.array_equal(written, images.calibration)
+
+    large = np.pad(images.calibration, ((0, 0), (4, 4), (4, 4), (0, 0)))
+    sha256 = probes.write(
+        model, calibration=large, heldout=images.heldout, labels=images.labels, logits=lambda _: images.logits
+    )
+    again = probes.read(model, manifest.model_copy(update={"calibration_sha256": sha256}))
+    assert again is not None
+    assert np.array_equal(again.calibration, images.calibration)
+
+
 def test_sigterm_ends_in_a_checkpoint_from_which_the_next_claim_goes_on(layout: Layout, new_job):
     write_dataset(layout, SPLITS)
     job = new_job("stopped", epochs=200, checkpoint_seconds=0)
@@ -132,6 +154,39 @@ def test_sigterm_ends_in_a_checkpoint_from_which_the_next_claim_goes_on(layout: 
     with trainer(job) as process:
         resumed = next(line for line in lines(process) if line["type"] == "log")
         assert resumed["data"]["step"] == reached["step"]
+
+
+def test_a_run_that_goes_on_is_from_its_first_word_as_far_as_it_was(layout: Layout, new_job):
+    write_dataset(layout, SPLITS)
+    job = new_job("farther", epochs=200, checkpoint_seconds=3600)
+    with trainer(job) as process:
+        before = []
+        for line in lines(process):
+            before.append(line)
+            if line["type"] == "progress" and line["data"]["epoch"] >= 2:
+                process.send_signal(signal.SIGTERM)
+        assert process.wait() == STOPPED
+    after = []
+    with trainer(job) as process:
+        for line in lines(process):
+            after.append(line)
+            if line["type"] == "progress" and line["data"]["phase"] == "train":
+                break
+    last, resumed = of(before, "progress")[-1], of(after, "progress")
+    assert resumed[0]["phase"] == "load"
+    assert {line["steps"] for line in resumed} == {last["steps"]}
+    assert all(line["epoch"] >= last["epoch"] for line in resumed)
+    assert all(line["fraction"] >= last["fraction"] > 0 for line in resumed)
+
+
+def test_a_model_that_an_earlier_claim_never_told_of_is_removed(layout: Layout, new_job, here):
+    write_dataset(layout, SPLITS)
+    job = new_job("again", epochs=1)
+    claims = [job / f"claim-{number}" / "model" for number in (1, 2, 3)]
+    for model in (claims[0], claims[2]):
+        model.mkdir(parents=True)
+    here(job, claim=2)
+    assert [model.exists() for model in claims] == [False, True, True]
 
 
 def test_a_diverged_loss_is_an_error_that_says_what_to_change(layout: Layout, new_job, here):

@@ -7,6 +7,7 @@ import orjson
 import pytest
 from waiting import DONE, started
 
+from jobs.archive import archive
 from jobs.model import Orders as LedgerOrders
 from jobs.model import State
 from models import checkpoint_files
@@ -97,6 +98,22 @@ def test_a_retry_goes_on_from_the_newest_checkpoint_of_the_job_that_it_retries(r
     assert "claim-0/step-7/state.json" in files["files"]
     assert checkpoint_files.newest(layout.job(old.id)) == stored
     assert checkpoint_files.newest(layout.job(job.id)) is None  # it has succeeded: nobody goes on from it
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_a_retry_of_a_retry_that_never_ran_goes_on_where_that_would_have(run, ledger, layout, archived):
+    first = run([["say", "error", {"code": "bad", "message": "no"}], ["exit", 78]])
+    stored = StoredCheckpoint(step=7, state={"identity": {}}, tensors=b"tensors")
+    checkpoint_files.save(layout.job(first.id) / "claim-1", stored)
+    ledger.redis.hset(f"rn:job:{first.id}", "spec", orjson.dumps({"scripts": [[["files"], *DONE]]}))
+    second = ledger.retry(first.id).job_id
+    ledger.cancel(second)
+    third = ledger.retry(second).job_id
+    if archived:  # Redis has forgotten what ended
+        archive(ledger, layout)
+        ledger.delete(second)
+    (files,) = said(ledger, run(job_id=third).id)
+    assert "claim-0/step-7/state.json" in files["files"]
 
 
 def test_a_retry_of_a_job_without_a_checkpoint_starts_anew(run, ledger):

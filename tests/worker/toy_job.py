@@ -51,8 +51,8 @@ for step in spec["scripts"][min(claim, len(spec["scripts"])) - 1]:
             say("log", files=sorted(str(each.relative_to(run_dir)) for each in run_dir.rglob("*")))
         case ["leftover"]:
             (run_dir / f"claim-{claim}" / ".step-1.0123.tmp").mkdir()
-            (run_dir / f"claim-{claim}" / "dataset").mkdir()
-            (run_dir / f"claim-{claim}" / "dataset" / ".dataset.json.0123.tmp").touch()
+            (run_dir / f"claim-{claim}" / ".dataset.0123.tmp").mkdir()
+            (run_dir / f"claim-{claim}" / ".dataset.0123.tmp" / "dataset.json").touch()
         case ["ticking", count]:  # says something every 10 ms
             for n in range(count):
                 say("progress", step=n)

@@ -13,6 +13,7 @@ import torch
 from models import checkpoint_files, golden, runtime
 from models.runtime import Runtime
 from store import artifacts
+from store.control_group import usable_cores
 from store.files import write_atomic
 from store.layout import Layout
 from worker.evaluator import documents, report
@@ -66,7 +67,7 @@ def evaluate(arguments: JobArguments, stop: Stop) -> None:
 
 def _model(subject: Subject, device: str) -> Runtime:
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        torch.set_num_threads(usable_cores())
     try:
         runtime.resolve_device(device)
     except ValueError as error:

@@ -1,6 +1,5 @@
 """The images of a split in batches, prepared a little ahead of the network."""
 
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.manifest import Preprocessing
+from store.control_group import usable_cores
 from store.splits import Split
 from worker.trainer.pixels import prepared
 
@@ -29,7 +29,7 @@ def batches(split: Split, preprocessing: Preprocessing, *, first: int) -> Iterat
     """Prepared images uint8 (N, H, W, C) from image `first` on, which begins a batch. Raises JobRefused."""
     size = batch_size(height=preprocessing.height, width=preprocessing.width)
     starts = iter(range(first, len(split), size))
-    threads = len(os.sched_getaffinity(0))
+    threads = usable_cores()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")  # Pillow decodes and resizes without the GIL
     ahead: deque[Future[Pixels]] = deque()
 

@@ -101,11 +101,12 @@ class ZipArchive:
             raise too_large(f"it has {len(infos):,} members, {limits.members:,} are allowed")
         for count, info in enumerate(infos):
             tick(count)
-            parts = safe_parts(info.orig_filename)
+            name = _zip_name(info)
+            parts = safe_parts(name)
             _check_zip_member(info, limits)
             if is_litter(parts) or not parts:
                 continue
-            if info.is_dir():
+            if name.endswith("/"):
                 self.folders.add(parts)
             else:
                 self.files.append(Member(parts, info.file_size, info.header_offset, info))
@@ -129,6 +130,16 @@ class ZipArchive:
 
     def close(self) -> None:
         self._zip.close()
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """A member's name with slashes. Windows PowerShell's Compress-Archive writes backslashes, and no slash.
+
+    A name with both is left to be refused: there a backslash may be half of a character of another alphabet.
+    """
+    name = info.orig_filename
+    from_windows = info.create_system == 0 and "/" not in name[:-1]
+    return name.replace("\\", "/") if from_windows else name
 
 
 def _check_zip_member(info: zipfile.ZipInfo, limits: Limits) -> None:

@@ -1,12 +1,12 @@
 """Planned files → decoded samples: read in the archive's own order, decoded on a few threads, bounded in memory."""
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from models.images import ImageRejected, ImageWarning, decode, pixels
+from store.control_group import usable_cores
 from store.dataset_writer import MAX_ARRAY_IMAGE_PIXELS, Sample
 from store.datasets import FileNote
 from worker.importer.archive import STREAM_ERRORS, Archive, ZipArchive
@@ -42,7 +42,7 @@ def decode_all(
     archive: Archive, images: Sequence[Planned], labels: dict[str, int], limits: Limits
 ) -> Iterator[list[Outcome]]:
     """Batches of outcomes, each image once. A damaged image is an outcome; a damaged archive raises JobRefused."""
-    workers = min(_THREADS, len(os.sched_getaffinity(0)))
+    workers = min(_THREADS, usable_cores())
     waiting: deque[Future[list[Outcome]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:

@@ -50,14 +50,16 @@ class _Import:
             classes, source = tuple(sorted({image.label for image in plan.images})), Source(format=plan.format)
             self._add_images(plan, classes)
         self._findings.refuse_if_none(len(self._writer))
-        self._progress.at("writing", 0, len(self._writer))
+        total = len(self._writer)
+        self._progress.at("writing", 0, total)
         self._settle_splits(classes)
         return self._writer.finish(
             dataset_id=dataset_id,
             name=name,
             source=source,
             classes=classes,
-            report=self._findings.report(len(self._writer)),
+            report=self._findings.report(total),
+            wrote=lambda images: self._progress.at("writing", images, total),
         )
 
     def _settle_splits(self, classes: Sequence[str]) -> None:

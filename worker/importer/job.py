@@ -2,11 +2,13 @@
 
 import resource
 from typing import Literal
+from uuid import uuid4
 
 from pydantic import BaseModel
 
+from models import checkpoint_files
 from store.datasets import DESCRIPTOR, UPLOAD
-from store.files import read_json, remove_tree
+from store.files import publish_dir, read_json, remove_tree
 from store.layout import Layout
 from store.settings import Settings
 from worker.importer.importing import import_dataset
@@ -38,28 +40,30 @@ def import_job(at: JobArguments, stop: Stop) -> None:
     if (target / DESCRIPTOR).exists():  # an earlier claim published it and died before it could say so
         emit("result", {"artifact": f"{at.claim_dir.name}/dataset"})
         return
-    for leftover in (*at.run_dir.glob("claim-*/dataset"), *at.run_dir.glob("claim-*/.*.tmp")):  # of killed claims
-        remove_tree(leftover)
+    checkpoint_files.sweep(at.claim_dir)
+    for number in range(at.claim + 1):  # of later claims nothing: this one may have lost the job
+        remove_tree(at.run_dir / f"claim-{number}" / "dataset")
     upload = target / UPLOAD
     if not upload.exists():
         raise JobRefused("upload_missing", f"the upload of {spec.dataset} is gone", "Upload the dataset again.")
-    artifact = at.claim_dir / "dataset"
+    draft = at.claim_dir / f".dataset.{uuid4().hex}.tmp"
     try:
         with Progress(stop) as progress:
             dataset = import_dataset(
                 upload,
-                artifact,
+                draft,
                 dataset_id=spec.dataset,
                 name=spec.name,
                 limits=Limits.of(Settings()),
                 progress=progress,
             )
+            publish_dir(draft, at.claim_dir / "dataset")
     except MemoryError as error:
-        remove_tree(artifact)
+        remove_tree(draft)
         message = f"the archive needs more than {_MOST_MEMORY // 2**30} GiB of memory"
         raise JobRefused("archive_too_large", message, "Split the archive.") from error
     except BaseException:
-        remove_tree(artifact)
+        remove_tree(draft)
         raise
     emit("log", {"message": f"{dataset.report.images} images of {len(dataset.classes)} classes, {dataset.digest}"})
     emit("result", {"artifact": f"{at.claim_dir.name}/dataset"})

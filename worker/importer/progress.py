@@ -1,50 +1,42 @@
-"""Tells where an import stands, twice a second, whatever it is busy with, and notices the wish to stop."""
+"""Tells where an import stands, twice a second, while it gets on, and notices the wish to stop."""
 
-import threading
 from types import TracebackType
 from typing import Self
 
 from worker.job_process import Stop, emit
+from worker.signs_of_life import SignsOfLife
 
-_PERIOD = 0.5  # seconds
 # Where each phase lies in the whole; decoding is nearly all of the time.
 _PHASES = {"reading": (0.0, 0.05), "decoding": (0.05, 0.95), "writing": (0.95, 1.0)}
 
 
 class Progress:
-    """`with Progress(stop) as progress:` and then `at(phase, done, total)` as often as is handy."""
+    """`with Progress(stop) as progress:` and then `at(phase, done, total)`, once a minute at least."""
 
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
-        self._ended = threading.Event()
         self._state = ("reading", 0, 0)
-        self._thread = threading.Thread(target=self._tell, name="progress", daemon=True)
+        self._alive = SignsOfLife(self._emit)
 
     def at(self, phase: str, done: int, total: int) -> None:
         """Note the place. Raises JobStopped where a stop was asked for."""
+        self._alive.moved()
         changed, self._state = phase != self._state[0], (phase, done, total)
         if changed:
             self._emit()
         self._stop.check()
 
     def __enter__(self) -> Self:
-        self._emit()
-        self._thread.start()
+        self._alive.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended.set()
-        self._thread.join()
         if error is None:  # the last word, and the record's: everything is done
             total = self._state[2]
             self._state = ("writing", total, total)
-            self._emit()
-
-    def _tell(self) -> None:
-        while not self._ended.wait(_PERIOD):
-            self._emit()
+        self._alive.__exit__(kind, error, trace)
 
     def _emit(self) -> None:
         phase, done, total = self._state

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from models.recipes import Recipe
-from worker.planner.split_sizes import Sizes
+from worker.trainer.split_sizes import Sizes
 
 
 @dataclass(frozen=True, kw_only=True)

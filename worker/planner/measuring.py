@@ -33,7 +33,8 @@ class Measured:
     other took no less, and null where even they did. `evaluation`: likewise at rest, and of a validation's batch or as
     much of one as there was time for.
     `fits`, `too_many`: the most images at once that a CUDA device took, and the fewest that it did not, where tried.
-    `finite`: whether the loss stayed a number. `load_images_per_second`: of reading, decoding and resizing.
+    `finite`: whether the loss stayed a number; None where the steps were those of another plan, which may have had
+    another learning rate. `load_images_per_second`: of reading, decoding and resizing.
     `streamed`: whether the run would stream its images, as these steps did. `at`: when, RFC 3339. `room`: before.
     """
 
@@ -52,7 +53,7 @@ class Measured:
     evaluation: tuple[Peak, Peak]
     fits: int | None
     too_many: int | None
-    finite: bool
+    finite: bool | None
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Self:
@@ -63,11 +64,15 @@ class Measured:
         return cls(**{**values, **pairs, "room": Room(**values["room"])})
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """For another plan of the same work."""
+        return {**asdict(self), "finite": None}
 
 
 class Measurement:
-    """One measurement of `state`'s training on `sample`. `batch_size` is what a step of the run takes."""
+    """One measurement of `state`'s training on `sample`.
+
+    `batch_size` is what a step of the run takes, `steps_per_epoch` how many of them its epochs have.
+    """
 
     def __init__(
         self,
@@ -78,10 +83,12 @@ class Measurement:
         *,
         classes: int,
         batch_size: int,
+        steps_per_epoch: int,
         stop: Stop,
     ) -> None:
         self._recipe, self._sample, self._state, self._device = recipe, sample, state, device
         self._classes, self._batch_size, self._stop = classes, batch_size, stop
+        self._steps_per_epoch = steps_per_epoch
         self._at_once = math.ceil(batch_size / recipe.parts(batch_size))
         self._meter, self._room = PeakMeter(device), room(device)
         self._meter.reset()
@@ -242,6 +249,7 @@ class Measurement:
             classes=self._classes,
             batch_size=batch_size,
             accumulate=accumulate,
+            steps_per_epoch=self._steps_per_epoch,
             stop=self._stop,
         )
 

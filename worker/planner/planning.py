@@ -15,10 +15,10 @@ from worker.planner.measuring import Measured, Measurement
 from worker.planner.problems import error, find_problems, warning
 from worker.planner.rehearsal import fresh_state
 from worker.planner.request import PlanRequest
-from worker.planner.split_sizes import Sizes, sizes
 from worker.planner.summary import MOST, Plan, Reason
 from worker.trainer.data import described
 from worker.trainer.precision import prepared_device
+from worker.trainer.split_sizes import Sizes, sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +103,7 @@ def _measured(training: _Training, device_name: str, *, flops_per_image: int, st
         device,
         classes=len(training.dataset.classes),
         batch_size=training.sizes.batch,
+        steps_per_epoch=training.sizes.steps_per_epoch,
         stop=stop,
     )
     return measurement.run(flops_per_image=flops_per_image, most=min(training.sizes.train, MOST))

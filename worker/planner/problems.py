@@ -10,7 +10,7 @@ from models.recipes import Recipe
 from models.recipes.sense import trains_alone
 from store.datasets import Dataset
 from worker.planner.hints import advice, settings
-from worker.planner.split_sizes import Sizes
+from worker.trainer.split_sizes import Sizes
 
 FEW_IMAGES = 10  # of a class in train; fewer are hardly a class
 IMBALANCE = 10.0  # the largest class against the smallest, from which accuracy says little

@@ -16,6 +16,8 @@ from worker.trainer.distributed import World
 from worker.trainer.state import RunState, averaged_copy
 from worker.trainer.steps import Steps
 
+_CONSTANT = {"schedule": "constant", "warmup_epochs": 0.0}  # an epoch of a rehearsal has fewer steps than the run's
+
 
 def fresh_state(spec: NetworkSpec, recipe: Recipe, device: torch.device) -> RunState:
     """What the trainer begins with, but for weights that the recipe takes from elsewhere: they cost the same."""
@@ -33,7 +35,8 @@ def fresh_state(spec: NetworkSpec, recipe: Recipe, device: torch.device) -> RunS
 class Rehearsal:
     """Steps of `batch_size` images, computed in `accumulate` parts, whatever the recipe says of both.
 
-    Every layer learns, nothing is compiled, and one device does it all.
+    Every layer learns, nothing is compiled, and one device does it all. The learning rates are those of the first steps
+    of the run, which has `steps_per_epoch`; after a run that is shorter, that of its last step.
     """
 
     def __init__(
@@ -46,9 +49,11 @@ class Rehearsal:
         classes: int,
         batch_size: int,
         accumulate: int,
+        steps_per_epoch: int,
         stop: Stop,
     ) -> None:
         changed = {"batch_size": batch_size, "accumulate": accumulate, "compile": False, "freeze_epochs": 0.0}
+        self._planned, self._steps_per_epoch = recipe, steps_per_epoch
         self._recipe = recipe.model_copy(update=changed)
         self._data, self._state, self._device, self._stop = data, state, device, stop
         self._steps = Steps(recipe=self._recipe, data=data, classes=classes, state=state, device=device, world=World())
@@ -80,8 +85,13 @@ class Rehearsal:
             state.epoch_step = 0
             with self._steps.epoch(self._recipe) as step:
                 while state.epoch_step < self._steps.per_epoch:
-                    step(self._recipe)
+                    step(self._recipe.model_copy(update={"lr": self._rate(), **_CONSTANT}))
                     yield
+
+    def _rate(self) -> float:
+        last = self._planned.epochs * self._steps_per_epoch - 1
+        step = min(self._state.step, last)
+        return optimizer.learning_rate(self._planned, step=step, steps_per_epoch=self._steps_per_epoch)
 
     def _timed(self, work: Callable[[], object]) -> float:
         began = time.perf_counter()

@@ -12,7 +12,7 @@ from worker.planner.hints import advice, fewer_at_once, settings
 from worker.planner.measuring import Measured
 from worker.planner.memory import largest, needed
 from worker.planner.problems import Problem, in_order, note, warning
-from worker.planner.split_sizes import Sizes
+from worker.trainer.split_sizes import Sizes
 
 #: Why there are no measured figures.
 Reason = Literal["refused", "device_busy", "not_finished", "out_of_memory"]
@@ -169,7 +169,10 @@ class Plan:
             alone = settings(recipe, test_time_flip=False) if recipe.test_time_flip else ""
             hint = advice(alone, otherwise="choose a smaller image_size or another network")
             found.append(warning("validation_too_large_for_memory", message, hint))
-        if not measured.finite and measured.batch_size == batch:
+        if measured.finite is None:
+            message = "whether the loss stays a number was not tried: the steps that were measured are another plan's"
+            found.append(note("loss_not_tried", message, "Where it does not, the training fails with loss_not_finite."))
+        elif not measured.finite and measured.batch_size == batch:
             message = f"the loss was no number after {measured.steps + measured.warmup_steps} steps"
             hint = "Lower lr, lengthen warmup_epochs, or use precision fp32."
             found.append(warning("loss_not_finite", message, hint))

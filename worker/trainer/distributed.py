@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from store.control_group import usable_cores
 from worker.job_process import JobRefused, hush
 from worker.trainer.distributed_norm import globally_normalised
 from worker.trainer.pixels import Rows
@@ -131,7 +132,7 @@ def joined(*, devices: int, device: str) -> Iterator[tuple[World, str]]:
 def _own_device(name: str, devices: int, place: int) -> str:
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and not cuda):
-        have, own = max(2, len(os.sched_getaffinity(0))), "cpu"
+        have, own = max(2, usable_cores()), "cpu"
     elif name in ("auto", "cuda", "cuda:0"):
         have, own = cuda, f"cuda:{place}"
     else:

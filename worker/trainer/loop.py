@@ -65,7 +65,7 @@ class Loop:
             images_per_step=self.steps.batch_size,
         )
         self.alive = SignsOfLife(self.progress.repeat_when_late, period=_LATE)
-        self.progress.step, self.progress.epoch = state.step, state.epoch
+        self.progress.step, self.progress.epoch = state.step, state.begun
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
         self.spoken_sums = (0.0, 0.0)
         self.compiled = False

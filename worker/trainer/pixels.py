@@ -1,6 +1,5 @@
 """A split's images as prepared pixels: whole in memory, or made from the files as they are asked for; the same bits."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from PIL import Image
 
 from models.images import Decoded, ImageRejected, decode, prepare
 from models.manifest import Preprocessing
+from store.control_group import usable_cores
 from store.splits import Split
 from worker.job_process import JobRefused
 
@@ -108,7 +108,7 @@ def prepared(split: Split, chosen: Sequence[int], preprocessing: Preprocessing) 
 
 def threads() -> int:
     """One for each core that this process may use."""
-    return len(os.sched_getaffinity(0))
+    return usable_cores()
 
 
 def _decoded(split: Split, index: int) -> Decoded:

@@ -8,6 +8,7 @@ import torch
 
 from models.recipes import Recipe
 from models.runtime import resolve_device
+from store.control_group import usable_cores
 from worker.job_process import JobRefused
 
 
@@ -18,7 +19,7 @@ def prepared_device(name: str, recipe: Recipe) -> torch.device:
     except ValueError as error:
         raise JobRefused("no_device", str(error), "Use auto or cpu.") from error
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        torch.set_num_threads(usable_cores())
     if recipe.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to be deterministic without
         torch.use_deterministic_algorithms(mode=True)

@@ -18,6 +18,7 @@ from types import FrameType
 from uuid import uuid4
 
 from models import checkpoint_files
+from store.control_group import usable_cores
 from store.process import child_environment
 from worker.job_arguments import JobArguments
 from worker.job_process import DISK_FULL, DONE, REFUSED, STOPPED, lines_out
@@ -74,9 +75,10 @@ def run_ranks(at: JobArguments, *, count: int) -> int:
 def verdict(ends: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """(rank, exit status) that stands for all of them, from their ends in the order of time.
 
-    One that says what is wrong explains the others, which lost a partner; else the first that did not end well does.
+    One that says what is wrong explains the others, which lost a partner. So does one that obeyed a stop, for which all
+    were asked: what else was wrong, whoever goes on will meet again. Else the first that did not end well does.
     """
-    for wanted in ((REFUSED, DISK_FULL), None):
+    for wanted in ((REFUSED, DISK_FULL), (STOPPED, -signal.SIGTERM), None):
         for rank, code in ends:
             if code in wanted if wanted else code != DONE:
                 return rank, code
@@ -84,7 +86,7 @@ def verdict(ends: Sequence[tuple[int, int]]) -> tuple[int, int]:
 
 
 def _start(at: JobArguments, rank: int, count: int, rendezvous: Path) -> "subprocess.Popen[bytes]":
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     environment = {
         "OMP_NUM_THREADS": str(max(1, cores // count)),
         "GLOO_SOCKET_IFNAME": "lo",

@@ -81,9 +81,11 @@ def save_model(
         chosen = data.val.pixels[_spread(data.val, _GOLDEN_IMAGES)]
         digest = golden.write(draft, chosen, loaded.logits(chosen))
         held = _spread(data.val, probes.HELDOUT_IMAGES)
+        seen = data.train.pixels[_spread(data.train, probes.CALIBRATION_IMAGES)]  # random crops are taken from more
+        want = data.preprocessing
         probing = probes.write(
             draft,
-            calibration=data.train.pixels[_spread(data.train, probes.CALIBRATION_IMAGES)],
+            calibration=probes.centre(seen, height=want.height, width=want.width),
             heldout=data.val.pixels[held],
             labels=data.val.labels[held],
             logits=lambda images: evaluate.logits(

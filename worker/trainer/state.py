@@ -43,6 +43,11 @@ class RunState:
     sums: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
 
     @property
+    def begun(self) -> int:
+        """Epochs that have begun, those that are done among them."""
+        return self.epoch + (self.epoch_step > 0)
+
+    @property
     def judged(self) -> nn.Module:
         """The network that is validated and kept: the averaged one where there is one."""
         return self.network if self.average is None else self.average

@@ -12,6 +12,7 @@ from models.manifest import Lineage, NetworkSpec
 from models.networks import registry
 from models.recipes import Recipe
 from store.datasets import Dataset
+from store.files import remove_tree
 from store.layout import Layout
 from store.version import code_version
 from worker.job_arguments import JobArguments
@@ -22,11 +23,12 @@ from worker.trainer import data, files, optimizer
 from worker.trainer.distributed import World, joined
 from worker.trainer.initial import initialise
 from worker.trainer.loop import Loop
-from worker.trainer.orders import warn_of_late_orders
+from worker.trainer.orders import warn_of_late_orders, with_settings
 from worker.trainer.precision import prepared_device
 from worker.trainer.progress import Progress
 from worker.trainer.save import save_model
 from worker.trainer.spec import identity, is_of, read_spec
+from worker.trainer.split_sizes import sizes
 from worker.trainer.state import RunState, averaged_copy
 
 
@@ -39,16 +41,15 @@ def train(at: JobArguments, stop: Stop) -> None:
 
     with joined(devices=recipe.devices, device=at.device) as (world, device_name):
         device = prepared_device(device_name, recipe)
-        if world.size == 1:  # whoever started several has done so
-            checkpoint_files.sweep(at.claim_dir)
-        between = _loading(recipe, stop)
+        _sweep(at, world)
+        state = _fresh(network_spec, recipe, device, world)
+        resumed = _resume(state, at.run_dir, recipe, dataset)
+        between = _loading(recipe, state, dataset, stop)
         reading = data.Reading(between=between, loader=recipe.loader, workers=recipe.workers, readers=world.size)
         training_data = data.read_training_data(folder, dataset, recipe, reading)
         has_test = "test" in dataset.splits and dataset.splits["test"].images > 0
         if has_test:
             data.opened(folder, dataset, "test")  # what is damaged is refused now, not when all is learned
-        state = _fresh(network_spec, recipe, device, world)
-        resumed = _resume(state, at.run_dir, recipe, dataset)
         world.refuse_unlike(state.step)
         if not resumed:
             with world.in_turn():
@@ -138,9 +139,20 @@ def train(at: JobArguments, stop: Stop) -> None:
     emit("result", {"artifact": f"{at.claim_dir.name}/model", "metrics": saved.report})
 
 
-def _loading(recipe: Recipe, stop: Stop) -> Callable[[], None]:
-    """Signs of life while images are decoded; nothing needs saving then."""
-    progress = Progress(epochs=recipe.epochs, steps=1)
+def _sweep(at: JobArguments, world: World) -> None:
+    """Remove what earlier claims left half written, and models of those that were stopped before their result."""
+    if world.size == 1:  # whoever started several has done so
+        checkpoint_files.sweep(at.claim_dir)
+    if world.leads:
+        for number in range(at.claim):
+            remove_tree(at.run_dir / f"claim-{number}" / "model")
+
+
+def _loading(recipe: Recipe, state: RunState, dataset: Dataset, stop: Stop) -> Callable[[], None]:
+    """Signs of life while images are decoded: the run is as far as it was. Nothing needs saving then."""
+    epochs = with_settings(recipe, state.settings).epochs
+    steps = max(epochs * sizes(dataset, recipe).steps_per_epoch, 1)  # too few images are refused when they are read
+    progress = Progress(epochs=epochs, steps=steps, epoch=state.begun, step=state.step)
     progress.say("load")
 
     def between() -> None:

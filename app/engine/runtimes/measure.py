@@ -3,6 +3,7 @@
 Rates of one machine drift by minutes and by neighbours, so candidates are measured in turns and the best turn counts.
 """
 
+import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,8 @@ import numpy.typing as npt
 
 from app.engine.runtimes.base import Candidate, Compute, Loaded
 from models.manifest import Preprocessing
+
+log = logging.getLogger(__name__)
 
 _CPU_SIZES = (1, 4, 8, 16, 32)
 _CUDA_SIZES = (1, 4, 16, 32, 64, 128, 256)
@@ -29,6 +32,7 @@ class Rates:
 
     alone: float = 0.0
     loaded: dict[int, float] = field(default_factory=dict)
+    failed: str | None = None  # why there are none
 
     @property
     def best(self) -> float:
@@ -44,12 +48,21 @@ def sizes(device: str, *, max_batch: int | None) -> tuple[int, ...]:
 def rates(
     ready: Mapping[Candidate, Loaded], to: Preprocessing, *, sizes: tuple[int, ...], max_batch: int | None
 ) -> dict[Candidate, Rates]:
-    """The best of a few rounds of each candidate, in turns. `max_batch` is the size that a person asked for."""
+    """The best of a few rounds of each candidate, in turns. `max_batch` is the size that a person asked for.
+
+    One that fails, at a size that is too large for the device's memory or from the first, is not measured further.
+    """
     found = {candidate: Rates() for candidate in ready}
     racing = dict(ready)
     for _ in range(_ROUNDS):
-        for candidate, loaded in racing.items():
-            _once(found[candidate], loaded, to, sizes, max_batch)
+        for candidate, loaded in [*racing.items()]:
+            try:
+                _once(found[candidate], loaded, to, sizes, max_batch)
+            except Exception as error:  # a library that fails costs its own candidate, as when it was loaded
+                log.exception("a runtime failed while it was measured", extra={"candidate": str(candidate)})
+                del racing[candidate]
+                if not found[candidate].loaded:
+                    found[candidate].failed = f"{type(error).__name__}: {str(error)[:200]}"
         leader = max((each.best for each in found.values()), default=0.0)
         racing = {candidate: ready[candidate] for candidate in racing if found[candidate].best >= _HOPELESS * leader}
     return found

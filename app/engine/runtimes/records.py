@@ -16,12 +16,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.engine.runtimes.base import Candidate
+from store.control_group import usable_cores
 from store.files import remove_tree, write_atomic
 from store.settings import Precision, RuntimeName
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1  # of the record, of converted networks, and of what is measured
+_FORMAT = 2  # of the record, of converted networks, and of what is measured
 _LIBRARIES = ("torch", "openvino", "nncf")
 
 
@@ -150,6 +151,6 @@ def _version(library: str) -> str:
 
 def cores() -> int:
     """Cores that an engine computes on: those it may use, and `OMP_NUM_THREADS` at most where that is set."""
-    mine = len(os.sched_getaffinity(0))
+    usable = usable_cores()
     told = os.environ.get("OMP_NUM_THREADS", "")
-    return min(mine, int(told)) if told.isdigit() and int(told) > 0 else mine
+    return min(usable, int(told)) if told.isdigit() and int(told) > 0 else usable

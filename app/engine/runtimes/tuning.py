@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from app.engine.runtimes import gates, measure
 from app.engine.runtimes.base import Candidate, Loaded, Unavailable, candidates
@@ -106,10 +107,7 @@ def _record(
     sizes = measure.sizes(reference.device.type, max_batch=max_batch)
     rates = measure.rates(tried.ready, reference.manifest.preprocessing, sizes=sizes, max_batch=max_batch)
     measured = [
-        each.model_copy(update={"alone": round(rates[name].alone, 2), "loaded": _rounded(rates[name].loaded)})
-        if name in rates
-        else each
-        for name, each in tried.found.items()
+        each.model_copy(update=_told(rates[name])) if name in rates else each for name, each in tried.found.items()
     ]
     return Record(
         weights_sha256=reference.manifest.weights_sha256,
@@ -121,5 +119,7 @@ def _record(
     )
 
 
-def _rounded(rates: dict[int, float]) -> dict[int, float]:
-    return {size: round(rate, 2) for size, rate in rates.items()}
+def _told(rates: measure.Rates) -> dict[str, Any]:
+    """The fields of `Measured` that are known when it has been measured, or could not be."""
+    loaded = {size: round(rate, 2) for size, rate in rates.loaded.items()}
+    return {"refused": rates.failed, "alone": round(rates.alone, 2), "loaded": loaded}

@@ -1,0 +1,65 @@
+"""`resnetd models …`, and the uploads of models and datasets: what they send, and what they refuse in words."""
+
+import pytest
+from test_client import Answer, Told, json_answer, server
+from typer.testing import CliRunner
+
+from resnetd.cli import app
+from resnetd.errors import Refused
+
+MODEL = {"name": "pets", "latest": 3, "version_count": 3, "aliases": {"production": 3}}
+
+
+def resnetd(*arguments: str, answers: list[Answer]) -> tuple[str, str, Told]:
+    """Standard output, standard error, and what the server saw."""
+    with server(*answers) as (client, told):
+        ended = CliRunner().invoke(app, [*arguments, "--server", client.server])
+    assert ended.exit_code == 0, ended.output
+    return ended.stdout, ended.stderr, told
+
+
+def refused(*arguments: str) -> Refused:
+    with server() as (client, told):
+        ended = CliRunner().invoke(app, [*arguments, "--server", client.server])
+    assert isinstance(ended.exception, Refused)
+    assert ended.exception.hint
+    assert told.requests == []
+    return ended.exception
+
+
+def test_a_list_of_models_that_goes_on_is_gone_on_with_as_it_says():
+    page = {"data": [MODEL], "has_more": True, "next": "pets"}
+    printed, said, told = resnetd("models", "list", "--limit", "1", answers=[json_answer(page)])
+    assert (printed, said) == ("pets\t3\t3\tproduction → 3\n", "There are more: --after pets\n")
+    following = said.split(": ")[1].split()
+    _, said, further = resnetd("models", "list", *following, answers=[json_answer({**page, "has_more": False})])
+    assert [path for _, path, *_ in told.requests] == ["/v1/models?limit=1"]
+    assert [path for _, path, *_ in further.requests] == ["/v1/models?limit=100&after=pets"]
+    assert said == ""
+
+
+def test_a_model_is_not_downloaded_to_where_nothing_can_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    assert "Not a directory" in str(refused("models", "download", "pets@3", "--output", str(tmp_path / "file" / "x")))
+
+
+@pytest.mark.parametrize("content", [b'["cat", ', b"\xff\xfec\0a\0t\0"])
+def test_classes_that_are_neither_text_nor_json_are_refused_before_anything_is_sent(tmp_path, content):
+    classes, model = tmp_path / "classes", tmp_path / "model.pth"
+    for file in (classes, model):
+        file.write_bytes(content)
+    assert str(classes) in str(refused("models", "import", str(model), "--name", "pets", "--classes", str(classes)))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("datasets", "upload", "{}"), ("models", "import", "{}", "--name", "pets", "--no-follow")],
+    ids=["dataset", "model"],
+)
+def test_an_upload_is_sent_under_the_key_that_is_given(tmp_path, command):
+    file = tmp_path / "file.zip"
+    file.write_bytes(b"PK")
+    made = json_answer({"id": "ds_1", "job": {"id": "job_1"}}, 202)
+    arguments = [each.format(file) for each in command]
+    printed, _, told = resnetd(*arguments, "--idempotency-key", "mine", answers=[made])
+    assert (printed, told.requests[0][2]["idempotency-key"]) == ("ds_1\n", "mine")
