@@ -139,8 +139,12 @@ class HttpProtocol(HttpToolsProtocol):
         return path.decode("ascii", "replace") if path.startswith(b"/") else "/"
 
     def close_with_answer(self) -> None:
-        """The answer to come, if any, carries `Connection: close`; an idle connection stays as it is."""
-        if self.cycle is not None:
+        """The answer to come, if any, carries `Connection: close`; an idle connection stays as it is.
+
+        So does one whose answer's head has gone out: its client was told nothing, and asks there once more. A signal
+        may come between that head and its body.
+        """
+        if self.cycle is not None and not self.cycle.response_started:
             self.cycle.keep_alive = False
 
     def on_response_complete(self) -> None:

@@ -14,6 +14,7 @@ async def run(folder: Path, *, cycles: int) -> dict[str, Any]:
     service = Service(folder / "cycles")
     publish(service.layout, "other", "job_other")
     async with service.running():
+        await service.settled()
         before = None
         for cycle in range(cycles + 1):
             assert (await service.tell_fleet("ensure", "other", 1))["state"] == "ready"

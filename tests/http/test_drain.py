@@ -1,5 +1,6 @@
 """How an HTTP process leaves: it says so, answers what still comes, ends what it began, and exits with 0."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -13,9 +14,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 from samples import tiny_zip
+from uvicorn.server import ServerState
 
 from app.drain import Drain
+from app.protocol import HttpProtocol
 from resnetd.parts import Part, Parts
 from store import redis_account
 from store.layout import Layout
@@ -102,6 +106,37 @@ def test_a_person_who_stops_it_waits_for_nobody(layout: Layout, redis_layout: La
         assert answer(connection).status == 200
         running.send_signal(signal.SIGINT)
         assert running.wait(10) == 0
+
+
+def test_a_connection_is_not_closed_behind_an_answer_that_did_not_say_so() -> None:
+    """The signal comes when the answer's head has gone out: its client will ask there again."""
+    state = ServerState()
+
+    async def interrupted(_scope, _receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        for connection in state.connections:
+            connection.close_with_answer()
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def asked_twice() -> list[bytes]:
+        config = uvicorn.Config(interrupted, lifespan="off", log_config=None)
+        config.load()
+        loop = asyncio.get_running_loop()
+        async with await loop.create_server(
+            lambda: HttpProtocol(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+        ) as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            answers = []
+            for _ in range(2):
+                writer.write(GET)
+                answers.append(await asyncio.wait_for(reader.readuntil(b"\r\n\r\nok"), 20))
+            writer.close()
+            await writer.wait_closed()
+        return answers
+
+    for answered in asyncio.run(asked_twice()):
+        assert answered.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" not in answered
 
 
 def test_lately_is_as_long_as_one_says() -> None:
