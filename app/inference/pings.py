@@ -17,6 +17,7 @@ _FIGURES_TIMEOUT = 1.0  # seconds after which an engine's figures are missing
 _PING_TIMEOUT = 10.0  # seconds after which a ping is given up: the fleet ends an engine that is silent for longer
 _HEALTH_AGE = 0.5  # seconds for which what a ping told is good: with the next, /readyz tells of a hang within two
 _SILENCE = 1.4  # seconds in which an engine answers something, or it is called not ready
+_HEARING = 0.05  # seconds more before it is: where this process was held up itself, what came meanwhile is heard first
 _BATCHES = 2.0  # it may be silent for so many of its slowest batches, where that is longer: it computes
 _FADING = 0.8  # of what was slowest is left with every answer
 
@@ -105,13 +106,17 @@ class Pings:
         """Why the engine is not ready, as far as that is known in time."""
         until = time.monotonic() + _SILENCE
         while not probe.asking.done():
-            now = time.monotonic()
-            silent = probe.silent(now)
-            if silent >= probe.signs.patience:
-                return f"the engine has not answered for {silent:.1f} s"
-            if now >= until:
+            now, heard = time.monotonic(), probe.signs.heard
+            silent, patience = probe.silent(now), probe.signs.patience
+            if silent < patience and now < until:
+                await asyncio.wait({probe.asking}, timeout=min(patience - silent, until - now))
+                continue
+            if silent >= patience:
+                await asyncio.wait({probe.asking}, timeout=_HEARING)
+                if probe.signs.heard == heard and not probe.asking.done():
+                    return f"the engine has not answered for {silent:.1f} s"
+            if now >= until and not probe.asking.done():
                 return None
-            await asyncio.wait({probe.asking}, timeout=min(probe.signs.patience - silent, until - now))
         return probe.asking.result()
 
     async def close(self) -> None:
