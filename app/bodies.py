@@ -10,7 +10,7 @@ import anyio.to_thread
 import orjson
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from app.problems import BadRequestError, InvalidError, TooLargeError, TooSlowError, field_errors, wrong
 from app.services.admission import Ticket
@@ -45,17 +45,17 @@ async def stream(request: Request, limit: int, *, hint: str, seconds: float = WH
     check_length(request, limit, hint=hint)
     ticket: Ticket | None = request.scope.get("ticket")
     clock = asyncio.get_running_loop().time
-    pieces = request.stream()
-    total, waited = 0, 0.0
-    while True:
+    total, waited, more = 0, 0.0, True
+    while more:
         began = clock()
         try:
             async with asyncio.timeout(max(patience(total, waited, seconds=seconds), 0.0)):
-                piece = await anext(pieces, None)
+                message = await request.receive()
         except TimeoutError as error:
             raise _too_slow(total, seconds) from error
-        if piece is None:
-            return
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        piece, more = message.get("body", b""), message.get("more_body", False)
         waited += clock() - began
         total += len(piece)
         if total > limit:

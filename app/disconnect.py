@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -16,13 +17,21 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
 
     The request's body has been read: the next message is the disconnect.
     """
-    working = asyncio.ensure_future(work)
+    loop, waiting = asyncio.get_running_loop(), asyncio.timeout(None)
+
+    def drop(_: object) -> None:
+        with suppress(RuntimeError):  # the answer came in the same moment
+            waiting.reschedule(loop.time())
+
     gone = asyncio.ensure_future(request.receive())
+    gone.add_done_callback(drop)
     try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
+        async with waiting:  # the work stays in this task: one less to start, and to wake, for each answer
+            return await work
+    except TimeoutError:
+        if waiting.expired():
+            raise ClientDisconnect from None
+        raise
     finally:
-        working.cancel()
+        gone.remove_done_callback(drop)
         gone.cancel()

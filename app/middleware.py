@@ -1,5 +1,6 @@
 """The outermost layer of a request: its id, its trace, its log line, its metrics, and an answer when code failed."""
 
+import asyncio
 import logging
 import re
 import time
@@ -82,7 +83,9 @@ class Envelope:
                 raise
             await _send_failure(scope, send_marked, request_id)
         finally:
-            self._record(scope, method, status, time.perf_counter() - started, trace)
+            seconds = time.perf_counter() - started
+            # When the answer is out: the loop writes what was sent once it has nothing else to do.
+            asyncio.get_running_loop().call_soon(self._record, scope, method, status, seconds, trace)
 
     def _trace(self, scope: Scope, method: str) -> tracing.Trace:
         headers = Headers(scope=scope)

@@ -91,14 +91,10 @@ async def _serve(selection: Selection, selected: Selected, socket: Path, setting
     )
     batcher.watch(lambda: pipeline.images)
     server = Server(pipeline, max_payload=settings.max_request_bytes)
-    batching = asyncio.create_task(batcher.run())
     await server.listen(socket)
     _ready(selection, selected)
     measuring = asyncio.create_task(_improve(selection, batcher)) if measure else None
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({batching, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if batching.done():
-        batching.result()  # raises: an engine without its batch loop would only look alive
+    await stop.wait()
     if measuring is not None:
         measuring.cancel()
     await server.drain(seconds=_DRAIN_SECONDS)

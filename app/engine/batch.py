@@ -14,9 +14,10 @@ import logging
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,9 @@ class Computed:
 
 Pixels = npt.NDArray[Any]
 Maker = Callable[[], Pixels | None]
+Compute = Callable[[Pixels], Outputs]
+_Rows = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+_Batch = tuple[list[_Rows | None], float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,15 +87,17 @@ class Device:
 
     `wide` takes all cores for one batch at a time; `narrow` takes one core and is called by `streams` threads at once.
     `max_delay`, in seconds: how long a batch that is not full may wait for more images while another is computed.
-    `makes`: its threads are at work on the cores that decode, so images are best made there.
+    `makes`: its threads are at work on the cores that decode, so images are best made there. `quick`: it computes a
+    lone image so soon that the event loop may be held up by it, and needs no thread for that, which would cost 0.2 ms.
     """
 
-    wide: Callable[[npt.NDArray[Any]], Outputs]
-    narrow: Callable[[npt.NDArray[Any]], Outputs] | None = None
+    wide: Compute
+    narrow: Compute | None = None
     streams: int = 1
     max_batch: int = MAX_BATCH
     max_delay: float = 0.0
     makes: bool = False
+    quick: bool = False
 
     @property
     def at_once(self) -> int:
@@ -131,17 +137,17 @@ def turn(device: Device, *, waiting: int, present: int, running: int, wide: bool
 class Batcher:
     """Feeds a device batch after batch, in threads of its own."""
 
-    def __init__(self, compute: Callable[[npt.NDArray[Any]], Outputs], *, max_batch: int = MAX_BATCH) -> None:
+    def __init__(self, compute: Compute, *, max_batch: int = MAX_BATCH) -> None:
         """`compute` makes the outputs of images (N, H, W, C), N ≤ `max_batch`; it runs in its own thread.
 
         It may also be one that takes images in another form: what was submitted comes to it, stacked.
         """
         self._device = Device(wide=compute, max_batch=max_batch)
         self._queue: deque[Waiting] = deque()
-        self._changed = asyncio.Event()
+        self._looking = False  # soon, whether something can be started
         self._wide = ThreadPoolExecutor(1, thread_name_prefix="wide")
         self._narrow = ThreadPoolExecutor(2, thread_name_prefix="narrow")
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Future[_Batch]] = set()
         self.sizes: Counter[int] = Counter()  # images → how many batches of so many were computed
         self._wide_runs = False
         self._present: Callable[[], int] = lambda: len(self._queue)
@@ -151,7 +157,8 @@ class Batcher:
         self._device = device
         self._narrow.shutdown(wait=False)
         self._narrow = ThreadPoolExecutor(device.streams, thread_name_prefix="narrow")
-        self._changed.set()
+        if self._queue:
+            self._look_soon()
 
     @property
     def makes(self) -> bool:
@@ -182,19 +189,27 @@ class Batcher:
             self._queue.appendleft(waiting)
         else:
             self._queue.append(waiting)
-        self._changed.set()
+        self._look_soon()
         return await waiting.answer
 
-    async def run(self) -> None:
-        """Compute batches until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            self._start_what_is_due(loop)
+    def _look_soon(self) -> None:
+        """When all that has just arrived is in the queue: what came together is computed together."""
+        if not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_soon(self._look)
 
-    def _start_what_is_due(self, loop: asyncio.AbstractEventLoop) -> None:
-        device, now = self._device, loop.time()
+    def _look(self) -> None:
+        self._looking = False
+        try:
+            self._start_what_is_due()
+        except Exception as error:  # nobody waits for what nobody would ever look at again
+            log.exception("no batch could be started", extra={"images": len(self._queue)})
+            waiting, self._queue = self._queue, deque()
+            _fail(waiting, error)
+
+    def _start_what_is_due(self) -> None:
+        loop, device = asyncio.get_running_loop(), self._device
+        now = loop.time()
         if len(self._running) >= device.at_once:
             return  # the queue may be long, and is looked through when a batch ends
         if any(image.answer.done() or image.deadline <= now for image in self._queue):
@@ -211,31 +226,31 @@ class Batcher:
         )
         if due is None:
             if self._queue and waited < device.max_delay:  # later on, only the end of a batch changes anything
-                loop.call_later(device.max_delay - waited, self._changed.set)
+                loop.call_later(device.max_delay - waited, self._look_soon)
             return
         for size in due.sizes:
             batch = [self._queue.popleft() for _ in range(size)]
-            task = loop.create_task(self._run(device, batch, wide=due.wide))
+            narrow = None if due.wide else device.narrow
+            pool, compute = (self._wide, device.wide) if narrow is None else (self._narrow, narrow)
+            if due.wide and device.quick and size == 1:
+                computing = loop.create_future()
+                _compute_here(computing, compute, batch)
+            else:
+                computing = loop.run_in_executor(pool, _computed, compute, batch)
             self._wide_runs = due.wide
-            self._running.add(task)
-            task.add_done_callback(self._ended)
+            self._running.add(computing)
+            computing.add_done_callback(partial(self._ended, batch))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+    def _ended(self, batch: Sequence[Waiting], computing: "asyncio.Future[_Batch]") -> None:
+        self._running.discard(computing)
         self._wide_runs = False
-        self._changed.set()
-
-    async def _run(self, device: Device, batch: list[Waiting], *, wide: bool) -> None:
-        loop = asyncio.get_running_loop()
-        pool, compute = (self._wide, device.wide) if wide or device.narrow is None else (self._narrow, device.narrow)
-        try:
-            outputs, began, seconds = await loop.run_in_executor(pool, _computed, compute, batch)
-        except Exception as error:
-            log.exception("the device failed", extra={"images": len(batch)})
-            for image in batch:
-                if not image.answer.done():
-                    image.answer.set_exception(ComputeFailed(f"the device failed: {type(error).__name__}"))
+        self._look_soon()
+        error = computing.exception()
+        if error is not None:
+            log.error("the device failed", exc_info=error, extra={"images": len(batch)})
+            _fail(batch, error)
             return
+        outputs, began, seconds = computing.result()
         if made := sum(each is not None for each in outputs):
             self.sizes[made] += 1
         for image, output in zip(batch, outputs, strict=True):
@@ -248,12 +263,20 @@ class Batcher:
             image.answer.set_result(Computed(logits, embedding, began=began, compute_ms=seconds * 1000))
 
 
-_Rows = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+def _compute_here(computing: "asyncio.Future[_Batch]", compute: Compute, batch: Sequence[Waiting]) -> None:
+    try:
+        computing.set_result(_computed(compute, batch))
+    except Exception as error:
+        computing.set_exception(error)
 
 
-def _computed(
-    compute: Callable[[Pixels], Outputs], batch: Sequence[Waiting]
-) -> tuple[list[_Rows | None], float, float]:
+def _fail(images: Iterable[Waiting], error: BaseException) -> None:
+    for image in images:
+        if not image.answer.done():
+            image.answer.set_exception(ComputeFailed(f"the device failed: {type(error).__name__}"))
+
+
+def _computed(compute: Compute, batch: Sequence[Waiting]) -> _Batch:
     """In a thread: each image's logits (K,) and embedding (D,), None for one that cannot be made; when computing them
     began, of time.monotonic; and the seconds that it took.
     """

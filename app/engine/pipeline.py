@@ -84,7 +84,7 @@ class Pipeline:
         self._places = Places(limits)
         self._reference = Reference(reference)
         self._showing = Showing(manifest, self._opener, self._reference)
-        self._normalised: tuple[Batcher, asyncio.Task[None]] | None = None
+        self._normalised: Batcher | None = None
 
     @property
     def images(self) -> int:
@@ -118,11 +118,11 @@ class Pipeline:
         size = sum(map(len, images))
         async with self._places.served.admit(images=len(images), size=size, timeout=timeout) as deadline:
             many = len(images) * min(k, len(self._classes)) > FEW_LABELS
-            one = (
+            each = [
                 self._one(i, image, k=k, many=many, arrived=arrived, deadline=deadline)
                 for i, image in enumerate(images)
-            )
-            outcomes = await asyncio.gather(*one)
+            ]
+            outcomes = [await each[0]] if len(each) == 1 else await asyncio.gather(*each)
         good = [each.computed for each in outcomes if each.computed is not None and each.result.error is None]
         tensors, payload = self._pack(outputs, good)
         return Answer(
@@ -242,10 +242,8 @@ class Pipeline:
     def _batcher_of_normalised(self) -> Batcher:
         """Made, with its own thread, when it is first needed."""
         if self._normalised is None:
-            compute = self._reference.outputs_of_normalised
-            batcher = Batcher(compute, max_batch=_NORMALISED_BATCH)
-            self._normalised = batcher, asyncio.create_task(batcher.run(), name="normalised inputs")
-        return self._normalised[0]
+            self._normalised = Batcher(self._reference.outputs_of_normalised, max_batch=_NORMALISED_BATCH)
+        return self._normalised
 
     def _probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Raises ValueError where a logit is not finite."""

@@ -11,14 +11,10 @@ NOT_FINITE = "the network's output is not a finite number"
 
 
 def top_k(row: npt.NDArray[np.float64], classes: Sequence[str], *, k: int) -> tuple[Label, ...]:
-    """The `k` likeliest classes (all of them where k is larger), the likeliest first, equal ones by class index.
-
-    Raises ValueError where a probability is not finite.
-    """
-    if not np.isfinite(row).all():
-        raise ValueError(NOT_FINITE)
+    """The `k` likeliest classes (all of them where k is larger), the likeliest first, equal ones by class index."""
     order = np.argsort(-row, kind="stable")[:k]
-    return tuple(label_of(row, classes, int(i)) for i in order)
+    likeliest = zip(order.tolist(), row[order].tolist(), strict=True)
+    return tuple(Label(label=classes[i], class_index=i, probability=value) for i, value in likeliest)
 
 
 def label_of(row: npt.NDArray[np.float64], classes: Sequence[str], index: int) -> Label:

@@ -28,6 +28,7 @@ from store.settings import RuntimeName, Settings
 
 log = logging.getLogger(__name__)
 
+_QUICK = 50.0  # lone images a second: the event loop is held up by one for 20 ms, at most
 _UNMEASURED_BATCH = 8  # on a CPU, where a large batch of a large network takes seconds
 
 
@@ -140,6 +141,7 @@ class Selection:
         self, candidate: Candidate, loaded: Loaded, *, most: int, delay_ms: float, record: Record | None
     ) -> Selected:
         most, delay_ms = self._limits.over(most, delay_ms)
+        rates = _rates(_measured(record).get(candidate))
         device = Device(
             wide=loaded.wide,
             narrow=loaded.narrow,
@@ -147,6 +149,7 @@ class Selection:
             max_batch=most,
             max_delay=delay_ms / 1000,
             makes=self._on_cpu,
+            quick=loaded.narrow is not None and rates is not None and rates["alone"] >= _QUICK,
         )
         to = self.manifest.preprocessing
         sizes = [2**power for power in range(most.bit_length()) if 2**power < most]
@@ -156,9 +159,13 @@ class Selection:
         return Selected(device=device, shown=_shown(candidate, device, record))
 
 
+def _measured(record: Record | None) -> dict[Candidate, Measured]:
+    return {each.candidate: each for each in record.measured} if record else {}
+
+
 def _shown(candidate: Candidate, device: Device, record: Record | None) -> dict[str, Any]:
     """`images_per_second` is null where nothing was measured."""
-    measured = {each.candidate: each for each in record.measured} if record else {}
+    measured = _measured(record)
     return {
         "name": candidate.runtime,
         "precision": candidate.numbers,

@@ -1,26 +1,22 @@
 """What engines answer, as the rest of the HTTP edge sees it: results, tensors, pictures, health."""
 
 from collections.abc import Sequence
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
-
-from pydantic import BaseModel, ConfigDict
 
 from app.inference.protocol import Explanation, ImageResult, Output, Preprocessed, TensorHead, Timings, cut
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Tensor(_Frozen):
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
     """A float32 array: `data` are its values, little-endian, in C order."""
 
     shape: tuple[int, ...]
     data: bytes
 
 
-class _Answered(_Frozen):
+@dataclass(frozen=True, kw_only=True)
+class _Answered:
     """`timings_ms` are milliseconds within the engine."""
 
     model: str
@@ -28,12 +24,14 @@ class _Answered(_Frozen):
     timings_ms: Timings
 
 
+@dataclass(frozen=True, kw_only=True)
 class Tensors(_Answered):
     """Row i of each tensor is of image i."""
 
-    tensors: dict[Output, Tensor] = {}
+    tensors: dict[Output, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Classified(Tensors):
     """`rows[i]` is of image i of the request, row i of each tensor of the i-th image without an error.
 
@@ -43,12 +41,13 @@ class Classified(Tensors):
 
     rows: list[dict[str, Any]]
 
-    @cached_property
+    @property
     def results(self) -> tuple[ImageResult, ...]:
         """The rows as objects, for few labels."""
         return tuple(map(ImageResult.model_validate, self.rows))
 
 
+@dataclass(frozen=True, kw_only=True)
 class Explanations(_Answered):
     """`results[i]` is of image i, and `overlays[i]` its PNG file, empty where none was asked for or it has an error."""
 
@@ -56,6 +55,7 @@ class Explanations(_Answered):
     overlays: tuple[bytes, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Pictures(_Answered):
     """`results[i]` is of image i, and `files[i]` its pixels as a PNG file, empty where it has an error."""
 
@@ -63,7 +63,8 @@ class Pictures(_Answered):
     files: tuple[bytes, ...]
 
 
-class EngineHealth(_Frozen):
+@dataclass(frozen=True, kw_only=True)
+class EngineHealth:
     """Whether the default model's engine computed an answer just now, else why not."""
 
     ready: bool

@@ -145,7 +145,7 @@ class Asking:
                 self._queues.full(name, version, kind, images=images, size=question.size)
             if kind is Kind.SERVED and asked.milliseconds.get("compute"):
                 self._pings.answered(connection.socket, seconds=asked.milliseconds["compute"] / 1000)
-            if self.watch is not None:
-                self.watch(asked)
+            if self.watch is not None:  # when the answer is on its way
+                asyncio.get_running_loop().call_soon(self.watch, asked)
             if asked.milliseconds:
                 tracing.current().stages(asked.milliseconds, model=name, version=version)

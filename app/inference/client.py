@@ -23,7 +23,9 @@ from app.inference.protocol import (
     Inferred,
     Output,
     Prepared,
+    TensorHead,
     TensorInput,
+    Timings,
 )
 from app.inference.routes import Choice, RoutesFile
 from app.inference.shadow import Shadows
@@ -101,11 +103,12 @@ class Engines:
         fields = {"top_k": top_k, "sizes": [len(image) for image in images], "outputs": outputs}
         choice, header, payload = await self.asking.ask(model_ref, Question("classify", fields, images, timeout))
         self.shadows.copy(choice, fields, images, header)
-        answer = Inferred.model_validate(header)
-        found = tensors(answer.tensors, payload)
-        timings = answer.timings_ms
         return Classified(
-            model=choice.model, version=choice.version, rows=header["results"], tensors=found, timings_ms=timings
+            model=choice.model,
+            version=choice.version,
+            rows=header["results"],
+            tensors=tensors(list(map(TensorHead.model_validate, header["tensors"])), payload),
+            timings_ms=Timings.model_validate(header["timings_ms"]),
         )
 
     def _check_room(self, model_ref: str | None, images: int, top_k: int) -> None:

@@ -23,6 +23,9 @@ class Connections:
 
     async def ready(self, name: str, version: int, deadline: float, *, lost: str | None) -> Connection:
         """A connection to the version's engine, which is started where there is none."""
+        connection = self._here(name, version)
+        if connection is not None and connection.socket != lost:
+            return connection
         try:
             async with asyncio.timeout_at(deadline):
                 return await self._connect_or_start(name, version, lost=lost)
@@ -38,6 +41,14 @@ class Connections:
             return await self.open(route.socket)
         except OSError as error:
             raise EngineUnavailable(f"{name}@{version} does not answer: {error}") from error
+
+    def _here(self, name: str, version: int) -> Connection | None:
+        """The connection to the version's engine, where both are there."""
+        route = self._routes.read().engine(name, version)
+        if route is None or route.state is not EngineState.READY:
+            return None
+        found = self._open.get(route.socket)
+        return None if found is None or found.closed else found
 
     async def _connect_or_start(self, name: str, version: int, *, lost: str | None) -> Connection:
         """`lost`: the socket of an engine that has just died; a dying process may still accept for a moment."""

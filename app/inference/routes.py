@@ -1,6 +1,8 @@
 """The routing table: which engines there are and which version each alias serves. Written by the fleet, read by all."""
 
+import os
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,11 @@ class Split(_Frozen):
         return self.canary if self.canary is not None and draw * 100 < self.percent else serving
 
 
-class Choice(_Frozen):
+_UNDIVIDED = Split()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
     """Who answers one request, whether that is the alias's canary, and who gets a copy of it."""
 
     model: str
@@ -94,7 +100,7 @@ class Routes(_Frozen):
         serving = self.aliases.get(model, {}).get(alias)
         if serving is None:
             return None
-        split = self.splits.get(model, {}).get(alias, Split())
+        split = self.splits.get(model, {}).get(alias, _UNDIVIDED)
         version = split.version(serving, draw)
         shadow = None if split.shadow == version else split.shadow
         return Choice(model=model, version=version, canary=version != serving, shadow=shadow)
@@ -114,7 +120,7 @@ class RoutesFile:
     def read(self) -> Routes:
         """The current table; an empty one where no fleet has written any."""
         try:
-            stat = self._path.stat()
+            stat = os.stat(self._path)  # noqa: PTH116 - several times for each request
             seen = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
             if seen != self._seen:
                 self._routes = Routes.model_validate_json(self._path.read_bytes())

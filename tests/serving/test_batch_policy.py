@@ -77,13 +77,11 @@ def with_batcher(test: Callable[[Batcher, Device], Awaitable[None]], *, max_batc
     async def main() -> None:
         device = Device()
         batcher = Batcher(device, max_batch=max_batch)
-        running = asyncio.create_task(batcher.run())
         try:
             async with asyncio.timeout(20):
                 await test(batcher, device)
         finally:
             device.release(100)
-            running.cancel()
 
     asyncio.run(main())
 
@@ -190,6 +188,47 @@ def test_images_are_made_in_the_thread_that_computes_them_and_one_that_cannot_be
         assert await batcher.make(partial(made, None), deadline=deadline) is None
         assert dict(batcher.sizes) == {2: 1}  # of nothing there is no batch
         assert threads == {"wide_0"}
+
+    with_batcher(test)
+
+
+def test_a_lone_image_that_is_quick_needs_no_thread_and_a_crowd_has_them() -> None:
+    async def main() -> None:
+        where: list[tuple[int, bool]] = []
+
+        def compute(images: Pixels) -> Outputs:
+            where.append((len(images), threading.current_thread() is threading.main_thread()))
+            if images[0, 0, 0, 0] == 13:
+                raise RuntimeError("out of memory")
+            value = images[:, 0, 0].astype(np.float32)
+            return Outputs(logits=value, embedding=value)
+
+        batcher = Batcher(compute)
+        batcher.use(Fed(wide=compute, narrow=compute, streams=2, quick=True))
+        assert int((await submit(batcher, 1)).logits[0]) == 1
+        with pytest.raises(ComputeFailed):
+            await submit(batcher, 13)
+        assert where == [(1, True)] * 2
+        await asyncio.gather(*(submit(batcher, value) for value in range(4)))
+        assert where[2:] == [(2, False)] * 2
+        assert int((await submit(batcher, 2)).logits[0]) == 2
+        assert where[4:] == [(1, True)]
+        assert dict(batcher.sizes) == {1: 2, 2: 2}
+
+    asyncio.run(main())
+
+
+def test_where_no_batch_can_be_started_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("a mistake of ours")
+
+    async def test(batcher: Batcher, device: Device) -> None:
+        device.release(100)
+        with monkeypatch.context() as patched:
+            patched.setattr("app.engine.batch.turn", broken)
+            both = await asyncio.gather(submit(batcher, 1), submit(batcher, 2), return_exceptions=True)
+        assert [type(each) for each in both] == [ComputeFailed] * 2
+        assert int((await submit(batcher, 3)).logits[0]) == 3
 
     with_batcher(test)
 

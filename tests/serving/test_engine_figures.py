@@ -24,9 +24,11 @@ MIXED = {**DONE, "results": [{"index": 0}, {"index": 1, "error": BAD}, {"index":
 
 @asynccontextmanager
 async def told(scene: Scene) -> AsyncIterator[list[Asked]]:
+    """What was told when the block ends, of which the last is told just after its answer."""
     heard: list[Asked] = []
     scene.engines.asking.watch = heard.append
     yield heard
+    await asyncio.sleep(0)
 
 
 def test_every_request_is_told_with_its_outcome_its_images_and_its_times(tmp_path: Path) -> None:

@@ -78,13 +78,11 @@ def with_pipeline(
             decode_threads=1,
             reference=reference,
         )
-        running = asyncio.create_task(batcher.run())
         try:
             async with asyncio.timeout(20):
                 await test(pipeline, device)
         finally:
             device.go.set()
-            running.cancel()
 
     asyncio.run(main())
 

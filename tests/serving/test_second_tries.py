@@ -45,6 +45,7 @@ def test_a_canary_that_is_full_or_dies_costs_no_client_an_answer(
         canary = await scene.engine("canary", lambda _: says)
         share(scene, await scene.engine("served", lambda _: DONE), canary)
         assert await classified(scene) == 1
+        await asyncio.sleep(0)  # it is told just after its answer
         assert [(each.version, each.outcome) for each in heard] == [(2, outcome), (1, "answered")]
 
     with_scene(tmp_path, test)
