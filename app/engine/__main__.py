@@ -62,15 +62,14 @@ def main() -> int:
             device=arguments.device,
             settings=settings,
         )
-        known = selection.known()
-        selected = known or selection.reference_serves()
+        selected = selection.known() or selection.like_another() or selection.reference_serves()
     except ModelDamagedError as error:
         return _refuse(str(error), status=DAMAGED)
     except Exception as error:  # whatever is wrong with a model's files or device is told, not only its traceback
         log.exception("the model cannot be loaded")
         return _refuse(f"it cannot be loaded: {type(error).__name__}: {error}", status=1)
     gc.freeze()  # libraries and the network stay: full collections need not look through them while requests wait
-    uvloop.run(_serve(selection, selected, arguments.socket, settings, measure=known is None and selection.measures))
+    uvloop.run(_serve(selection, selected, arguments.socket, settings, measure=not selection.complete))
     return 0
 
 

@@ -1,9 +1,9 @@
 """Which runtime an engine serves with: at load what measuring found before, else the reference until it has."""
 
 import logging
+import subprocess
 import sys
 from asyncio import create_subprocess_exec
-from asyncio.subprocess import DEVNULL
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -17,18 +17,19 @@ from app.engine.runtimes import gates
 from app.engine.runtimes.base import REFERENCE, Candidate, Loaded, Unavailable
 from app.engine.runtimes.choose import batching, choose, wide_pays
 from app.engine.runtimes.loading import load
-from app.engine.runtimes.records import Cache, Measured, Record, cores
+from app.engine.runtimes.records import Cache, Measured, Record, cores, kind_of, without_int8
 from models import golden
 from models import runtime as reference_runtime
 from models.manifest import Manifest
 from models.runtime import Runtime, read_weights, resolve_device
 from store.layout import Layout
 from store.process import child_environment
-from store.settings import RuntimeName, Settings
+from store.settings import Precision, RuntimeName, Settings
 
 log = logging.getLogger(__name__)
 
 _QUICK = 50.0  # lone images a second: the event loop is held up by one for 20 ms, at most
+_LIKE_SECONDS = 60.0  # for what another version serves with; after them the reference does, until it was measured
 _UNMEASURED_BATCH = 8  # on a CPU, where a large batch of a large network takes seconds
 
 
@@ -53,7 +54,8 @@ class Selection:
         self.reference: Callable[[], Runtime] = cache(lambda: reference_runtime.load(folder, self.device))
         self._folder = folder
         self._settings = settings
-        self._names = ("--model", model, "--version", str(version), "--device", self.device)
+        names = ("--model", model, "--version", str(version), "--device", self.device)
+        self._tuning = (sys.executable, "-m", "app.engine.runtimes", str(folder), *names)
         self._limits = settings.batch_limits(model)
         self._cache = Cache(
             Layout(settings.data).runtimes, model=model, version=version, device=self.device, cores=cores()
@@ -64,12 +66,44 @@ class Selection:
         """Whether there is anything to choose from."""
         return self._settings.runtime is not RuntimeName.EAGER
 
+    @property
+    def complete(self) -> bool:
+        """Whether all that may serve was measured, or cannot be."""
+        return not self.measures or self._record(self._settings.precision) is not None
+
     def known(self) -> Selected | None:
         """The runtime that was measured to be best here, proven once more; None where it has to be measured."""
-        record = self._record() if self.measures else None
+        return self._known(self._settings.precision) if self.measures else None
+
+    def like_another(self) -> Selected | None:
+        """What another version with the same network was measured to be best with, where that fits this one too.
+
+        It takes seconds, in which a process of its own makes and proves it; after that `known` knows it. In `fastest`
+        it serves until int8 has been measured.
+        """
+        precision = without_int8(self._settings.precision)
+        kin = self._kin(precision) if self.measures else None
+        if kin is None:
+            return None
+        try:
+            ended = subprocess.run(
+                [*self._tuning, "--like"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=child_environment(),
+                timeout=_LIKE_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            log.warning("what serves another version was not ready in time", extra={"like": kin.version})
+            return None
+        return self._known(precision) if ended.returncode == 0 else None
+
+    def _known(self, precision: Precision) -> Selected | None:
+        record = self._record(precision)
         if record is None:
             return None
-        best = choose(record.measured, precision=self._settings.precision, runtime=self._settings.runtime)
+        best = choose(record.measured, precision=precision, runtime=self._settings.runtime)
         if best is None:
             return None
         try:
@@ -94,14 +128,7 @@ class Selection:
     async def measure(self) -> bool:
         """Find out what serves fastest, in a process of its own. Whether `known` knows it now."""
         process = await create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "app.engine.runtimes",
-            str(self._folder),
-            *self._names,
-            stdin=DEVNULL,
-            stdout=DEVNULL,
-            env=child_environment(),
+            *self._tuning, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=child_environment()
         )
         try:
             status = await process.wait()
@@ -113,10 +140,18 @@ class Selection:
             log.warning("runtimes were not measured", extra={"status": status})
         return status == 0
 
-    def _record(self) -> Record | None:
+    def _record(self, precision: Precision) -> Record | None:
         return self._cache.read(
             weights_sha256=self.manifest.weights_sha256,
-            precision=self._settings.precision,
+            precision=precision,
+            runtime=self._settings.runtime,
+            max_batch=self._limits.images,
+        )
+
+    def _kin(self, precision: Precision) -> Record | None:
+        return self._cache.kin(
+            network=kind_of(self.manifest),
+            precision=precision,
             runtime=self._settings.runtime,
             max_batch=self._limits.images,
         )
@@ -164,12 +199,13 @@ def _measured(record: Record | None) -> dict[Candidate, Measured]:
 
 
 def _shown(candidate: Candidate, device: Device, record: Record | None) -> dict[str, Any]:
-    """`images_per_second` is null where nothing was measured."""
+    """`images_per_second` is null where nothing was measured; `like` is another version, which it was measured with."""
     measured = _measured(record)
     return {
         "name": candidate.runtime,
         "precision": candidate.numbers,
         "images_per_second": _rates(measured.get(candidate)),
+        "like": record.like if record else None,
         "max_batch": device.max_batch,
         "max_delay_ms": round(device.max_delay * 1000, 2),
         "streams": device.streams,

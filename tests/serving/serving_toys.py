@@ -129,10 +129,12 @@ class FleetProcess:
 
 
 @contextmanager
-def engine_process(folder: Path, socket: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def engine_process(
+    folder: Path, socket: Path, *, version: int = 1, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """An engine without a fleet; use what it says first with `first_words`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "app.engine", folder, "--socket", socket, "--model", "toy", "--version", "1"],
+        [sys.executable, "-m", "app.engine", folder, "--socket", socket, "--model", "toy", "--version", str(version)],
         stdout=subprocess.PIPE,
         env={**os.environ, "RESNETD_DEVICE": "cpu", "OMP_NUM_THREADS": "1", **environment},
     )

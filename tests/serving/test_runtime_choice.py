@@ -1,28 +1,32 @@
 """Which runtime serves: what may, what is fastest, in which batches; and what is kept of it."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 from serving_toys import make_artifact
+from torch import nn
 
 from app.engine import __main__ as engine
 from app.engine.batch import Batcher, Device
-from app.engine.runtimes import gates, measure
+from app.engine.runtimes import gates, measure, tuning
 from app.engine.runtimes.base import REFERENCE, Candidate, Loaded, Numbers, candidates
 from app.engine.runtimes.choose import batching, choose, wide_pays
-from app.engine.runtimes.records import Cache, Measured, Record, digest, sweep
+from app.engine.runtimes.records import Cache, Measured, Record, digest, kind_of, sweep
 from app.engine.selection import Selected, Selection
 from models import probes
 from models.manifest import Manifest
-from models.runtime import Outputs
+from models.runtime import Outputs, Runtime
 from store.settings import BatchLimits, Precision, RuntimeName, Settings
 
 FOLDED = Candidate(RuntimeName.FOLDED, Numbers.BF16)
 FLOAT = Candidate(RuntimeName.OPENVINO, Numbers.FP32)
 BF16 = Candidate(RuntimeName.OPENVINO, Numbers.BF16)
+COMPILED = Candidate(RuntimeName.COMPILED, Numbers.BF16)
 INT8 = Candidate(RuntimeName.OPENVINO, Numbers.INT8)
 
 
@@ -303,6 +307,65 @@ def test_a_record_counts_for_the_same_weights_the_same_machine_and_no_more_than_
     (file,) = tmp_path.glob("*.json")
     file.write_text("{")
     assert read(cache) is None
+
+
+def test_what_is_known_of_a_network_holds_for_other_versions_with_the_same(tmp_path: Path, manifest: Manifest):
+    network = kind_of(manifest)
+    assert network == "cifar/resnet8 3x32x32 3"
+    assert kind_of(manifest.model_copy(update={"test_time_flip": True})) == f"{network} twice"
+    caches = [Cache(tmp_path, model=name, version=1, device="cpu", cores=2) for name in ("a", "b", "c", "old")]
+    for cache, of in zip(caches, (network, network, "cifar/resnet8 3x32x32 4", ""), strict=True):
+        cache.write(record(cache).model_copy(update={"version": cache.version, "network": of}))
+    os.utime(next(tmp_path.glob("a-1-*.json")), (1, 1))
+    new = Cache(tmp_path, model="a", version=2, device="cpu", cores=2)
+
+    def kin(cache: Cache, *, precision: Precision = Precision.BF16, max_batch: int | None = None) -> str | None:
+        found = cache.kin(network=network, precision=precision, runtime=RuntimeName.AUTO, max_batch=max_batch)
+        return found and found.version
+
+    assert kin(new) == "b@1"  # the newest
+    assert kin(caches[1]) == "a@1"  # nobody is its own
+    assert kin(new, precision=Precision.FASTEST) is None
+    assert kin(new, max_batch=64) is None
+    assert kin(Cache(tmp_path, model="a", version=2, device="cpu", cores=1)) is None
+
+
+@pytest.mark.parametrize(
+    ("there", "refused"),
+    [(ALL, None), (ALL, "a probability deviates"), ((measured(COMPILED, 400, 400), *ALL), None)],
+)
+def test_another_versions_runtime_serves_where_it_fits_this_one_and_is_soon_built(
+    tmp_path, manifest, monkeypatch, there, refused
+):
+    tried: list[Candidate] = []
+
+    def judged(which, *_: object, **__: object):
+        tried.extend(which)
+        found = tuning._Tried()
+        found.found = {each: Measured(candidate=each, refused=refused, files={"a": "b"}) for each in which}
+        return found
+
+    monkeypatch.setattr(tuning, "_try", judged)
+    cache = Cache(tmp_path, model="toy", version=2, device="cpu", cores=2)
+    known = {"version": "toy@1", "network": kind_of(manifest), "measured": there}
+    kin = record(cache).model_copy(update=known)
+
+    def taken(kin: Record) -> Record | None:
+        reference = Runtime(manifest=manifest, network=nn.Identity(), normalise=None, device=torch.device("cpu"))
+        settings = {"precision": Precision.BF16, "runtime": RuntimeName.AUTO, "cores": 2}
+        return tuning.take_over(reference, tmp_path, cache, kin, **settings)
+
+    found = taken(kin)
+    assert tried == ([BF16] if there is ALL else [])
+    if there is not ALL or refused:
+        assert found is None
+        return
+    assert found is not None
+    assert found.like == "toy@1"
+    assert found.measured == (measured(BF16, 110, 130).model_copy(update={"files": {"a": "b"}}),)
+    again = taken(kin.model_copy(update={"like": "toy@2"}))
+    assert again is not None
+    assert again.like is None
 
 
 def test_converted_networks_are_used_only_as_they_were_written(tmp_path: Path):

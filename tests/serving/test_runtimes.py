@@ -157,6 +157,7 @@ def test_an_engine_serves_at_once_changes_over_to_a_faster_runtime_and_knows_it_
         assert second["images_per_second"]["alone"] > 0
         assert second["max_batch"] in (1, 4, 8, 16, 32)
         tried = {(each["name"], each["precision"]): each["refused"] for each in second["candidates"]}
+        rates = {each["precision"]: each["images_per_second"] for each in second["candidates"][1:]}
         assert set(tried) == {("eager", "fp32"), *(("openvino", numbers) for numbers in ("fp32", "bf16", "int8"))}
         assert tried["openvino", "fp32"] is None
         assert (
@@ -175,6 +176,17 @@ def test_an_engine_serves_at_once_changes_over_to_a_faster_runtime_and_knows_it_
         answer = asyncio.run(top(socket, 1))
         assert sum(answer.values()) == pytest.approx(1)
 
+    other = load(make_artifact(tmp_path / "other", job="job_b", seed=4), "cpu")
+    with engine_process(tmp_path / "other", socket, version=2, **settings) as process:
+        said = first_words(process)["runtime"]
+        assert (said["name"], said["like"], said["precision"]) == ("openvino", "toy@1", "fp32")
+        assert said["images_per_second"] == rates["fp32"]
+        expected_of_other = probabilities(other.logits(pixels), other.manifest)[0]
+        answer = asyncio.run(top(socket, 1))
+        assert [answer[name] for name in other.manifest.classes] == pytest.approx(list(expected_of_other), abs=1e-3)
+
+    for file in (data / "runtimes").glob("toy-2-*.json"):
+        file.unlink()
     for file in (data / "runtimes").rglob("*.bin"):
         file.write_bytes(hashlib.sha256(b"damage").digest())
     with engine_process(folder, socket, **settings) as process:

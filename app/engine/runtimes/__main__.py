@@ -3,6 +3,8 @@
 A process of its own, started by the engine that serves already: what it builds and measures takes a minute of all
 cores, much memory, and libraries that may crash. It runs at low priority, one at a time on a machine's data directory,
 and leaves a record under `<data>/runtimes/`. Exit status 0: there is one.
+
+With `--like`, in seconds and before anything serves: what was measured for another version with the same network.
 """
 
 import argparse
@@ -13,9 +15,9 @@ import sys
 import threading
 from pathlib import Path
 
-from app.engine.runtimes.records import Cache, cores, sweep
-from app.engine.runtimes.tuning import tune
-from models.runtime import load
+from app.engine.runtimes.records import Cache, cores, kind_of, sweep, without_int8
+from app.engine.runtimes.tuning import take_over, tune
+from models.runtime import Runtime, load
 from store import logs
 from store.layout import Layout
 from store.process import attach_to_parent
@@ -24,6 +26,7 @@ from store.settings import Settings
 log = logging.getLogger("app.engine.runtimes")
 
 _NICE = 10
+NOTHING_ALIKE = 4  # exit status: with `--like` there is no record
 _SECONDS = 600.0  # for all of it; what has no record by then is done without
 
 
@@ -31,43 +34,67 @@ def main() -> int:
     arguments = _arguments()
     attach_to_parent()
     os.umask(0o077)
-    os.nice(_NICE)
+    if not arguments.like:
+        os.nice(_NICE)
     os.dup2(2, 1)  # libraries draw progress bars
     settings = Settings()
     logs.configure(settings.log_level, part=f"tuning {arguments.model}@{arguments.version}")
     layout = Layout(settings.data).create()
     with (layout.locks / "tuning.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two that measure at once measure each other
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if arguments.like else 0))
+        except BlockingIOError:
+            return NOTHING_ALIKE  # an engine waits for this, and should not for another model's minutes
         late = threading.Timer(_SECONDS, _give_up)
         late.daemon = True
         late.start()
-        reference = load(arguments.folder, arguments.device)
-        cache = Cache(
-            layout.runtimes,
-            model=arguments.model,
-            version=arguments.version,
-            device=str(reference.device),
-            cores=cores(),
-        )
-        weights = reference.manifest.weights_sha256
-        max_batch = settings.batch_limits(arguments.model).images
-        known = cache.read(
-            weights_sha256=weights, precision=settings.precision, runtime=settings.runtime, max_batch=max_batch
-        )
-        if known and not arguments.again:
-            return 0
-        for record in tune(
-            reference,
-            arguments.folder,
-            cache,
-            precision=settings.precision,
-            runtime=settings.runtime,
-            max_batch=max_batch,
-            cores=cores(),
-        ):
-            cache.write(record)
-        sweep(layout.runtimes, layout.models, keep=cache.name)
+        return _take_over(arguments, settings, layout) if arguments.like else _measure(arguments, settings, layout)
+
+
+def _measure(arguments: argparse.Namespace, settings: Settings, layout: Layout) -> int:
+    reference, cache = _loaded(arguments, layout)
+    max_batch = settings.batch_limits(arguments.model).images
+    known = cache.read(
+        weights_sha256=reference.manifest.weights_sha256,
+        precision=settings.precision,
+        runtime=settings.runtime,
+        max_batch=max_batch,
+    )
+    if known and not arguments.again:
+        return 0
+    for record in tune(
+        reference,
+        arguments.folder,
+        cache,
+        precision=settings.precision,
+        runtime=settings.runtime,
+        max_batch=max_batch,
+        cores=cores(),
+    ):
+        cache.write(record)
+    sweep(layout.runtimes, layout.models, keep=cache.name)
     return 0
+
+
+def _take_over(arguments: argparse.Namespace, settings: Settings, layout: Layout) -> int:
+    reference, cache = _loaded(arguments, layout)
+    precision, runtime = without_int8(settings.precision), settings.runtime
+    max_batch = settings.batch_limits(arguments.model).images
+    kin = cache.kin(network=kind_of(reference.manifest), precision=precision, runtime=runtime, max_batch=max_batch)
+    record = kin and take_over(
+        reference, arguments.folder, cache, kin, precision=precision, runtime=runtime, cores=cores()
+    )
+    if record is None:
+        return NOTHING_ALIKE
+    cache.write(record)
+    return 0
+
+
+def _loaded(arguments: argparse.Namespace, layout: Layout) -> tuple[Runtime, Cache]:
+    reference = load(arguments.folder, arguments.device)
+    device = str(reference.device)
+    model, version = arguments.model, arguments.version
+    return reference, Cache(layout.runtimes, model=model, version=version, device=device, cores=cores())
 
 
 def _give_up() -> None:
@@ -81,6 +108,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", required=True)
     parser.add_argument("--version", type=int, required=True)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--like", action="store_true", help="take over what is known of another version")
     parser.add_argument("--again", action="store_true", help="also where there is a record already")
     return parser.parse_args()
 

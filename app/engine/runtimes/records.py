@@ -16,6 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.engine.runtimes.base import Candidate
+from models.manifest import Manifest
 from store.control_group import usable_cores
 from store.files import remove_tree, write_atomic
 from store.settings import Precision, RuntimeName
@@ -42,7 +43,8 @@ class Measured(BaseModel):
 class Record(BaseModel):
     """`asked` and `runtime` are the settings that the candidates were collected for.
 
-    `max_batch` is the largest batch where a person said it: up to it candidates were measured.
+    `max_batch` is the largest batch where a person said it: up to it candidates were measured. `like` is the version
+    that the rates were measured with, `name@3`, where that was another one with the same network; None = this one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -53,6 +55,16 @@ class Record(BaseModel):
     runtime: RuntimeName
     max_batch: int | None = None
     measured: tuple[Measured, ...]
+    version: str = ""
+    network: str = ""  # `kind_of`; empty in old records, which are like no other
+    like: str | None = None
+
+
+def kind_of(manifest: Manifest) -> str:
+    """What a network's rates depend on, beside the machine: two with the same are as fast as each other."""
+    network, to = manifest.network, manifest.preprocessing
+    flip = " twice" if manifest.test_time_flip else ""
+    return f"{network.name} {network.in_channels}x{to.height}x{to.width} {network.num_classes}{flip}"
 
 
 class Cache:
@@ -60,6 +72,7 @@ class Cache:
 
     def __init__(self, root: Path, *, model: str, version: int, device: str, cores: int) -> None:
         self.machine = machine(device, cores)
+        self.version = f"{model}@{version}"
         self._root = root
         self.name = f"{model}-{version}-{self.machine[:12]}"
 
@@ -74,17 +87,32 @@ class Cache:
         self, *, weights_sha256: str, precision: Precision, runtime: RuntimeName, max_batch: int | None = None
     ) -> Record | None:
         """None where there is none for these weights, this machine, and all that these settings let in."""
+        record = self._parsed(self._root / f"{self.name}.json", precision, runtime, max_batch)
+        return record if record is not None and record.weights_sha256 == weights_sha256 else None
+
+    def kin(
+        self, *, network: str, precision: Precision, runtime: RuntimeName, max_batch: int | None = None
+    ) -> Record | None:
+        """The newest record of another version with the same network, made here for all that these settings let in."""
+        others = [file for file in self._root.glob(f"*-{self.machine[:12]}.json") if file.stem != self.name]
+        for file in sorted(others, key=_changed, reverse=True):
+            record = self._parsed(file, precision, runtime, max_batch)
+            if record is not None and record.network == network:
+                return record
+        return None
+
+    def _parsed(self, file: Path, precision: Precision, runtime: RuntimeName, max_batch: int | None) -> Record | None:
         try:
-            record = Record.model_validate_json((self._root / f"{self.name}.json").read_bytes())
+            record = Record.model_validate_json(file.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
             log.warning("what was measured cannot be read; it is measured again", extra={"reason": str(error)})
             return None
-        fits = (record.weights_sha256, record.machine) == (weights_sha256, self.machine)
         covers = precision in (record.asked, *_LESS[record.asked])
         has = record.runtime in (RuntimeName.AUTO, runtime)
-        return record if fits and covers and has and record.max_batch == max_batch else None
+        fits = record.machine == self.machine and covers and has and record.max_batch == max_batch
+        return record if fits else None
 
     def forget(self) -> None:
         """Let it be measured again."""
@@ -107,6 +135,18 @@ _LESS = {
     Precision.BF16: (Precision.EXACT,),
     Precision.FASTEST: (Precision.BF16, Precision.EXACT),
 }
+
+
+def without_int8(precision: Precision) -> Precision:
+    """What another version can tell of: int8 is made and judged with each version's own images."""
+    return Precision.BF16 if precision is Precision.FASTEST else precision
+
+
+def _changed(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def digest(file: Path) -> str:

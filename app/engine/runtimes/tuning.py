@@ -8,8 +8,9 @@ from typing import Any
 
 from app.engine.runtimes import gates, measure
 from app.engine.runtimes.base import Candidate, Loaded, Unavailable, candidates
+from app.engine.runtimes.choose import choose
 from app.engine.runtimes.loading import build, load
-from app.engine.runtimes.records import Cache, Measured, Record, digest
+from app.engine.runtimes.records import Cache, Measured, Record, digest, kind_of
 from models import golden, probes
 from models.runtime import Runtime
 from store.settings import Precision, RuntimeName
@@ -46,6 +47,40 @@ def tune(
     if slow:
         tried.add(_try(slow, reference, folder, cache, cores=cores))
         yield _record(reference, cache, tried, asked=precision, runtime=runtime, max_batch=max_batch)
+
+
+def take_over(
+    reference: Runtime,
+    folder: Path,
+    cache: Cache,
+    kin: Record,
+    *,
+    precision: Precision,
+    runtime: RuntimeName,
+    cores: int,
+) -> Record | None:
+    """A record with the rates of `kin`, which has the same network: only what served there best is built and proven.
+
+    None where that takes minutes to build, or is not near enough to this network's float32 outputs.
+    """
+    best = choose(kin.measured, precision=precision, runtime=runtime)
+    if best is None or best.candidate.runtime is RuntimeName.COMPILED:
+        return None
+    found = _try([best.candidate], reference, folder, cache, cores=cores).found[best.candidate]
+    if found.refused is not None:
+        return None
+    like = kin.like or kin.version
+    return Record(
+        weights_sha256=reference.manifest.weights_sha256,
+        machine=cache.machine,
+        asked=precision,
+        runtime=runtime,
+        max_batch=kin.max_batch,
+        measured=(found.model_copy(update={"alone": best.alone, "loaded": best.loaded}),),
+        version=cache.version,
+        network=kin.network,
+        like=None if like == cache.version else like,
+    )
 
 
 class _Tried:
@@ -116,6 +151,8 @@ def _record(
         runtime=runtime,
         max_batch=max_batch,
         measured=tuple(measured),
+        version=cache.version,
+        network=kind_of(reference.manifest),
     )
 
 
