@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from resnetd.errors import CannotStart
 from store.layout import Layout
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - each folder in it has a random name and is its owner's alone
@@ -22,10 +23,17 @@ _ROOM = 16 * 1024 * 1024  # bytes; with less left, memory is the place that is f
 
 @contextmanager
 def counting(layout: Layout) -> Iterator[dict[str, str]]:
-    """The variable that names the folder, which is there while the block lasts, HTTP processes that die included."""
+    """The variable that names the folder, which is there while the block lasts, HTTP processes that die included.
+
+    Raises CannotStart where neither memory nor disk takes it.
+    """
     for place, prefix in ((_MEMORY, _PREFIX), (layout.run, _PREFIX_ON_DISK)):
         sweep(place, prefix)
-    folder, lock = _make(layout)
+    try:
+        folder, lock = _make(layout)
+    except OSError as error:
+        places = f"Neither {_MEMORY} nor {layout.run} takes the files that requests are counted in"
+        raise CannotStart(f"{places}: {error.strerror}. Make room in one of them.") from error
     try:
         yield {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
     finally:

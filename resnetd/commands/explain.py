@@ -7,8 +7,8 @@ import typer
 
 from resnetd.commands import output
 from resnetd.commands.connection import connect
+from resnetd.commands.files import save
 from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, Server
-from resnetd.errors import Refused
 
 
 def explain(
@@ -35,10 +35,7 @@ def explain(
             return
         picture, said = client.overlay(file, model=model, class_index=class_index)
     path = target or Path(f"{file.stem}.explain.png")
-    try:
-        path.write_bytes(picture)
-    except OSError as error:
-        raise Refused(f"{path}: {error.strerror}.", "Name a file that can be written with --output.") from error
+    save(picture, path, option="--output")
     output.note(
         f"{said['model']} saw {said['label']} ({output.percent(said['probability'])}) where the picture is warm."
     )

@@ -1,4 +1,4 @@
-"""Downloading what a job made, with a progress bar on a terminal."""
+"""Files that commands leave: what a job made, with a progress bar on a terminal, and pictures."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +22,14 @@ def download_all(client: "Client", job_id: str, folder: Path) -> list[Path]:
         for artifact, target in zip(found, saved, strict=True):
             client.download(artifact, target, on_bytes=on_bytes)
     return saved
+
+
+def save(content: bytes, path: Path, *, option: str) -> None:
+    """Raises Refused, which names the option that says where, where the disk does not take it."""
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror}.", f"Name a file that can be written with {option}.") from error
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import typer
 from resnetd.commands import output
 from resnetd.commands.chart import area, resampled
 from resnetd.commands.connection import connect
+from resnetd.commands.files import save
 from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, MaxSeconds, Server, parse_setting
 
 _COLUMNS, _ROWS = 60, 6
@@ -42,7 +43,7 @@ def plan(
     with connect(server, key) as client:
         found = client.plan(dataset, recipe=recipe, overrides=overrides, max_seconds=max_seconds)
         if svg is not None:
-            svg.write_bytes(client.plan_curve(dataset, recipe=recipe, overrides=overrides))
+            save(client.plan_curve(dataset, recipe=recipe, overrides=overrides), svg, option="--svg")
             output.note(f"Saved {svg}")
     if as_json:
         output.as_json(found)

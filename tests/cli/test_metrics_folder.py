@@ -1,5 +1,6 @@
 """Where HTTP processes count together, and what a server that was killed left of it."""
 
+import errno
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import pytest
 from running import RESNETD, Running, environment
 
 from resnetd import metrics_folder
+from resnetd.errors import CannotStart
 from resnetd.metrics_folder import counting
 from store.layout import Layout
 
@@ -73,6 +75,20 @@ def test_without_memory_or_room_in_it_it_is_in_the_data_directory(
     with counting(layout) as variables:
         assert Path(variables[VARIABLE]).parent == layout.run
     assert list(layout.run.iterdir()) == []
+
+
+def test_where_neither_takes_it_the_server_says_so(
+    memory: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(metrics_folder.tempfile, "mkdtemp", full)
+    with (
+        pytest.raises(CannotStart, match=f"Neither {memory} nor {layout.run} .*No space left.*Make room"),
+        counting(layout),
+    ):
+        pass
 
 
 def test_what_a_killed_server_left_goes_and_what_a_living_one_has_stays(

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from resnetd.cli import app
 from resnetd.commands.chart import area, resampled
 from resnetd.commands.plan import duration
+from resnetd.errors import Refused
 
 PLAN = {
     "recipe": {"network": "cifar/resnet8", "epochs": 4, "batch_size": 128},
@@ -97,6 +98,14 @@ def test_the_curve_is_saved_as_svg(tmp_path):
     assert (tmp_path / "lr.svg").read_bytes() == b"<svg/>"
     assert told.requests[1][2]["accept"] == "image/svg+xml"
     assert said == f"Saved {tmp_path / 'lr.svg'}\n"
+    with server(json_answer(PLAN), svg) as (client, _):
+        command = ["plan", "ds_1", "--recipe", "fashion-mnist-small", "--svg", str(tmp_path), "--server", client.server]
+        refused = CliRunner().invoke(app, command).exception
+    assert isinstance(refused, Refused)
+    assert (refused.message, refused.hint) == (
+        f"{tmp_path}: Is a directory.",
+        "Name a file that can be written with --svg.",
+    )
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=40), st.integers(1, 9))
