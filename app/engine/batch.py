@@ -230,16 +230,28 @@ class Batcher:
             return
         for size in due.sizes:
             batch = [self._queue.popleft() for _ in range(size)]
-            narrow = None if due.wide else device.narrow
-            pool, compute = (self._wide, device.wide) if narrow is None else (self._narrow, narrow)
-            if due.wide and device.quick and size == 1:
-                computing = loop.create_future()
-                _compute_here(computing, compute, batch)
-            else:
-                computing = loop.run_in_executor(pool, _computed, compute, batch)
+            computing = self._started(batch, wide=due.wide)
             self._wide_runs = due.wide
             self._running.add(computing)
             computing.add_done_callback(partial(self._ended, batch))
+
+    def _started(self, batch: Sequence[Waiting], *, wide: bool) -> "asyncio.Future[_Batch]":
+        """What comes of the batch; also where no thread is to be had for it."""
+        loop, device = asyncio.get_running_loop(), self._device
+        narrow = None if wide else device.narrow
+        pool, compute = (self._wide, device.wide) if narrow is None else (self._narrow, narrow)
+        computing: asyncio.Future[_Batch]
+        try:
+            if not (wide and device.quick and len(batch) == 1):
+                return loop.run_in_executor(pool, _computed, compute, batch)
+            outcome = _computed(compute, batch)
+        except Exception as error:
+            computing = loop.create_future()
+            computing.set_exception(error)
+        else:
+            computing = loop.create_future()
+            computing.set_result(outcome)
+        return computing
 
     def _ended(self, batch: Sequence[Waiting], computing: "asyncio.Future[_Batch]") -> None:
         self._running.discard(computing)
@@ -261,13 +273,6 @@ class Batcher:
                 continue
             logits, embedding = output
             image.answer.set_result(Computed(logits, embedding, began=began, compute_ms=seconds * 1000))
-
-
-def _compute_here(computing: "asyncio.Future[_Batch]", compute: Compute, batch: Sequence[Waiting]) -> None:
-    try:
-        computing.set_result(_computed(compute, batch))
-    except Exception as error:
-        computing.set_exception(error)
 
 
 def _fail(images: Iterable[Waiting], error: BaseException) -> None:

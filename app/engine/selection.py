@@ -29,7 +29,7 @@ from store.settings import Precision, RuntimeName, Settings
 log = logging.getLogger(__name__)
 
 _QUICK = 50.0  # lone images a second: the event loop is held up by one for 20 ms, at most
-_LIKE_SECONDS = 60.0  # for what another version serves with; after them the reference does, until it was measured
+_LIKE_SECONDS = 20.0  # for what another version serves with; after them the reference does: clients wait for 30 s
 _UNMEASURED_BATCH = 8  # on a CPU, where a large batch of a large network takes seconds
 
 
@@ -68,8 +68,9 @@ class Selection:
 
     @property
     def complete(self) -> bool:
-        """Whether all that may serve was measured, or cannot be."""
-        return not self.measures or self._record(self._settings.precision) is not None
+        """Whether all that may serve this version was measured, or cannot be."""
+        record = self._record(self._settings.precision)
+        return not self.measures or (record is not None and record.like is None)
 
     def known(self) -> Selected | None:
         """The runtime that was measured to be best here, proven once more; None where it has to be measured."""
@@ -78,11 +79,15 @@ class Selection:
     def like_another(self) -> Selected | None:
         """What another version with the same network was measured to be best with, where that fits this one too.
 
-        It takes seconds, in which a process of its own makes and proves it; after that `known` knows it. In `fastest`
-        it serves until int8 has been measured.
+        It takes seconds, in which a process of its own makes and proves it. It serves until this version was measured.
         """
+        if not self.measures:
+            return None
         precision = without_int8(self._settings.precision)
-        kin = self._kin(precision) if self.measures else None
+        own = self._known(precision)
+        if own is not None:
+            return own
+        kin = self._kin(precision)
         if kin is None:
             return None
         try:
@@ -94,8 +99,8 @@ class Selection:
                 timeout=_LIKE_SECONDS,
                 check=False,
             )
-        except subprocess.TimeoutExpired:
-            log.warning("what serves another version was not ready in time", extra={"like": kin.version})
+        except (subprocess.TimeoutExpired, OSError) as error:
+            log.warning("what serves another version is not had", extra={"like": kin.version, "reason": str(error)})
             return None
         return self._known(precision) if ended.returncode == 0 else None
 
@@ -108,14 +113,14 @@ class Selection:
             return None
         try:
             loaded = self._load(best)
+            if loaded.narrow and not wide_pays(best, streams=loaded.streams):
+                loaded = replace(loaded, wide=loaded.narrow)
+            most, delay = batching(best.loaded, streams=loaded.streams)
+            return self._selected(best.candidate, loaded, most=most, delay_ms=delay, record=record)
         except Exception as error:  # whatever a library says: the reference serves, and all is measured again
             log.warning("a runtime cannot be used again", extra={"runtime": str(best.candidate), "reason": str(error)})
             self._cache.forget()
             return None
-        if loaded.narrow and not wide_pays(best, streams=loaded.streams):
-            loaded = replace(loaded, wide=loaded.narrow)
-        most, delay = batching(best.loaded, streams=loaded.streams)
-        return self._selected(best.candidate, loaded, most=most, delay_ms=delay, record=record)
 
     def reference_serves(self) -> Selected:
         """The float32 network as it was trained. Raises ModelDamagedError where it does not give its golden outputs."""

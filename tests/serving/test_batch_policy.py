@@ -233,6 +233,22 @@ def test_where_no_batch_can_be_started_nobody_waits_for_it(monkeypatch: pytest.M
     with_batcher(test)
 
 
+def test_where_there_is_no_thread_for_a_batch_its_images_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(batcher: Batcher, device: Device) -> None:
+        device.release(100)
+
+        def no_thread(*_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(batcher._wide, "submit", no_thread)
+            both = await asyncio.gather(submit(batcher, 1), submit(batcher, 2), return_exceptions=True)
+        assert [type(each) for each in both] == [ComputeFailed] * 2
+        assert int((await submit(batcher, 3)).logits[0]) == 3
+
+    with_batcher(test)
+
+
 @pytest.mark.parametrize("size", [1, 7, 300])
 def test_every_image_is_answered_with_its_own_numbers(size: int) -> None:
     async def test(batcher: Batcher, device: Device) -> None:

@@ -187,13 +187,36 @@ def test_a_small_file_with_many_pixels_holds_up_nobody(manifest: Manifest) -> No
 
 @pytest.mark.parametrize(
     ("form", "side", "is_cheap"),
-    [("PNG", 1024, True), ("PNG", 1025, False), ("JPEG", 4000, True), ("WEBP", 8, False), ("GIF", 8, False)],
+    [
+        ("PNG", 1024, True),
+        ("PNG", 1025, False),
+        ("JPEG", 3162, True),
+        ("JPEG", 3163, False),
+        ("progressive", 900, True),
+        ("progressive", 1500, False),
+        ("WEBP", 8, False),
+        ("GIF", 8, False),
+    ],
 )
 def test_only_what_is_soon_decoded_for_certain_is_cheap(form: str, side: int, is_cheap: bool) -> None:
     file = BytesIO()
-    Image.new("L", (side, side)).save(file, form)
+    if form == "progressive":
+        Image.new("RGB", (side, side)).save(file, "JPEG", progressive=True)
+    else:
+        Image.new("L", (side, side)).save(file, form)
     assert cheap(memoryview(file.getvalue())) is is_cheap
     assert not cheap(b"")
+
+
+def test_a_jpeg_with_many_scans_or_markers_that_lead_nowhere_is_not_cheap() -> None:
+    file = BytesIO()
+    Image.new("RGB", (500, 375)).save(file, "JPEG", progressive=True)
+    whole = file.getvalue()
+    assert cheap(whole)
+    last = whole.rindex(b"\xff\xda")
+    assert not cheap(whole[:-2] + whole[last:-2] * 60 + whole[-2:])
+    for head in (whole[:2], whole[:100], whole[:2] + b"\xff" * 100_000, whole[:2] + b"\xff\xe1\x00\x02" * 1000):
+        assert not cheap(head)
 
 
 def test_more_images_than_the_engine_may_hold_are_refused_at_once(manifest: Manifest) -> None:

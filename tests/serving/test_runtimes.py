@@ -184,6 +184,9 @@ def test_an_engine_serves_at_once_changes_over_to_a_faster_runtime_and_knows_it_
         expected_of_other = probabilities(other.logits(pixels), other.manifest)[0]
         answer = asyncio.run(top(socket, 1))
         assert [answer[name] for name in other.manifest.classes] == pytest.approx(list(expected_of_other), abs=1e-3)
+        now = first_words(process)["runtime"]  # measured with its own images, while it served from the same files
+        assert (now["name"], now["like"], len(now["candidates"])) == ("openvino", None, 4)
+        assert sum(asyncio.run(top(socket, 1)).values()) == pytest.approx(1)
 
     for file in (data / "runtimes").glob("toy-2-*.json"):
         file.unlink()

@@ -60,7 +60,7 @@ def _measure(arguments: argparse.Namespace, settings: Settings, layout: Layout) 
         runtime=settings.runtime,
         max_batch=max_batch,
     )
-    if known and not arguments.again:
+    if known and known.like is None and not arguments.again:
         return 0
     for record in tune(
         reference,
@@ -87,6 +87,7 @@ def _take_over(arguments: argparse.Namespace, settings: Settings, layout: Layout
     if record is None:
         return NOTHING_ALIKE
     cache.write(record)
+    sweep(layout.runtimes, layout.models, keep=cache.name)
     return 0
 
 

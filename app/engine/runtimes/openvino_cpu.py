@@ -4,6 +4,7 @@ The network is converted once a machine; the file of the conversion is all that 
 `ENABLE_CPU_PINNING` is off: several engines would pin their threads to the same cores.
 """
 
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ def floating(reference: Runtime, folder: Path) -> Path:
         program = torch.export.export(network, (example,), dynamic_shapes=({0: batch},))
         model = ov.convert_model(program)
     model.reshape([-1, to.height, to.width, to.channels])
-    ov.save_model(model, file, compress_to_fp16=False)
+    _save(model, file)
     _converted.add((folder, reference.manifest.weights_sha256))
     return file
 
@@ -56,8 +57,22 @@ def quantize(floating: Path, images: npt.NDArray[np.uint8]) -> Path:
         model, calibration, preset=library.QuantizationPreset.MIXED, subset_size=len(images), fast_bias_correction=True
     )
     file = floating.with_name(QUANTIZED)
-    ov.save_model(quantized, file, compress_to_fp16=False)
+    _save(quantized, file)
     return file
+
+
+def _save(model: Any, file: Path) -> None:  # noqa: ANN401 - OpenVINO's own
+    """In place of what is there, which engines have mapped into memory: written over, it would kill them."""
+    place = file.parent / ".making"  # whoever converts holds a lock; one that was killed may have left it
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    try:
+        made = place / file.name
+        openvino_library().save_model(model, made, compress_to_fp16=False)
+        for each in (made.with_suffix(".bin"), made):
+            each.replace(file.with_name(each.name))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def load(folder: Path, *, numbers: Numbers, cores: int) -> Loaded:
