@@ -1,6 +1,7 @@
 """Answers travel in frames, which are bounded: what does not fit is refused, and costs nobody else an answer."""
 
 import asyncio
+import gc
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,10 +65,15 @@ def test_the_labels_of_the_largest_request_hold_up_nobody_for_longer_than_readin
         assert [len(each["top_k"]) for each in answer["results"]] == [1000] * 256
 
     body = orjson.dumps(header)
-    began = time.thread_time()
-    orjson.loads(body)
-    reading = time.thread_time() - began
-    with_scene(tmp_path, test)
+    gc.collect()
+    gc.freeze()  # as a server does: a full collection looks through whatever other tests have left, in any turn
+    try:
+        began = time.thread_time()
+        orjson.loads(body)
+        reading = time.thread_time() - began
+        with_scene(tmp_path, test)
+    finally:
+        gc.unfreeze()
     assert longest < 3 * reading
 
 
