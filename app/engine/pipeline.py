@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from app.engine.admission import Limits, Places
 from app.engine.batch import Batcher, Computed
+from app.engine.cost import cheap
 from app.engine.decode import Read
 from app.engine.opening import File, Opened, Opener, Unopened
 from app.engine.ranking import NOT_FINITE, top_k
@@ -32,7 +33,6 @@ from app.inference.protocol import (
     Timings,
 )
 from app.inference.sizes import FEW_LABELS
-from models.images import cheap
 from models.manifest import Manifest
 from models.runtime import Runtime, probabilities
 

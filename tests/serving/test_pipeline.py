@@ -19,12 +19,13 @@ from app.engine import pipeline as pipeline_module
 from app.engine.admission import Limits, Overloaded
 from app.engine.batch import Batcher
 from app.engine.batch import Device as Fed
+from app.engine.cost import cheap
 from app.engine.decode import Read, reader
 from app.engine.pipeline import Pipeline
 from app.engine.ranking import top_k
 from app.engine.tensors import Refused
 from app.inference.protocol import Answer, Inferred, Label, Output, TensorInput
-from models.images import ImageWarning, cheap
+from models.images import ImageWarning
 from models.manifest import Calibration, Manifest
 from models.runtime import Outputs, Runtime, load, probabilities
 
