@@ -1,8 +1,9 @@
 """Checkpoints as files: whole or absent, checked before use. Without torch; `models/checkpoint.py` adds the tensors.
 
 A checkpoint is `claim-<n>/step-<k>/` with tensors.safetensors and state.json, which holds the tensors' sha256. It is
-written under a hidden name, made durable, then renamed into place. Its tensors never change afterwards; state.json is
-replaced, whole, where a run is given new settings at the very step that was saved.
+written under a hidden name, made durable, then renamed into place. Where a run is given new settings at the very step
+that was saved, state.json is replaced, whole; where its tensors have changed since, as by the end of an epoch, the
+folder is.
 """
 
 import errno
@@ -47,9 +48,8 @@ def save(claim_dir: Path, checkpoint: StoredCheckpoint) -> Path:
     target = claim_dir / f"step-{checkpoint.step}"
     state = orjson.dumps({"step": checkpoint.step, "sha256": _sha256(checkpoint.tensors), "state": checkpoint.state})
     envelope = orjson.dumps({"sha256": _sha256(state), "body": state.decode()})
-    if target.exists():  # saved twice between two steps
-        if _holds(target, checkpoint.tensors):
-            write_atomic(target / _STATE, envelope)
+    if _holds(target, checkpoint.tensors):  # saved twice between two steps
+        write_atomic(target / _STATE, envelope)
         return target
 
     def fill(folder: Path) -> None:
@@ -90,18 +90,24 @@ def inherit(from_run: Path, run_dir: Path) -> Path | None:
 
 
 def _place(target: Path, fill: Callable[[Path], None]) -> None:
-    """Have `fill` write a folder under a hidden name and move it to `target`, durably."""
-    unfinished = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
+    """Have `fill` write a folder under a hidden name and move it to `target`, durably.
+
+    What lies there already goes; a kill between its going and the other's coming leaves the checkpoint before it.
+    """
+    unfinished, replaced = (target.with_name(f".{target.name}.{uuid4().hex}.tmp") for _ in range(2))
     unfinished.mkdir(parents=True)
     try:
         fill(unfinished)
         point("checkpoint.tmp_written")
         fsync_tree(unfinished)
         point("checkpoint.durable")
+        if target.exists():
+            target.rename(replaced)
         unfinished.rename(target)
         point("checkpoint.renamed")
         fsync_dir(target.parent)
         fsync_dir(target.parent.parent)  # the claim's folder may be as new as the checkpoint
+        remove_tree(replaced)
     except BaseException:
         remove_tree(unfinished)
         raise

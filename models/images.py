@@ -272,7 +272,9 @@ def _scale_deep(image: Image.Image, raw_mode: str) -> tuple[Image.Image, ImageWa
 def _too_large(max_pixels: int, size: tuple[int, int] | None = None) -> ImageRejected:
     shape = f"it has {size[0]} × {size[1]} pixels" if size else "its decoding needs too much memory"
     return ImageRejected(
-        "image_too_large", f"the image is too large: {shape}", f"at most {max_pixels:,} pixels are allowed"
+        "image_too_large",
+        f"the image is too large: {shape}",
+        f"RESNETD_MAX_IMAGE_PIXELS is {max_pixels:,}; scale it down: networks see few pixels",
     )
 
 

@@ -30,6 +30,8 @@ OUT_OF_MEMORY = {
     "hint": "Take a smaller batch_size or image_size, or give the machine more memory, then retry.",
 }
 
+# In the words of torch's CPU allocator, of CUDA, of cuBLAS and cuDNN, and of NCCL.
+_NO_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED", "Failed to CUDA calloc")
 _DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 Type = Literal["progress", "epoch", "checkpoint", "evaluation", "warning", "log", "result", "error", "plan", "measured"]
@@ -145,10 +147,11 @@ def run(main: Callable[[Stop], int | None]) -> int:
 def out_of_memory(error: Exception) -> bool:
     """Whether an exception says that there is too little memory, the machine's or the device's.
 
-    torch, which is not imported here, has a class of its own for the device; its CPU allocator raises RuntimeError.
+    torch, which is not imported here, has a class of its own for what its allocator on the device lacks. Its CPU
+    allocator, CUDA itself and its libraries raise RuntimeError.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _NO_MEMORY)

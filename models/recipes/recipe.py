@@ -58,8 +58,10 @@ class Recipe(BaseModel):
         description="The shorter side before the crop; null = image_size. It follows image_size in proportion where an "
         "override names that one alone.",
     )
-    mean: tuple[float, ...] | None = Field(None, description="A value a channel; null = measured on the training data.")
-    std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(None, description="Likewise.")
+    mean: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = Field(
+        None, description="A value a channel, of pixels scaled to 0…1; null = measured on the training data."
+    )
+    std: tuple[Annotated[float, Field(gt=0, le=1)], ...] | None = Field(None, description="Likewise.")
 
     epochs: int = Field(ge=1, le=10_000)
     batch_size: int = Field(ge=1, le=8192)

@@ -67,6 +67,7 @@ def test_the_flops_are_those_of_the_papers():
         {"schedule": "one_cycle", "warmup_epochs": 1.5},
         {"schedule": "cosine", "warmup_epochs": 0.0},
         {"schedule": "step", "step_epochs": [2, 5], "warmup_epochs": 0.5},
+        {"schedule": "step", "step_epochs": [3.33, 6.67], "warmup_epochs": 0.4},
         {"schedule": "constant", "warmup_epochs": 0.0},
     ],
 )
@@ -102,11 +103,12 @@ def test_memory_is_a_line_through_two_peaks_and_a_tenth_is_left_free():
     assert memory.largest(low, Peak(images=20, bytes=1000), free=10_000, extra=0) is None
 
 
-def seen(*, evaluation: tuple[Peak, Peak], free: int) -> dict:
+def seen(*, evaluation: tuple[Peak, Peak], free: int, device: str = "cpu", **overrides: object) -> dict:
     """A plan's JSON where steps of 8 images took 2,000 bytes, and 1,000 at rest."""
+    chosen = recipe(**{"batch_size": 8, **overrides})
     measured = Measured(
         at="2026-01-31T12:00:00+00:00",
-        device={"worker": "w", "name": "n", "type": "cpu"},
+        device={"worker": "w", "name": "n", "type": device},
         room=Room(total=10**9, free=free),
         batch_size=8,
         warmup_steps=1,
@@ -123,8 +125,8 @@ def seen(*, evaluation: tuple[Peak, Peak], free: int) -> dict:
         finite=True,
     )
     plan = Plan(
-        recipe=recipe(batch_size=8),
-        sizes=Sizes(train=1000, val=200, test=100, batch=8),
+        recipe=chosen,
+        sizes=Sizes(train=1000, val=200, test=100, batch=chosen.batch_size),
         parameters=1,
         flops_per_image=1,
         curve=([], []),
@@ -147,6 +149,21 @@ def test_a_runs_memory_is_that_of_its_steps_or_its_validation_whichever_is_more(
         for free in (9000, 8999)
     ]
     assert ["validation_too_large_for_memory" in each for each in codes] == [False, True]
+
+
+@pytest.mark.parametrize(("device", "sharing"), [("cpu", 1), ("cuda", 4)])
+def test_gpus_that_share_a_batch_have_each_its_memory_and_its_speed(device: str, sharing: int):
+    """Four of them took 8 images each; four processes on a CPU have one memory and one set of cores."""
+    rest = Peak(images=0, bytes=1000)
+    figures = {"evaluation": (rest, Peak(images=256, bytes=1256)), "free": 10**4, "device": device}
+    found, one = (seen(**figures, batch_size=32, devices=devices) for devices in (4, 1))
+    assert found["images_per_second"] == 40.0 * sharing
+    assert found["eta"]["train"] == pytest.approx(one["eta"]["train"] / sharing, abs=0.1)
+    assert found["memory"]["peak_bytes"] == 1000 + 32 // sharing * 125
+    assert found["largest_batch_size"] == min(one["largest_batch_size"] * sharing, 1000)
+    said = [each["message"] for each in found["problems"] if each["code"] == "measured_otherwise"]
+    assert any(f"counted {sharing} times" in message for message in said) is (sharing > 1)
+    assert any("steps of 8 images" in message for message in said) is (sharing == 1)
 
 
 def test_the_peak_meter_sees_what_is_held_for_a_moment():

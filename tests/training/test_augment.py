@@ -164,7 +164,7 @@ def test_auto_augment_changes_most_images_and_repeats_itself(policy):
 def test_mixup_is_the_weighted_mean_with_the_neighbour():
     draws = drawn(mixup=0.4).mix
     inputs, rows = torch.rand(8, 3, 32, 32), torch.arange(8)
-    mixed, kept = mixing.mix(inputs, rows, draws)
+    mixed, kept = mixing.mix(inputs, rows, draws), mixing.kept(rows, draws, height=32, width=32)
     share = draws.share[rows][:, None, None, None]
     assert torch.allclose(mixed, share * inputs + (1 - share) * inputs.roll(1, 0), atol=1e-6)
     assert torch.equal(kept, draws.share[rows])
@@ -174,7 +174,7 @@ def test_cutmix_takes_a_box_from_the_neighbour_and_weighs_by_its_true_area():
     draws = drawn(cutmix=1.0).mix
     rows = torch.arange(400)
     own = torch.arange(400).float()[:, None, None, None].expand(-1, 1, 32, 32)
-    mixed, kept = mixing.mix(own, rows, draws)
+    mixed, kept = mixing.mix(own, rows, draws), mixing.kept(rows, draws, height=32, width=32)
     assert torch.allclose((mixed == own).float().mean((1, 2, 3)), kept, atol=1e-6)
     assert bool(((mixed == own) | (mixed == own.roll(1, 0))).all())
     assert 0.4 < kept.mean() < 0.8

@@ -100,6 +100,17 @@ def test_a_run_without_a_checkpoint_gives_none(tmp_path: Path):
     assert not (tmp_path / "new").exists()
 
 
+def test_what_changed_without_a_step_replaces_what_was_saved_at_that_step(tmp_path: Path):
+    """As where an epoch ends behind its last step's checkpoint."""
+    checkpoint.save(tmp_path / "claim-1", at(7))
+    closed = Checkpoint(step=7, state={"epoch": 2}, tensors={"a/b": torch.ones(2, 3)})
+    folder = checkpoint.save(tmp_path / "claim-1", closed)
+    assert [each.name for each in (tmp_path / "claim-1").iterdir()] == ["step-7"]
+    back = checkpoint.load(folder)
+    assert back.state == {"epoch": 2}
+    assert torch.equal(back.tensors["a/b"], torch.ones(2, 3))
+
+
 def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def full(_: Path) -> None:
         raise OSError(28, "No space left on device")

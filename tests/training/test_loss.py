@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from models.recipes import resolve
-from worker.trainer.loss import class_weights, cross_entropy
+from worker.trainer.loss import Targets, class_weights, cross_entropy
 
 LOGITS, LABELS = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1, 0])
 
@@ -18,8 +18,9 @@ def test_balanced_weights_give_every_class_the_same_say():
 
 @pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2.0, 0.5])])
 def test_labels_that_are_wholly_ones_own_give_the_plain_loss(weights):
-    plain = cross_entropy(LOGITS, LABELS, smoothing=0.1, weights=weights)
-    mixed = cross_entropy(LOGITS, LABELS, smoothing=0.1, weights=weights, kept=torch.ones(6))
+    whole = Targets(labels=LABELS, partners=LABELS.roll(1), kept=torch.ones(6))
+    plain = cross_entropy(LOGITS, Targets(labels=LABELS), smoothing=0.1, weights=weights)
+    mixed = cross_entropy(LOGITS, whole, smoothing=0.1, weights=weights)
     assert mixed == pytest.approx(plain.item(), rel=1e-5)
 
 
@@ -34,7 +35,7 @@ def test_smoothing_draws_no_image_to_a_rare_class_or_to_one_that_no_image_has(co
 
     def loss() -> torch.Tensor:
         search.zero_grad()
-        value = cross_entropy(logits, torch.tensor([0]), smoothing=0.1, weights=weights)
+        value = cross_entropy(logits, Targets(labels=torch.tensor([0])), smoothing=0.1, weights=weights)
         value.backward()
         return value
 
@@ -46,4 +47,5 @@ def test_a_mixed_loss_is_that_of_the_mixed_distribution():
     kept = torch.tensor([1.0, 0.7, 0.5, 0.2, 0.0, 0.9])
     target = kept[:, None] * F.one_hot(LABELS, 3) + (1 - kept[:, None]) * F.one_hot(LABELS.roll(1), 3)
     expected = F.cross_entropy(LOGITS, target)
-    assert cross_entropy(LOGITS, LABELS, smoothing=0.0, weights=None, kept=kept) == pytest.approx(expected.item())
+    targets = Targets(labels=LABELS, partners=LABELS.roll(1), kept=kept)
+    assert cross_entropy(LOGITS, targets, smoothing=0.0, weights=None) == pytest.approx(expected.item())

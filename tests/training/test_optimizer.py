@@ -3,7 +3,7 @@ import torch
 
 from models.networks.registry import NETWORKS
 from models.recipes import resolve
-from worker.trainer.optimizer import build, learning_rate
+from worker.trainer.optimizer import build, learning_rate, restore, state
 
 
 def rates(**overrides: object) -> list[float]:
@@ -54,3 +54,18 @@ def test_nesterov_looks_ahead_where_sgd_does_not():
         optimizer.step()
         moved[name] = 1 - layer.weight.item()
     assert moved == pytest.approx({"sgd": 0.1, "nesterov": 0.19})
+
+
+@pytest.mark.parametrize("optimizer", ["nesterov", "adamw"])
+def test_what_comes_back_lies_in_memory_as_before(optimizer: str):
+    """A checkpoint's tensors are contiguous, and the weights channels last."""
+    chosen = resolve("mnist", {"optimizer": optimizer})
+    network = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    one, other = build(network, chosen), build(network, chosen)
+    network(torch.ones(2, 3, 8, 8)).sum().backward()
+    one.step()
+    saved = {name: tensor.contiguous() for name, tensor in state(one).items()}
+    restore(other, saved)
+    for (name, theirs), (_, ours) in zip(state(one).items(), state(other).items(), strict=True):
+        assert torch.equal(ours, theirs), name
+        assert ours.stride() == theirs.stride(), name

@@ -14,7 +14,7 @@ from models.manifest import NetworkSpec
 from models.networks.registry import NETWORKS, build
 from models.recipes import RECIPES, Init, Recipe, RecipeError, override, resolve
 from worker.trainer import augment, freezing, optimizer
-from worker.trainer.loss import cross_entropy
+from worker.trainer.loss import Targets, cross_entropy
 from worker.trainer.optimizer import learning_rate
 
 NEEDED = {
@@ -76,7 +76,7 @@ def test_a_step_by_a_recipe_teaches_every_layer(name: str):
     inputs = augment.hide(images.float().permute(0, 3, 1, 2) / 255 - 0.5, rows, draws, cutout=recipe.cutout)
     stepping = optimizer.build(network, recipe)
     freezing.train_mode(network, frozen=False)
-    loss = cross_entropy(network(inputs), labels, smoothing=recipe.label_smoothing, weights=None)
+    loss = cross_entropy(network(inputs), Targets(labels=labels), smoothing=recipe.label_smoothing, weights=None)
     loss.backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
     before = [parameter.detach().clone() for parameter in network.parameters() if parameter.ndim > 1]
@@ -165,6 +165,7 @@ TWO_WAYS = 'init is {"weights"'
         ("imagenet", {"image_size": 32, "batch_size": 1}, "overrides", "where a batch is one image"),
         ("imagenet", {"image_size": 32, "batch_size": 5, "accumulate": 3}, "overrides", "where a part of a batch is"),
         ("mnist", {"accumulate": 200}, "overrides", "accumulate must not be more"),
+        ("mnist", {"mean": [33.3], "std": [78.6]}, "overrides.mean.0", "less than or equal to 1"),
         ("mnist", {"momentum": 0}, "overrides", "nesterov needs a momentum"),
         ("mnist", {"devices": 3}, "overrides", "multiple of devices"),
         ("mnist", {"mixup": 0.2, "batch_size": 4, "accumulate": 4}, "overrides", "mix two images"),

@@ -22,7 +22,7 @@ from worker.evaluator.progress import Progress
 from worker.evaluator.reader import batches
 from worker.evaluator.subject import MEND, Subject, read_subject
 from worker.job_arguments import JobArguments
-from worker.job_process import JobRefused, JobStopped, Stop, emit
+from worker.job_process import JobRefused, JobStopped, Stop, emit, out_of_memory
 from worker.signs_of_life import SignsOfLife
 from worker.trainer import metrics
 from worker.trainer.metrics import Logits
@@ -100,7 +100,9 @@ def _computing(model: Runtime, subject: Subject, predictions: Predictions, stop:
     for pixels in _missing(subject, predictions.done):
         try:
             predictions.add(model.logits(pixels))
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if model.device.type != "cuda" or not out_of_memory(error):
+                raise
             raise JobRefused("out_of_memory", "the device has too little memory", "Evaluate on the CPU.") from error
         yield predictions.done
         if stop.requested or time.monotonic() - kept_at >= _KEEP_SECONDS:

@@ -13,7 +13,7 @@ def steps_shown(recipe: Recipe, steps_per_epoch: int) -> list[int]:
         return []
     even = {round(i * (total - 1) / (POINTS - 1)) for i in range(POINTS)}
     bends = [recipe.warmup_epochs, *recipe.step_epochs]
-    around = {int(epochs * steps_per_epoch) + near for epochs in bends for near in (-1, 0)}
+    around = {int(epochs * steps_per_epoch) + near for epochs in bends for near in (-1, 0, 1)}
     return sorted(even | {step for step in around if 0 <= step < total})
 
 

@@ -35,6 +35,7 @@ class Measured:
     `fits`, `too_many`: the most images at once that a CUDA device took, and the fewest that it did not, where tried.
     `finite`: whether the loss stayed a number; None where the steps were those of another plan, which may have had
     another learning rate. `load_images_per_second`: of reading, decoding and resizing.
+    All rates are those of one device.
     `streamed`: whether the run would stream its images, as these steps did. `at`: when, RFC 3339. `room`: before.
     """
 
@@ -71,7 +72,8 @@ class Measured:
 class Measurement:
     """One measurement of `state`'s training on `sample`.
 
-    `batch_size` is what a step of the run takes, `steps_per_epoch` how many of them its epochs have.
+    `batch_size` is what a step of the run takes, `steps_per_epoch` how many of them its epochs have. Of several GPUs
+    one is measured, with its share of a batch; several processes on a CPU have its cores and its memory in common.
     """
 
     def __init__(
@@ -87,9 +89,10 @@ class Measurement:
         stop: Stop,
     ) -> None:
         self._recipe, self._sample, self._state, self._device = recipe, sample, state, device
-        self._classes, self._batch_size, self._stop = classes, batch_size, stop
-        self._steps_per_epoch = steps_per_epoch
-        self._at_once = math.ceil(batch_size / recipe.parts(batch_size))
+        self._classes, self._stop, self._steps_per_epoch = classes, stop, steps_per_epoch
+        self._sharing = sharing(recipe, device.type)
+        self._batch_size = math.ceil(batch_size / self._sharing)
+        self._at_once = math.ceil(self._batch_size / recipe.parts(batch_size))
         self._meter, self._room = PeakMeter(device), room(device)
         self._meter.reset()
         own = sample.bytes_held if device.type == "cpu" else 0  # a GPU has no images yet
@@ -101,7 +104,7 @@ class Measurement:
         """`most`: no larger batch is tried on a CUDA device. Raises JobStopped, and whatever torch raises where there
         is too little memory for the smallest step.
         """
-        until = time.monotonic() + seconds
+        until, most = time.monotonic() + seconds, math.ceil(most / self._sharing)
         loop, batch_size, took = self._grown(self._first(flops_per_image), until)
         warm_up = 1
         while warm_up < 3 and took * 10 < until - time.monotonic():
@@ -252,6 +255,11 @@ class Measurement:
             steps_per_epoch=self._steps_per_epoch,
             stop=self._stop,
         )
+
+
+def sharing(recipe: Recipe, device_type: str) -> int:
+    """How many devices of this type share a batch, each with a speed and a memory of its own."""
+    return recipe.devices if device_type == "cuda" else 1
 
 
 def rounded(rate: float) -> float:

@@ -9,7 +9,7 @@ from models.recipes import Recipe
 from worker.evaluator.reader import batch_size as evaluation_batch
 from worker.planner.estimate import Speed, run_seconds
 from worker.planner.hints import advice, fewer_at_once, settings
-from worker.planner.measuring import Measured
+from worker.planner.measuring import Measured, rounded, sharing
 from worker.planner.memory import largest, needed
 from worker.planner.problems import Problem, in_order, note, warning
 from worker.trainer.split_sizes import Sizes
@@ -72,17 +72,14 @@ class Plan:
         return {**told, "problems": [problem.as_json() for problem in in_order(problems)]}
 
     def _figures(self, measured: Measured) -> dict[str, Any]:
-        train, evaluate, load = (
-            measured.images_per_second,
-            measured.evaluate_images_per_second,
-            measured.load_images_per_second,
-        )
+        devices, load = self._sharing(measured), measured.load_images_per_second
+        train, evaluate = (rate * devices for rate in (measured.images_per_second, measured.evaluate_images_per_second))
         if measured.streamed:  # nothing is loaded before it is needed, and whoever needs it waits for it
             evaluate, load = min(evaluate, load), math.inf
         eta = run_seconds(self.recipe, self.sizes, Speed(train=train, evaluate=evaluate, load=load))
         peak, batch = self._peak(measured), self._largest(measured)
         return {
-            "images_per_second": measured.images_per_second,
+            "images_per_second": rounded(train),
             "eta_seconds": eta["total"],
             "eta": eta,
             "device": measured.device,
@@ -114,8 +111,13 @@ class Plan:
         elsewhere = measured.device["type"] == "cuda" and self.data_bytes > measured.room.free // 2
         return 0 if measured.streamed or elsewhere else self.data_bytes
 
-    def _at_once(self) -> int:
-        return math.ceil(self.sizes.batch / self.recipe.parts(self.sizes.batch))
+    def _sharing(self, measured: Measured) -> int:
+        return sharing(self.recipe, measured.device["type"])
+
+    def _at_once(self, measured: Measured) -> int:
+        """Images of a batch's part on one device."""
+        batch = self.sizes.batch
+        return math.ceil(math.ceil(batch / self._sharing(measured)) / self.recipe.parts(batch))
 
     def _evaluated_at_once(self) -> int:
         """Images of the largest batch of a validation, or of the test at the end."""
@@ -123,7 +125,7 @@ class Plan:
         return min(evaluation_batch(height=size, width=size), max(self.sizes.val, self.sizes.test))
 
     def _saw_whole_batches(self, measured: Measured) -> bool:
-        steps = measured.peaks is not None and measured.peaks[1].images >= self._at_once()
+        steps = measured.peaks is not None and measured.peaks[1].images >= self._at_once(measured)
         return steps and measured.evaluation[1].images >= self._evaluated_at_once()
 
     def _peak(self, measured: Measured) -> int | None:
@@ -132,14 +134,14 @@ class Plan:
         """
         if measured.peaks is None:
             return None
-        return max(needed(*measured.peaks, self._at_once()) + self._held(measured), self._validation(measured))
+        return max(needed(*measured.peaks, self._at_once(measured)) + self._held(measured), self._validation(measured))
 
     def _validation(self, measured: Measured) -> int:
         return needed(*measured.evaluation, self._evaluated_at_once()) + self._held(measured)
 
     def _largest(self, measured: Measured) -> dict[str, Any] | None:
-        """The largest `batch_size` with as many parts as the recipe's, how that is known, and what bounds it."""
-        parts, most = self.recipe.accumulate, min(self.sizes.train, MOST)
+        """The largest `batch_size` with the recipe's parts and devices, how that is known, and what bounds it."""
+        parts, most = self.recipe.accumulate * self._sharing(measured), min(self.sizes.train, MOST)
         if measured.fits is not None and (measured.too_many is not None or measured.fits * parts >= most):
             images, method = measured.fits, "tried"
         elif measured.peaks is not None:
@@ -155,6 +157,8 @@ class Plan:
     def _about(self, measured: Measured, told: dict[str, Any]) -> list[Problem]:
         """What the measurement says against the recipe, and what it does not cover."""
         recipe, batch, found = self.recipe, self.sizes.batch, []
+        devices = self._sharing(measured)
+        seen = measured.batch_size * devices
         largest_batch = told["largest_batch"]
         if largest_batch and largest_batch["images"] < batch:
             found.append(
@@ -172,7 +176,7 @@ class Plan:
         if measured.finite is None:
             message = "whether the loss stays a number was not tried: the steps that were measured are another plan's"
             found.append(note("loss_not_tried", message, "Where it does not, the training fails with loss_not_finite."))
-        elif not measured.finite and measured.batch_size == batch:
+        elif not measured.finite and seen >= batch:
             message = f"the loss was no number after {measured.steps + measured.warmup_steps} steps"
             hint = "Lower lr, lengthen warmup_epochs, or use precision fp32."
             found.append(warning("loss_not_finite", message, hint))
@@ -183,10 +187,11 @@ class Plan:
             )
             found.append(warning("max_seconds_too_short", message, hint))
         for applies, message in (
-            (measured.batch_size < batch, f"steps of {measured.batch_size:,} images, for a whole one takes too long"),
+            (seen < batch, f"steps of {measured.batch_size:,} images, for a whole one takes too long"),
             (measured.steps < FEW_STEPS, f"{measured.steps} step{'s' if measured.steps > 1 else ''}: one takes long"),
             (recipe.compile, "steps without compile, which would take longer than a plan may"),
-            (recipe.devices > 1, "one device; several share a batch, and lose some time to each other"),
+            (devices > 1, f"one device, and counted {recipe.devices} times: they lose some of it to each other"),
+            (recipe.devices > devices, "one process; several share the cores, and wait for each other"),
             (recipe.freeze_epochs > 0, "steps in which every layer learns; while some are frozen, steps are faster"),
         ):
             if applies:

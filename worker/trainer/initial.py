@@ -51,6 +51,8 @@ def initialise(
     for part in ("weight", "bias"):
         name = f"{head}.{part}"
         state[name] = own[name] if rows is None else state[name][list(rows)]
+    # torchvision's older files lack the counts of batches, which torch begins at nought.
+    state |= {name: own[name] for name in own.keys() - state.keys() if name.endswith(".num_batches_tracked")}
     _refuse_other_shapes(state, own, source)
     network.load_state_dict(state)
     new = 0 if rows is not None else 2

@@ -18,7 +18,7 @@ from store.faults import point
 from worker.job_process import JobRefused, JobStopped, Stop, emit
 from worker.orders import Orders, OrdersFile
 from worker.signs_of_life import SignsOfLife
-from worker.trainer import evaluate, metrics
+from worker.trainer import evaluate, freezing, metrics
 from worker.trainer.data import TrainingData
 from worker.trainer.distributed import World
 from worker.trainer.orders import ordered_end, take_settings, with_settings
@@ -26,7 +26,7 @@ from worker.trainer.progress import Phase, Progress
 from worker.trainer.state import RunState
 from worker.trainer.steps import Step, Steps
 
-_COMPILING = 900.0  # seconds that a compiler may take for a network's first step
+_COMPILING = 900.0  # seconds that a compiler may take for a step of a network that it has not seen
 _LATE = 0.25  # seconds between two looks whether a progress line is late, because a step takes long
 
 
@@ -68,7 +68,7 @@ class Loop:
         self.progress.step, self.progress.epoch = state.step, state.begun
         self.saved_at, self.saving_seconds = time.monotonic(), 0.0
         self.spoken_sums = (0.0, 0.0)
-        self.compiled = False
+        self.compiled_frozen: bool | None = None  # what the compiler has seen of the network; None: nothing yet
 
     def run(self) -> None:
         """Returns when training has ended. Raises JobStopped after a checkpoint, JobRefused where the loss diverged."""
@@ -143,10 +143,14 @@ class Loop:
         self._speak()
 
     def _take(self, step: Step) -> float:
-        """The learning rate of one step; in the first one of a process a compiler may be at work for minutes."""
-        if self.compiled or not self.recipe.compile:
+        """The learning rate of one step.
+
+        In a process's first one, and in the first after a thaw, a compiler may be at work for minutes.
+        """
+        frozen = freezing.is_frozen(self.recipe, step=self.state.step, steps_per_epoch=self.steps_per_epoch)
+        if frozen == self.compiled_frozen or not self.recipe.compile:
             return step(self.recipe)
-        self.compiled = True
+        self.compiled_frozen = frozen
         self.progress.say("compile")
         with self.alive.patient(_COMPILING):
             return step(self.recipe)

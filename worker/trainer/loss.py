@@ -1,5 +1,8 @@
 """The loss of a batch: cross-entropy with smoothing, class weights and mixed labels."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,39 +20,42 @@ def class_weights(recipe: Recipe, labels: npt.NDArray[np.int64], classes: int) -
     return torch.from_numpy((len(labels) / (classes * np.maximum(counts, 1))).astype(np.float32))
 
 
-def cross_entropy(
-    logits: Tensor,
-    labels: Tensor,
-    *,
-    smoothing: float,
-    weights: Tensor | None,
-    kept: Tensor | None = None,
-    partners: Tensor | None = None,
-) -> Tensor:
-    """The mean loss of logits (B, K), in nats; with `kept` (B,), the rest of each label is its partner's.
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """What B images show: `labels` int64 (B,); of mixed ones `partners` int64 (B,) too, and `kept` float32 (B,).
 
-    `partners` (B,) are labels; None = each one's neighbour before it. `weights` (K,) weigh an image by its label: the
-    smoothed part of a label too, else (as torch would have it) smoothing pulls all images towards the rarest class.
+    `kept` is the share that each has of its own; the rest is its partner's.
+    """
+
+    labels: Tensor
+    partners: Tensor | None = None
+    kept: Tensor | None = None
+
+    def mean_over(self, of: Callable[[Tensor], Tensor]) -> Tensor:
+        """`of` labels (B,), of each image's own and of its partner's as it has shares of them: (B,)."""
+        if self.kept is None or self.partners is None:
+            return of(self.labels)
+        return self.kept * of(self.labels) + (1 - self.kept) * of(self.partners)
+
+    def weight(self, weights: Tensor | None) -> Tensor:
+        """What a mean over the images divides by: how many there are, or the sum of their classes' weights (K,)."""
+        if weights is None:
+            return torch.full((), len(self.labels), dtype=torch.float32, device=self.labels.device)
+        return self.mean_over(lambda labels: weights[labels]).sum()
+
+
+def cross_entropy(logits: Tensor, targets: Targets, *, smoothing: float, weights: Tensor | None) -> Tensor:
+    """The mean loss of logits (B, K), in nats.
+
+    `weights` (K,) weigh an image by its label: the smoothed part of a label too, else (as torch would have it)
+    smoothing pulls all images towards the rarest class.
     """
     logits = logits.float()
-    if kept is None and weights is None:
-        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    if targets.kept is None and weights is None:
+        return F.cross_entropy(logits, targets.labels, label_smoothing=smoothing)
 
-    def of(targets: Tensor) -> Tensor:
-        losses = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
-        return losses if weights is None else losses * weights[targets]
+    def of(labels: Tensor) -> Tensor:
+        losses = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        return losses if weights is None else losses * weights[labels]
 
-    if kept is None:
-        return of(labels).sum() / weight_of(labels, weights=weights, kept=None, partners=None)
-    others = labels.roll(1, 0) if partners is None else partners
-    losses = kept * of(labels) + (1 - kept) * of(others)
-    return losses.sum() / weight_of(labels, weights=weights, kept=kept, partners=others)
-
-
-def weight_of(labels: Tensor, *, weights: Tensor | None, kept: Tensor | None, partners: Tensor | None) -> Tensor:
-    """What the mean loss divides by: how many labels there are, or the sum of their classes' weights."""
-    if weights is None:
-        return torch.full((), len(labels), dtype=torch.float32, device=labels.device)
-    if kept is None or partners is None:
-        return weights[labels].sum()
-    return (kept * weights[labels] + (1 - kept) * weights[partners]).sum()
+    return targets.mean_over(of).sum() / targets.weight(weights)

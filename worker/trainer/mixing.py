@@ -33,18 +33,22 @@ def draw(recipe: Recipe, generator: np.random.Generator, *, rows: int, device: t
     )
 
 
-def mix(inputs: Tensor, rows: Tensor, draws: MixDraws) -> tuple[Tensor, Tensor]:
-    """Inputs (B, C, H, W) mixed with the batch shifted by one, and the share (B,) that each kept of itself.
+def mix(inputs: Tensor, rows: Tensor, draws: MixDraws) -> Tensor:
+    """Inputs (B, C, H, W) mixed with the batch shifted by one: an image's partner is the one before it.
 
-    The partner's labels are the batch's labels shifted by one, `labels.roll(1)`.
+    The partners' labels are the batch's shifted by one, `labels.roll(1)`; `kept` says how much of them is there.
     """
-    partner = inputs.roll(1, 0)
     share = draws.share[rows].to(inputs.dtype)
     inside = _boxes(draws, rows, *inputs.shape[2:])
     cut = draws.cut[rows]
-    kept = torch.where(cut, 1 - inside.float().mean(dim=(1, 2)), share.float())
     own = torch.where(cut[:, None, None], (~inside).to(inputs.dtype), share[:, None, None])[:, None]
-    return torch.lerp(partner, inputs, own.expand_as(inputs)), kept
+    return torch.lerp(inputs.roll(1, 0), inputs, own.expand_as(inputs))
+
+
+def kept(rows: Tensor, draws: MixDraws, *, height: int, width: int) -> Tensor:
+    """The share float32 (B,) that each image keeps of itself: of its brightness or, cut, of its pixels."""
+    inside = _boxes(draws, rows, height, width)
+    return torch.where(draws.cut[rows], 1 - inside.float().mean(dim=(1, 2)), draws.share[rows])
 
 
 def _boxes(draws: MixDraws, rows: Tensor, height: int, width: int) -> Tensor:

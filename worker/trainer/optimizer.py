@@ -55,10 +55,18 @@ def state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """What `state` gave, each tensor laid out in memory like its parameter: a step's loops run side by side."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     whole = optimizer.state_dict()
     kept: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         number, _, key = name.partition(".")
-        kept.setdefault(int(number), {})[key] = tensor
+        kept.setdefault(int(number), {})[key] = _laid_out(tensor, parameters[int(number)])
     whole["state"] = kept
     optimizer.load_state_dict(whole)
+
+
+def _laid_out(tensor: Tensor, parameter: Tensor) -> Tensor:
+    if tensor.shape != parameter.shape:
+        return tensor
+    return torch.empty_like(parameter, dtype=tensor.dtype, device="cpu", requires_grad=False).copy_(tensor)

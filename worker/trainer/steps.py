@@ -1,8 +1,10 @@
 """Training steps: a batch's gradient, in as many parts as the recipe says and on as many devices, then the update."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +19,19 @@ from worker.trainer import augment, freezing, mixing, precision
 from worker.trainer.data import TrainingData
 from worker.trainer.distributed import World, shares
 from worker.trainer.feed import Batch, feed
-from worker.trainer.loss import class_weights, cross_entropy, weight_of
+from worker.trainer.loss import Targets, class_weights, cross_entropy
 from worker.trainer.optimizer import learning_rate
 from worker.trainer.state import RunState, update_average
 
 Step = Callable[[Recipe], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Epoch:
+    """`order` int64 (N,): the dataset's sample of each row; and what is drawn for each row."""
+
+    order: Tensor
+    draws: augment.Draws
 
 
 class Steps:
@@ -47,6 +57,7 @@ class Steps:
         ]
         self._feed = feed(data.train.pixels, device, workers=recipe.workers)
         self._normalise = Normalise(data.preprocessing, device)
+        self._height, self._width = data.preprocessing.height, data.preprocessing.width
         self._labels = torch.from_numpy(data.train.labels).to(device)
         weights = class_weights(recipe, data.train.labels, classes)
         self._class_weights = None if weights is None else weights.to(device)
@@ -59,15 +70,17 @@ class Steps:
         """The rest of the state's epoch: call what is given for each step; it returns the step's learning rate."""
         state, samples = self.state, len(self.data.train)
         order = self._order(recipe, samples)
-        on_device = torch.from_numpy(order).to(self.device)
-        draws = augment.draw(recipe, samples=samples, epoch=state.epoch, device=self.device)
+        epoch = _Epoch(
+            order=torch.from_numpy(order).to(self.device),
+            draws=augment.draw(recipe, samples=samples, epoch=state.epoch, device=self.device),
+        )
         own = torch.cat(self._parts).cpu().numpy()
         self._frozen = None  # after a validation
         visits = order[: self.per_epoch * self.batch_size].reshape(self.per_epoch, self.batch_size)[
             state.epoch_step :, own
         ]
         with closing(self._feed.batches(visits)) as batches:
-            yield lambda now: self._step(now, next(batches), on_device, draws)
+            yield lambda now: self._step(now, next(batches), epoch)
 
     def _order(self, recipe: Recipe, samples: int) -> npt.NDArray[np.int64]:
         seed, epoch = recipe.seed, self.state.epoch
@@ -75,7 +88,7 @@ class Steps:
             return augment.balanced_order(self.data.train.labels, seed=seed, epoch=epoch)
         return augment.order(samples=samples, seed=seed, epoch=epoch)
 
-    def _step(self, recipe: Recipe, batch: Batch, order: Tensor, draws: augment.Draws) -> float:
+    def _step(self, recipe: Recipe, batch: Batch, epoch: _Epoch) -> float:
         state = self.state
         self._set_mode(frozen=freezing.is_frozen(recipe, step=state.step, steps_per_epoch=self.per_epoch))
         lr = learning_rate(recipe, step=state.step, steps_per_epoch=self.per_epoch)
@@ -83,13 +96,13 @@ class Steps:
             group["lr"] = lr
         state.optimizer.zero_grad(set_to_none=True)
         sums, taken = torch.zeros_like(state.sums), 0
+        weight = self._weight(epoch)
         with precision.float32_products(recipe):
             for number, places in enumerate(self._parts):
-                rows = places + state.epoch_step * self.batch_size
                 part = Batch(pixels=batch.pixels, index=batch.index[taken : taken + len(places)])
                 taken += len(places)
                 with self._summing(last=number == len(self._parts) - 1):
-                    sums += self._backward(recipe, part, order[rows], rows, draws)
+                    sums += self._backward(recipe, part, self._rows(places), epoch, weight)
         state.sums += self.world.add(sums)
         if recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(state.network.parameters(), recipe.clip_norm)
@@ -115,59 +128,56 @@ class Steps:
             return nullcontext()
         return self._forward.no_sync()
 
-    def _backward(self, recipe: Recipe, part: Batch, samples: Tensor, rows: Tensor, draws: augment.Draws) -> Tensor:
+    def _rows(self, places: Tensor) -> Tensor:
+        """The epoch's rows (B,) of these places in the step's batch."""
+        return places + self.state.epoch_step * self.batch_size
+
+    def _targets(self, epoch: _Epoch, rows: Tensor) -> Targets:
+        """On several devices a mixed part has one image on top, the first one's partner: it is no target itself."""
+        labels = self._labels[epoch.order[rows]]
+        if epoch.draws.mix is None:
+            return Targets(labels=labels)
+        partners = labels.roll(1, 0)
+        kept = mixing.kept(rows, epoch.draws.mix, height=self._height, width=self._width)
+        own = slice(1 if self.world.size > 1 else 0, None)
+        return Targets(labels=labels[own], partners=partners[own], kept=kept[own])
+
+    def _weight(self, epoch: _Epoch) -> Tensor | float:
+        """What the mean loss of the step's whole batch divides by, over all its parts and all devices."""
+        if self._class_weights is None:
+            return float(self.batch_size)
+        targets = [self._targets(epoch, self._rows(places)) for places in self._parts]
+        return self.world.add(torch.stack([each.weight(self._class_weights) for each in targets]).sum())
+
+    def _backward(self, recipe: Recipe, part: Batch, rows: Tensor, epoch: _Epoch, weight: Tensor | float) -> Tensor:
         """Add the gradient of these images; float64 (3,): sum of losses, how many were right, how many.
 
-        `samples` and `rows` (B,) are those of the dataset and of the draws. On several devices a mixed part has one
-        image on top, the first one's partner.
+        `rows` (B,) are the epoch's, `weight` is the whole batch's.
         """
+        draws, targets = epoch.draws, self._targets(epoch, rows)
         images = augment.batch(part.pixels, part.index, rows, draws, recipe).to(self.device)
         inputs = augment.hide(self._normalise(images), rows, draws, cutout=recipe.cutout)
-        labels, partners, kept = self._labels[samples], None, None
         if draws.mix is not None:
-            partners = labels.roll(1, 0)
-            inputs, kept = mixing.mix(inputs, rows, draws.mix)
-            if self.world.size > 1:
-                inputs, kept, labels, partners = inputs[1:], kept[1:], labels[1:], partners[1:]
+            inputs = mixing.mix(inputs, rows, draws.mix)[-len(targets.labels) :]
         if not recipe.channels_last:
             inputs = inputs.contiguous()
         with precision.autocast(recipe, self.device):
             logits = self._forward(inputs)
-        loss = cross_entropy(
-            logits,
-            labels,
-            smoothing=recipe.label_smoothing,
-            weights=self._class_weights,
-            kept=kept,
-            partners=partners,
-        )
-        share = self._share(labels, kept, partners)
-        (loss * share).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-        correct = (logits.detach().argmax(1) == labels).sum()
-        losses = loss.detach() * share * (self.batch_size / self.world.size)  # added over the devices, the part's mean
-        return torch.stack((losses, correct, torch.full_like(correct, len(labels)))).double()
-
-    def _share(self, labels: Tensor, kept: Tensor | None, partners: Tensor | None) -> Tensor | float:
-        """What these images' mean loss counts for in the step's.
-
-        A part counts by its images, and in it a device by the weight of its own.
-        """
-        if self.world.size == 1:
-            return len(labels) / self.batch_size
-        counts = torch.stack(
-            (
-                weight_of(labels, weights=self._class_weights, kept=kept, partners=partners),
-                torch.full((), len(labels), dtype=torch.float32, device=self.device),
-            )
-        )
-        own = counts[0].clone()
-        weight, images = self.world.add(counts).unbind()
-        return own / weight * images / self.batch_size * self.world.size  # gradients are averaged, not summed
+        loss = cross_entropy(logits, targets, smoothing=recipe.label_smoothing, weights=self._class_weights)
+        own = len(targets.labels) if self._class_weights is None else targets.weight(self._class_weights)
+        share = own / weight
+        (loss * share * self.world.size).backward()  # gradients are averaged over the devices, not summed
+        correct = (logits.detach().argmax(1) == targets.labels).sum()
+        losses = loss.detach() * share * self.batch_size  # added over parts and devices, the batch's mean for each
+        return torch.stack((losses, correct, torch.full_like(correct, len(targets.labels)))).double()
 
 
 def _compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    if not any(shutil.which(name) for name in ("c++", "g++", "clang++", "cc")):
-        emit("warning", {"code": "no_compiler", "message": "no C++ compiler was found; training goes on uncompiled"})
+    compiler = os.environ.get("CXX", "g++")  # as torch looks for it
+    if shutil.which(compiler) is None:
+        message = f"the C++ compiler {compiler} was not found; training goes on uncompiled"
+        emit("warning", {"code": "no_compiler", "message": message})
         return network
+    torch._dynamo.config.suppress_errors = True  # noqa: SLF001 - its documented place: what cannot be compiled, runs so
     compiled: Callable[[Tensor], Tensor] = torch.compile(network)
     return compiled
