@@ -4,6 +4,7 @@
 # CPU only, from an index that has the same version of torch without CUDA. That build of torch has other hashes, so it
 # is taken by version; everything else stays locked by hash:
 #     docker build -t resnetd:cpu --build-arg VARIANT=cpu --build-arg CPU_PIP_OPTIONS="--index-url <index of CPU wheels>" .
+# Compose takes both arguments from .env; the head of docker-compose.yml says how.
 
 ARG PYTHON=3.12
 ARG VARIANT=cuda

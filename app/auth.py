@@ -16,7 +16,7 @@ from app.problems import ForbiddenError, UnauthorizedError
 from store.keys import Key, KeyRing, Scope
 
 bearer = HTTPBearer(auto_error=False, description="A key made by `resnetd keys create`; not needed on loopback.")
-_HINT = "Send `Authorization: Bearer <key>`; make one with `resnetd keys create --scope predict|train|admin`."
+_HINT = f"Send `Authorization: Bearer <key>`; make one with `resnetd keys create --scope {'|'.join(Scope)}`."
 
 
 def is_loopback(host: str) -> bool:

@@ -1,7 +1,6 @@
 """Request bodies: counted while they arrive, read by strict JSON, checked against a model that forbids the unknown."""
 
 import asyncio
-import difflib
 import math
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeVar, get_args
@@ -12,15 +11,18 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect, Request
 
-from app.problems import BadRequestError, InvalidError, TooLargeError, TooSlowError, field_errors, wrong
+from app.problems import BadRequestError, InvalidError, TooLargeError, TooSlowError, field_errors, told, wrong
 from app.services.admission import Ticket
+from models.nearest import did_you_mean
 
-MAX_JSON_BYTES = 1_000_000  # requests of JSON alone: jobs, aliases
+MAX_JSON_BYTES = 1_000_000  # requests of JSON alone: jobs, plans, aliases
+_SMALL = "This request is a small JSON object; no setting lets it be larger."
 MIN_RATE = 16 * 1024  # bytes a second that a body must come with, on average from its second GRACE_SECONDS on
 GRACE_SECONDS = 10.0
 IDLE_SECONDS = 30.0  # without a byte, however fast the body was before
 WHOLE_SECONDS = 120.0  # for a whole body; uploads of datasets and models take as long as their rate allows
 _PARSE_IN_THREAD = 256 * 1024  # bytes from which parsing would be felt by other requests
+_MOST_VALUES = 20_000  # of a JSON body; each that is wrong would be an error of its own before it is told of few
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -89,7 +91,13 @@ async def read(request: Request, limit: int, *, hint: str) -> bytes:
 
 
 async def parse_json(body: bytes) -> Any:  # noqa: ANN401 - anything that JSON can hold
-    """Strict JSON: no NaN, no endless nesting. Raises BadRequestError."""
+    """Strict JSON: no NaN, no endless nesting, not so many values that they would take far more memory than their text.
+
+    Raises BadRequestError.
+    """
+    if body.count(b",") > _MOST_VALUES:
+        hint = "Images are strings of base64, and few at a time."
+        raise BadRequestError("invalid_json", f"The body has more than {_MOST_VALUES:,} values.", hint=hint)
     try:
         if len(body) > _PARSE_IN_THREAD:
             return await anyio.to_thread.run_sync(orjson.loads, body)
@@ -109,8 +117,7 @@ def validate(model: type[Model], value: object) -> Model:
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
         errors = field_errors(details, place="body")
-        text = "; ".join(f"{item['pointer']}: {item['detail']}" for item in errors)
-        raise InvalidError("invalid_request", text, hint=_hint(model, details), errors=errors) from error
+        raise InvalidError("invalid_request", told(errors), hint=_hint(model, details), errors=errors) from error
 
 
 def _hint(model: type[BaseModel], details: list[ErrorDetails]) -> str:
@@ -120,8 +127,7 @@ def _hint(model: type[BaseModel], details: list[ErrorDetails]) -> str:
         model = _within(model, str(step)) or model
     known = list(model.model_fields)
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
-        return (f"Did you mean `{near[0]}`? " if near else "") + f"Fields: {', '.join(known)}."
+        return did_you_mean(str(first["loc"][-1]), known) + f"Fields: {', '.join(known)}."
     return f"Fields: {', '.join(known)}; /openapi.json has an example."
 
 
@@ -134,7 +140,7 @@ def _within(model: type[BaseModel], name: str) -> type[BaseModel] | None:
 
 async def read_model(request: Request, model: type[Model]) -> Model:
     """The JSON body as `model`."""
-    body = await read(request, MAX_JSON_BYTES, hint="This request is a small JSON object.")
+    body = await read(request, MAX_JSON_BYTES, hint=_SMALL)
     return validate(model, await parse_json(body))
 
 
@@ -142,7 +148,7 @@ async def read_union(
     request: Request, models: Mapping[str, type[Model]], *, tag: str, hints: Mapping[str, str]
 ) -> Model:
     """The JSON body as the model that its field `tag` names. `hints`: of names without a model. Raises InvalidError."""
-    value = await parse_json(await read(request, MAX_JSON_BYTES, hint="This request is a small JSON object."))
+    value = await parse_json(await read(request, MAX_JSON_BYTES, hint=_SMALL))
     named = value.get(tag) if isinstance(value, dict) else None
     model = models.get(named) if isinstance(named, str) else None
     if model is None:

@@ -1,6 +1,5 @@
 """What routes ask for, as annotated dependencies."""
 
-import difflib
 import re
 from enum import StrEnum
 from typing import Annotated, NoReturn, TypeVar, cast, get_args, get_origin
@@ -9,9 +8,12 @@ from fastapi import Depends, Header, Path, Query, Request
 from fastapi.dependencies.models import Dependant
 
 from app.problems import BadRequestError, InvalidError, wrong
+from app.schemas.jobs import YEAR_SECONDS
+from app.services.datasets import Status
 from app.state import State
 from jobs.model import Kind, Priority
 from jobs.model import State as JobState
+from models.nearest import did_you_mean
 
 _EVENT_ID = re.compile(r"[0-9]{1,15}(-[0-9]{1,15})?")
 START = "0-0"
@@ -52,14 +54,14 @@ _COMMAS = "Only these; several with commas between, or the parameter repeated."
 Several = Annotated[list[str] | None, Query(max_length=20, description=_COMMAS)]
 
 
-def _several(kind: type[_Choice], name: str, given: list[str] | None) -> frozenset[_Choice] | None:
+def _several(kind: type[_Choice], name: str, given: list[str] | None, *, of: str = "job") -> frozenset[_Choice] | None:
     """Raises InvalidError for what is no `kind`."""
     if given is None:
         return None
     names = [part.strip() for text in given for part in text.split(",")]
     unknown = [part for part in names if part not in set(kind)]
     if unknown:
-        detail = f"{unknown[0][:40]!r} is no {name} of a job"
+        detail = f"{unknown[0][:40]!r} is no {name} of a {of}"
         hint = f"There are: {', '.join(kind)}."
         raise InvalidError("invalid_request", f"{detail}.", hint=hint, errors=wrong(f"/query/{name}", detail))
     return frozenset(kind(part) for part in names)
@@ -80,6 +82,22 @@ async def job_priorities(priority: Several = None) -> frozenset[Priority] | None
     return _several(Priority, "priority", priority)
 
 
+async def dataset_statuses(status: Several = None) -> frozenset[Status] | None:
+    """Raises InvalidError for what is no status."""
+    return _several(Status, "status", status, of="dataset")
+
+
+async def upload_terms(
+    priority: Annotated[Priority | None, Query(description="Of its job, by default normal; a form may say it.")] = None,
+    max_seconds: Annotated[
+        float | None, Query(gt=0, le=YEAR_SECONDS, description="How long its job may run; a form may say it.")
+    ] = None,
+) -> dict[str, object]:
+    """What the query says of an upload's job."""
+    given = {"priority": priority, "max_seconds": max_seconds}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 async def known_query(request: Request) -> None:
     """Raises InvalidError for a query parameter that the route does not have, or has once and is given twice."""
     given = request.query_params
@@ -88,9 +106,8 @@ async def known_query(request: Request) -> None:
     fields = _query_fields(request.scope["route"].dependant)
     for name in given:
         if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
             known = f"Parameters here: {', '.join(fields)}." if fields else "This address has no query parameters."
-            _refuse_query(name, "unknown parameter", (f"Did you mean `{near[0]}`? " if near else "") + known)
+            _refuse_query(name, "unknown parameter", did_you_mean(name, fields) + known)
         if len(given.getlist(name)) > 1 and not fields[name]:
             _refuse_query(name, "given more than once", f"Send `{name}` once.")
 
@@ -116,9 +133,12 @@ IdempotencyKey = Annotated[str | None, Depends(idempotency_key)]
 JobStates = Annotated[frozenset[JobState] | None, Depends(job_states)]
 JobKinds = Annotated[frozenset[Kind] | None, Depends(job_kinds)]
 JobPriorities = Annotated[frozenset[Priority] | None, Depends(job_priorities)]
+DatasetStatuses = Annotated[frozenset[Status] | None, Depends(dataset_statuses)]
+UploadTerms = Annotated[dict[str, object], Depends(upload_terms)]
 EventCursor = Annotated[str, Depends(event_cursor)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most entries on the page.")]
 After = Annotated[str | None, Query(max_length=200, description="`next` of the page before.")]
+IfNoneMatch = Annotated[str, Header(description="The ETag of what is there already.")]
 JobId = Annotated[str, Path(max_length=80, examples=["job_8d3f21aa"])]
 DatasetId = Annotated[str, Path(max_length=80, examples=["ds_5c9a6f0d"])]
 ModelRef = Annotated[str, Path(max_length=200, examples=["cifar10-resnet20"], description="name, name@3 or name@alias")]

@@ -29,8 +29,10 @@ _UPLOAD, _POST = frozenset({"POST", "PUT"}), frozenset({"POST"})
 COMPUTING = {
     BY_DEFAULT: ("classify", _UPLOAD),
     BY_MODEL: ("classify", _UPLOAD),
-    "/v1/models/{name}:explain": ("explain", _POST),
-    "/v1/models/{name}:preprocess": ("preprocess", _POST),
+    "/v1/explain": ("explain", _UPLOAD),
+    "/v1/models/{name}:explain": ("explain", _UPLOAD),
+    "/v1/preprocess": ("preprocess", _UPLOAD),
+    "/v1/models/{name}:preprocess": ("preprocess", _UPLOAD),
     "/v2/models/{name}/infer": ("infer", _POST),
     "/v2/models/{name}/versions/{version}/infer": ("infer", _POST),
 }
@@ -47,56 +49,60 @@ class Door:
         self._addresses = [(template, compile_path(template)[0]) for template in COMPUTING]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            for template, pattern in self._addresses:
-                found = pattern.match(scope["path"])
-                if found is None:
-                    continue
-                if scope["method"] in COMPUTING[template][1]:
-                    left = await self._answered(scope, receive, send, template=template, **found.groupdict())
-                    if left is None:
-                        return
-                    receive = left
-                break
-        await self._app(scope, receive, send)
+        asked = self._asked(scope) if scope["type"] == "http" else None
+        if asked is None:
+            await self._app(scope, receive, send)
+            return
+        template, name, version = asked
+        problem, request = await self._refusal(Request(scope, receive), template, name, version)
+        if problem is not None:
+            scope["template"] = template
+            await problem_response(request, problem)(scope, request.receive, send)
+        elif _is_plain(scope, template, name):
+            scope["template"] = template
+            await self._answer_plain(request, send, name=name)
+        else:
+            await self._app(scope, request.receive, send)
 
-    async def _answered(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        *,
-        template: str,
-        name: str | None = None,
-        version: str | None = None,
-    ) -> Receive | None:
-        """None where it was answered; else where the route, which has to look at it, receives the whole request."""
-        request, response = Request(scope, receive), None
-        query = scope["query_string"]
+    def _asked(self, scope: Scope) -> tuple[str, str | None, str | None] | None:
+        """Which of the addresses this is, with the model's name and version in it; None where it is none of them."""
+        for template, pattern in self._addresses:
+            found = pattern.match(scope["path"])
+            if found is not None:
+                parts = found.groupdict()
+                computes = scope["method"] in COMPUTING[template][1]
+                return (template, parts.get("name"), parts.get("version")) if computes else None
+        return None
+
+    async def _refusal(
+        self, request: Request, template: str, name: str | None, version: str | None
+    ) -> tuple[ProblemError | None, Request]:
+        """Why it is answered with 503 at once, or None; and the request, which gives the whole body from here on."""
+        query = request.scope["query_string"]
         named = name or (QueryParams(query).get("model") if query else None)
-        if self._full(request, COMPUTING[template][0], f"{named}@{version}" if named and version else named):
-            refused = True
-            if named is None:  # nobody knows who is asked before what may name a model was read
-                glance = _Glance(receive)
-                receive, refused = glance, await glance.kind(request) is BodyKind.IMAGE
-                request = Request(scope, receive)
-            if refused:
-                response = problem_response(request, self._state.admission.refuse_full())
-        if response is None and (template not in (BY_DEFAULT, BY_MODEL) or query or len(name or "") > _MAX_NAME):
-            return receive
-        scope["template"] = template
+        if not self._full(request, COMPUTING[template][0], f"{named}@{version}" if named and version else named):
+            return None, request
+        if named is None:  # nobody knows who is asked before what may name a model was read
+            glance = _Glance(request.receive)
+            kind = await glance.kind(request)
+            request = Request(request.scope, glance)
+            if kind is not BodyKind.IMAGE:
+                return None, request
+        return self._state.admission.refuse_full(), request
+
+    async def _answer_plain(self, request: Request, send: Send, *, name: str | None) -> None:
+        """As the route does: with a place until the answer is sent, and its refusals."""
         try:
-            if response is None:
-                self._state.gate.check(keys.Scope.PREDICT, request.headers)
-                with place(request, self._state):  # until the answer is sent, as by the route
-                    await (await answer(request, self._state, None, name, None))(scope, receive, send)
-                return None
+            self._state.gate.check(keys.Scope.PREDICT, request.headers)
+            with place(request, self._state):
+                await (await answer(request, self._state, None, name, None))(request.scope, request.receive, send)
         except ProblemError as problem:
             response = problem_response(request, problem)
         except ClientDisconnect:
             response = Response(status_code=CLIENT_CLOSED_REQUEST)
-        await response(scope, receive, send)
-        return None
+        else:
+            return
+        await response(request.scope, request.receive, send)
 
     def _full(self, request: Request, op: str, ref: str | None) -> bool:
         """Whether the engine of who is asked is full, and it is our client who asks."""
@@ -107,6 +113,11 @@ class Door:
         except (ModelNotFound, ProblemError):
             return False  # the route says so
         return True
+
+
+def _is_plain(scope: Scope, template: str, name: str | None) -> bool:
+    """Whether the address says no more than which model; that a name is too long is the route's to say."""
+    return template in (BY_DEFAULT, BY_MODEL) and not scope["query_string"] and len(name or "") <= _MAX_NAME
 
 
 class _Glance:

@@ -1,16 +1,21 @@
-"""Files from a request to disk, as the raw body or as parts of a form beside plain fields; memory stays flat."""
+"""Uploads from a request to disk, as the raw body or as parts of a form beside plain fields; memory stays flat."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
 import anyio.to_thread
 
+from app import bodies
 from app.multipart import MultipartReader, PartBegin, PartData
 from app.problems import InvalidError
+from app.schemas.jobs import TermsRequest
+from app.services.submissions import Terms
 from app.services.uploads import CHUNK_BYTES, Upload
 
 MAX_FORM_OVERHEAD = 64 * 1024  # boundaries and headers around files and fields
 _MAX_FIELDS = 15
+#: The fields of a form that its job is asked with, and the most bytes of each.
+TERM_FIELDS = dict.fromkeys(TermsRequest.model_fields, 64)
 
 
 class Files(Protocol):
@@ -95,6 +100,15 @@ def _check(part: PartBegin, count: int, most: int, fields: Mapping[str, int], ex
         held = "more than one file" if most == 1 else f"more than {most} files"
         instead = "One a request" if most == 1 else "Put them into one archive"
         raise InvalidError("too_many_files", f"The form holds {held}.", hint=f"{instead}: `{example}`")
+
+
+def terms_of(query: Mapping[str, object], fields: dict[str, str]) -> Terms:
+    """What an upload's job is asked with: by the query, else by the form, of whose fields they are taken out.
+
+    Raises InvalidError.
+    """
+    asked: dict[str, object] = {name: fields.pop(name) for name in TERM_FIELDS if name in fields}
+    return bodies.validate(TermsRequest, asked | dict(query)).terms()
 
 
 class _OneFile:

@@ -13,7 +13,7 @@ from starlette.routing import compile_path
 
 from app.disconnect import CLIENT_CLOSED_REQUEST
 from app.middleware import answers_head
-from app.problems import InvalidError, ProblemError, field_errors
+from app.problems import InvalidError, ProblemError, field_errors, told
 from app.responses import problem_response
 
 _HINTS = {
@@ -56,9 +56,8 @@ async def _problem(request: Request, error: Exception) -> Response:
 async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type only
     errors = field_errors(error.errors())
-    detail = "; ".join(f"{item['pointer']}: {item['detail']}" for item in errors)
     hint = "/openapi.json describes every parameter."
-    return problem_response(request, InvalidError("invalid_request", detail, hint=hint, errors=errors))
+    return problem_response(request, InvalidError("invalid_request", told(errors), hint=hint, errors=errors))
 
 
 def _http(request: Request, error: HTTPException, methods: _Methods) -> Response:

@@ -5,21 +5,21 @@ error of its own, so that one bad image does not sink the others.
 """
 
 import binascii
-import difflib
 from base64 import b64decode
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from app import bodies
-from app.inference.protocol import Output
+from app.inference.protocol import ImageError, Output
 from app.multipart import Event, MultipartReader, PartBegin, PartData, plain_filename
 from app.problems import InvalidError, wrong
 from app.services.classification import ImageIn
+from models.nearest import did_you_mean
 from store.settings import Settings
 
 _MAX_FIELD_BYTES = 1024
@@ -35,7 +35,7 @@ class JsonImage(BaseModel):
 
 
 class JsonImages(BaseModel):
-    """A classification request as JSON."""
+    """Images in JSON, and what is asked of them."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -57,6 +57,9 @@ class ImagesIn:
     top_k: int | None = None
     model: str | None = None
     outputs: tuple[Output, ...] | None = None
+
+
+Said = TypeVar("Said")
 
 
 class BodyKind(StrEnum):
@@ -82,17 +85,31 @@ def body_kind(content_type: str, beginning: bytes) -> BodyKind | None:
 
 
 def outputs_named(names: list[str], place: str) -> tuple[Output, ...]:
-    """`["embedding,logits"]` or `["embedding", "logits"]`, each once. Raises InvalidError, with the nearest name."""
-    found: dict[Output, None] = {}
+    """Of `["embedding,logits"]` or `["embedding", "logits"]`, each once, in `Output`'s order.
+
+    Raises InvalidError, with the nearest name.
+    """
+    found: set[Output] = set()
     for name in (part.strip() for text in names for part in text.split(",")):
         if name not in set(Output):
-            near = difflib.get_close_matches(name, list(Output), n=1, cutoff=0.5)
-            known = f"There are: {', '.join(sorted(Output))}."
-            hint = (f"Did you mean `{near[0]}`? " if near else "") + known
+            hint = did_you_mean(name, Output) + f"There are: {', '.join(sorted(Output))}."
             detail = f"{name[:40]!r} is no output"
             raise InvalidError("invalid_request", f"{place}: {detail}.", hint=hint, errors=wrong(place, detail))
-        found[Output(name)] = None
-    return tuple(found)
+        found.add(Output(name))
+    return tuple(each for each in Output if each in found)
+
+
+def agreed(name: str, address: Said | None, body: Said | None) -> Said | None:
+    """What the address, by its path or its query, or the body says of `name`.
+
+    Raises InvalidError where both say something, and not the same: neither is ignored.
+    """
+    if address is None or body is None or address == body:
+        return body if address is None else address
+    said = ", ".join(address) if isinstance(address, tuple) else address
+    detail = f"the address says {said}"
+    hint = f"Say `{name}` in the address or in the body, or the same in both."
+    raise InvalidError("invalid_request", f"#/{name}: {detail}.", hint=hint, errors=wrong(f"#/{name}", detail))
 
 
 async def read_images(request: Request, settings: Settings) -> ImagesIn:
@@ -124,23 +141,25 @@ _COMMAS_PER_IMAGE = 8  # base64 has none; between an image's fields there are tw
 
 def _too_many(settings: Settings) -> InvalidError:
     limit = settings.max_images_per_request
-    return InvalidError("too_many_images", f"At most {limit} images a request.", hint="Send several requests.")
+    hint = f"RESNETD_MAX_IMAGES_PER_REQUEST is {limit}; send several requests."
+    return InvalidError("too_many_images", f"At most {limit} images a request.", hint=hint)
 
 
 def _checked(data: bytes, filename: str | None, settings: Settings) -> ImageIn:
     if not data:
-        return ImageIn(b"", filename, ("empty_image", "The file is empty.", "Send the image file's bytes."))
+        error = ImageError(code="empty_image", message="The file is empty.", hint="Send the image file's bytes.")
+        return ImageIn(b"", filename, error)
     if len(data) > settings.max_image_bytes:
         return ImageIn(b"", filename, _oversized(settings))
     return ImageIn(data, filename)
 
 
-def _oversized(settings: Settings) -> tuple[str, str, str]:
+def _oversized(settings: Settings) -> ImageError:
     limit = settings.max_image_bytes
-    return (
-        "image_too_large",
-        f"The image file is larger than {limit:,} bytes.",
-        "Scale it down; networks see few pixels.",
+    return ImageError(
+        code="image_too_large",
+        message=f"The image file is larger than {limit:,} bytes.",
+        hint=f"RESNETD_MAX_IMAGE_BYTES is {limit:,}; scale it down: networks see few pixels.",
     )
 
 
@@ -175,7 +194,8 @@ def _from_base64(image: JsonImage, settings: Settings) -> ImageIn:
         data = b64decode(packed, validate=True)
     except binascii.Error as error:
         hint = "Standard base64 with padding: `base64 -w0 cat.jpg`."
-        return ImageIn(b"", filename, ("invalid_base64", f"Not base64: {error}.", hint))
+        refused = ImageError(code="invalid_base64", message=f"Not base64: {error}.", hint=hint)
+        return ImageIn(b"", filename, refused)
     return _checked(data, filename, settings)
 
 

@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app import handlers
+from app import background, handlers
 from app.deps import known_query
 from app.door import Door
 from app.inference.client import Engines
@@ -19,6 +19,7 @@ from app.protocol import DRAIN
 from app.routes import (
     aliases,
     artifacts,
+    choices,
     classification,
     datasets,
     deliveries,
@@ -46,7 +47,7 @@ def create_app(settings: Settings, *, engines: Engines | None = None) -> FastAPI
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        async with state.running():
+        async with background.running(state):
             yield {DRAIN: state.drain}
         if exported is not None:
             await anyio.to_thread.run_sync(exported.close)
@@ -74,6 +75,7 @@ def create_app(settings: Settings, *, engines: Engines | None = None) -> FastAPI
         artifacts,
         deliveries,
         models,
+        choices,
         aliases,
     ):
         app.include_router(room.router, dependencies=[Depends(known_query)])

@@ -6,15 +6,17 @@ that was started by hand, each counts for itself. What engines and the ledger te
 """
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from app.inference.figures import Asked, EngineFigures
+from app.inference.figures import ANSWERED, Asked, EngineFigures
 from app.inference.shadow import Shadowed
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -22,6 +24,28 @@ _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # images
 _MAX_VERSIONS = 200  # models' versions with figures of their own; later ones are `other`
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _VERSION = ("model", "version")
+_STAGES = {
+    "queue": "Time that a request's images waited for their batches.",
+    "decode": "Time to decode and prepare a request's images.",
+    "compute": "Time of the forward passes that a request was in.",
+}
+
+_Values = defaultdict[tuple[str, str], float]  # of one version, by the sample's name and its outcome
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Requests to the engines of one model version: those that were answered, others, and the images with a result.
+
+    `seconds[stage]` of decode, queue and compute is how many requests had it, and how long it took them together;
+    `last` is when one was answered last, in Unix time, 0 where none was.
+    """
+
+    answered: int
+    failed: int
+    images: int
+    seconds: Mapping[str, tuple[int, float]]
+    last: float
 
 
 class Metrics:
@@ -59,12 +83,15 @@ class Metrics:
         )
         self.stages = {
             stage: Histogram(f"inference_{stage}_seconds", text, _VERSION, registry=self.registry, buckets=_SECONDS)
-            for stage, text in (
-                ("queue", "Time that a request's images waited for their batches."),
-                ("decode", "Time to decode and prepare a request's images."),
-                ("compute", "Time of the forward passes that a request was in."),
-            )
+            for stage, text in _STAGES.items()
         }
+        self.last = Gauge(
+            "inference_last_timestamp_seconds",
+            "Unix time at which an engine answered a request last.",
+            _VERSION,
+            registry=self.registry,
+            multiprocess_mode="max",
+        )
         self.streams = Gauge(
             "http_event_streams", "Open event streams.", registry=self.registry, multiprocess_mode="livesum"
         )
@@ -74,6 +101,8 @@ class Metrics:
         """One request to an engine and its outcome."""
         names = self._names(asked.model, asked.version)
         self.asked.labels(*names, asked.operation, asked.outcome).inc()
+        if asked.outcome == ANSWERED:
+            self.last.labels(*names).set_to_current_time()
         for outcome, images in (("classified", asked.good), ("rejected", asked.bad)):
             if images:
                 self.images.labels(*names, outcome).inc(images)
@@ -93,6 +122,16 @@ class Metrics:
         told = CollectorRegistry(auto_describe=False)
         told.register(_Told(jobs, engines))
         return generate_latest(self._counted()) + generate_latest(told)
+
+    def of_versions(self) -> dict[tuple[str, str], Counted]:
+        """What all HTTP processes counted of each model and version; of what nobody asked for there is nothing."""
+        found: defaultdict[tuple[str, str], _Values] = defaultdict(lambda: defaultdict(float))
+        for metric in self._counted().collect():
+            for sample in metric.samples:
+                labels = sample.labels
+                if "version" in labels:
+                    found[labels["model"], labels["version"]][sample.name, labels.get("outcome", "")] += sample.value
+        return {names: _of_version(told) for names, told in found.items()}
 
     def _counted(self) -> CollectorRegistry:
         folder = os.environ.get(_FOLDER)
@@ -114,6 +153,19 @@ class Metrics:
                 return "other", "other"
             self._versions.add(names)
         return names
+
+
+def _of_version(told: _Values) -> Counted:
+    asked = int(sum(value for (name, _), value in told.items() if name == "inference_requests_total"))
+    answered = int(told["inference_requests_total", ANSWERED])
+    names = {stage: f"inference_{stage}_seconds" for stage in _STAGES}
+    return Counted(
+        answered=answered,
+        failed=asked - answered,
+        images=int(told["inference_images_total", "classified"]),
+        seconds={stage: (int(told[f"{name}_count", ""]), told[f"{name}_sum", ""]) for stage, name in names.items()},
+        last=told["inference_last_timestamp_seconds", ""],
+    )
 
 
 class _Told:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import tracing
 from app.metrics import Metrics
 from app.problems import ProblemError, document
-from app.responses import document_v2, speaks_v2
+from app.responses import document_v2, server_timing, speaks_v2
 
 if TYPE_CHECKING:
     from app.telemetry import Telemetry
@@ -69,7 +69,7 @@ class Envelope:
                     *message.get("headers", ()),
                     (b"x-request-id", request_id.encode()),
                     (b"x-content-type-options", b"nosniff"),
-                    *_server_timing(message, trace.milliseconds),
+                    *_timing_header(message, trace.milliseconds),
                 ]
             elif scope.get("headers_only"):
                 message = {**message, "body": b""}
@@ -118,11 +118,11 @@ class Envelope:
         _access.log(level, "request", extra=fields)
 
 
-def _server_timing(message: Message, milliseconds: Mapping[str, float]) -> list[tuple[bytes, bytes]]:
+def _timing_header(message: Message, milliseconds: Mapping[str, float]) -> list[tuple[bytes, bytes]]:
     """What an engine said it took, where the answer does not tell it already."""
     if not milliseconds or any(name == b"server-timing" for name, _ in message.get("headers", ())):
         return []
-    return [(b"server-timing", ", ".join(f"{stage};dur={value}" for stage, value in milliseconds.items()).encode())]
+    return [(b"server-timing", server_timing(milliseconds).encode())]
 
 
 async def _send_failure(scope: Scope, send: Send, request_id: str) -> None:

@@ -1,6 +1,5 @@
 """A model upload from a request to disk: a raw body with query parameters, or a form with the same as fields."""
 
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +10,12 @@ import orjson
 from starlette.requests import Request
 
 from app import bodies
-from app.form_files import MAX_FORM_OVERHEAD, copy, read_form
+from app.form_files import MAX_FORM_OVERHEAD, TERM_FIELDS, copy, read_form, terms_of
 from app.problems import InvalidError, wrong
 from app.schemas.models import AdoptRequest
 from app.services.adoptions import Adoptions
 from app.services.jobs import Placed
+from models.nearest import nearest
 from models.networks.registry import NETWORKS
 from store.settings import Settings
 
@@ -25,7 +25,13 @@ _EXAMPLE = "curl -F name=mine -F classes=@classes.txt -F file=@model.safetensors
 
 
 async def receive(
-    request: Request, adoptions: Adoptions, settings: Settings, *, query: Mapping[str, str | None], key: str | None
+    request: Request,
+    adoptions: Adoptions,
+    settings: Settings,
+    *,
+    query: Mapping[str, str | None],
+    terms: Mapping[str, object],
+    key: str | None,
 ) -> Placed:
     """Raises ProblemError; a client that goes away midway raises ClientDisconnect. Either way the part is removed."""
     hint = f"RESNETD_MAX_MODEL_BYTES is {settings.max_model_bytes:,}."
@@ -35,16 +41,20 @@ async def receive(
     bodies.check_length(request, limit, hint=hint)
     given = {name: value for name, value in query.items() if value is not None}
     asked = None if is_form else checked(given, place="/query")
+    fields: dict[str, str] = {}
     upload = await adoptions.begin(idempotency_key=key)
     try:
         pieces = bodies.stream(request, limit, hint=hint, seconds=math.inf)
         filename = None
         if is_form:
-            fields, filename = await read_form(pieces, content_type, upload, fields=_FIELDS, example=_EXAMPLE)
-            asked = checked({**fields, **given}, place="#")
+            known = _FIELDS | TERM_FIELDS
+            fields, filename = await read_form(pieces, content_type, upload, fields=known, example=_EXAMPLE)
         else:
             await copy(pieces, upload)
-        return await adoptions.accept(upload, asked=asked or {}, filename=filename)
+        with_terms = terms_of(terms, fields)
+        if asked is None:
+            asked = checked({**fields, **given}, place="#")
+        return await adoptions.accept(upload, asked=asked, filename=filename, terms=with_terms)
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(upload.close)
@@ -61,9 +71,9 @@ def checked(given: Mapping[str, str], *, place: str) -> dict[str, Any]:
         raise _invalid(f"{place}/name", "the model needs a name", "Send ?name=…, or the form's field `name`.")
     network = values.get("network")
     if network is not None and network not in NETWORKS:
-        near = difflib.get_close_matches(network, NETWORKS, n=1, cutoff=0.0)[0]
         detail = f"no network is called {network[:80]!r}"
-        raise _invalid(f"{place}/network", detail, f"The nearest is {near!r}; GET /v1/architectures lists all.")
+        hint = f"The nearest is {nearest(network, NETWORKS)!r}; GET /v1/architectures lists all."
+        raise _invalid(f"{place}/network", detail, hint)
     request = bodies.validate(AdoptRequest, values)
     return {"register_as": request.name, **request.model_dump(mode="json", exclude={"name"}, exclude_unset=True)}
 

@@ -1,13 +1,14 @@
 """Every refusal of the HTTP interface, as RFC 9457 problem details.
 
-    ProblemError
-    ├── InvalidError      422  the request is understood and wrong
+    ProblemError          500, or the `status` that it is given: 415, 416 and 507, each raised in one place, and what
+    │                     the router refuses (405)
     ├── BadRequestError   400  the request cannot be read
     ├── UnauthorizedError 401  ForbiddenError 403
-    ├── NotFoundError     404  MethodError 405
+    ├── NotFoundError     404  NotAcceptableError 406
+    ├── TooSlowError      408  TooLargeError 413
     ├── ConflictError     409  the right request in the wrong state
     ├── PreconditionError 412  what the caller knows (If-Match) is no longer so
-    ├── TooSlowError      408  TooLargeError 413
+    ├── InvalidError      422  the request is understood and wrong
     ├── TooManyError      429  this caller asks too much at once (Retry-After)
     ├── UnavailableError  503  come back later (Retry-After)
     └── DeadlineError     504
@@ -19,6 +20,8 @@ import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, TypedDict
+
+from pydantic import ValidationError
 
 
 class FieldError(TypedDict):
@@ -80,6 +83,15 @@ class ForbiddenError(ProblemError):
 
 class NotFoundError(ProblemError):
     status = 404
+
+
+class NotAcceptableError(ProblemError):
+    """The answer comes in none of the media types that the request's Accept names."""
+
+    status = 406
+
+    def __init__(self, detail: str, *, hint: str) -> None:
+        super().__init__("not_acceptable", detail, hint=hint)
 
 
 class ConflictError(ProblemError):
@@ -155,6 +167,16 @@ def field_errors(errors: Sequence[Mapping[str, Any]], *, place: str | None = Non
         location = tuple(error["loc"]) if place is None else (place, *error["loc"])
         found.append({"pointer": pointer(location), "detail": _said(error)})
     return found
+
+
+def body_errors(error: ValidationError) -> list[FieldError]:
+    """What is wrong with a JSON body as `errors[]`."""
+    return field_errors(error.errors(include_url=False, include_context=False, include_input=False), place="body")
+
+
+def told(errors: Sequence[FieldError]) -> str:
+    """`errors[]` as one text: `#/a: …; #/b: …`."""
+    return "; ".join(f"{each['pointer']}: {each['detail']}" for each in errors)
 
 
 def _said(error: Mapping[str, Any]) -> str:

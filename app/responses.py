@@ -1,5 +1,6 @@
 """JSON that leaves: written by orjson, in which NaN and infinities become null."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -31,6 +32,11 @@ def problem_response(request: Request, problem: ProblemError) -> Response:
         return JsonResponse(document_v2(problem), status_code=status, headers=problem.headers)
     body = document(problem, instance=path, request_id=request_id_of(request.scope))
     return ProblemResponse(body, status_code=problem.status, headers=problem.headers)
+
+
+def server_timing(milliseconds: Mapping[str, float]) -> str:
+    """The header Server-Timing of these stages."""
+    return ", ".join(f"{stage};dur={value}" for stage, value in milliseconds.items())
 
 
 def speaks_v2(path: str) -> bool:

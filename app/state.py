@@ -1,9 +1,5 @@
 """Everything that one HTTP process holds: built once, at start, and handed to the routes."""
 
-import asyncio
-import contextlib
-import logging
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from app.auth import Gate, is_loopback
@@ -11,7 +7,6 @@ from app.drain import Drain
 from app.inference.client import Engines
 from app.inference.fleet import FleetClient
 from app.metrics import Metrics
-from app.problems import ProblemError, UnavailableError
 from app.schemas.job_views import JobBody
 from app.services.admission import Admission, Limits
 from app.services.adoptions import Adoptions
@@ -37,18 +32,10 @@ from app.services.verbs import Verbs
 from app.services.webhook_targets import Targets
 from app.services.webhooks import Webhooks
 from jobs.redis import url
-from jobs.redis_version import warning
 from models.catalog import Catalog
 from store.keys import KeyRing
 from store.layout import Layout
 from store.settings import Settings
-
-log = logging.getLogger(__name__)
-
-_RECOVERY_SECONDS = 30.0
-_RECOVERY_RETRY_SECONDS = 2.0
-_DELETION_SECONDS = 60.0
-_TELL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -82,66 +69,6 @@ class State:
     deliveries: DeliveryLogs
     webhooks: Webhooks
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """What goes on in the background while the server serves."""
-        async with self.jobs.feeds.running(), self.webhooks.running():
-            tasks = [
-                asyncio.create_task(self._recover(), name="recover-uploads"),
-                asyncio.create_task(self.bells.ring_forever(), name="doorbell"),
-                asyncio.create_task(self.bells.reconcile_forever(), name="reconciler"),
-                asyncio.create_task(self._look_at_redis(), name="look-at-redis"),
-                asyncio.create_task(self._complete_deletions(), name="complete-deletions"),
-                asyncio.create_task(self._tell_streams(), name="tell-streams"),
-            ]
-            try:
-                yield
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                await self.engines.close()
-                self.ledger.close()
-
-    async def _recover(self) -> None:
-        """At the start and now and then: other processes die, and Redis goes away between two steps of an upload."""
-        await self.uploads.sweep()
-        while True:
-            pause = _RECOVERY_SECONDS
-            try:
-                await self.uploads.recover()
-                await self.adoptions.recover()
-            except (ProblemError, OSError) as error:
-                log.warning("unfinished uploads are looked at again", extra={"reason": str(error)})
-                pause = _RECOVERY_RETRY_SECONDS
-            await asyncio.sleep(pause)
-
-    async def _tell_streams(self) -> None:
-        """How many there are, for whichever process is asked for all metrics."""
-        while True:
-            self.metrics.streams.set(self.jobs.feeds.followers)
-            await asyncio.sleep(_TELL_SECONDS)
-
-    async def _complete_deletions(self) -> None:
-        while True:
-            try:
-                await self.deletion.complete()
-            except OSError as error:
-                log.warning("deletions are looked at again", extra={"reason": str(error)})
-            await asyncio.sleep(_DELETION_SECONDS)
-
-    async def _look_at_redis(self) -> None:
-        """Once: whether its version is known to be unsafe."""
-        while True:
-            try:
-                told = warning(await self.ledger.read(lambda ledger: ledger.redis.info("server")))
-            except UnavailableError:
-                await asyncio.sleep(_RECOVERY_RETRY_SECONDS)
-                continue
-            if told is not None:
-                log.warning(told)
-            return
-
 
 def _limits(settings: Settings) -> Limits:
     whole = Limits(settings.max_requests, settings.max_requests_per_key, settings.max_held_bytes)
@@ -159,11 +86,11 @@ def build(settings: Settings, *, engines: Engines | None = None) -> State:
     engines.shadows.watch = metrics.count_shadowed
     ledger = AsyncLedger(redis_url)
     bells = Bells(redis_url, layout, retention_seconds=settings.job_retention)
-    datasets = Datasets(ledger, layout)
     catalog = Catalog(layout.models)
     fleet = FleetClient(layout)
     models = Models(catalog, fleet)
     jobs = Jobs(ledger, layout, redis_url)
+    datasets = Datasets(ledger, layout, jobs)
     deletion = Deletion(ledger, layout, catalog)
     targets = Targets.of(settings.webhook_hosts, loopback=is_loopback(settings.host))
     return State(

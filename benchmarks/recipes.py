@@ -55,6 +55,7 @@ def told(job: dict[str, Any], client: Client) -> dict[str, Any]:
         "precision": metrics["recipe"]["precision"],
         "epochs": metrics["epochs"],
         "ended": metrics["ended"],
+        "changes": metrics["changes"],
         "claims": job["claim"],
         "test": {name: metrics[name] for name in ("top1", "correct", "total", "log_loss", "ece", "ece_uncalibrated")},
         "val_top1": metrics["val_top1"],

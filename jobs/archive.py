@@ -22,8 +22,6 @@ from store import faults
 from store.files import remove_temporary, write_atomic
 from store.layout import Layout
 
-__all__ = ["SPILL_ABOVE", "archive", "archived_events", "archived_job", "history", "order", "record", "spill"]
-
 log = logging.getLogger(__name__)
 
 SPILL_ABOVE = 10_000  # events in a live job's stream
@@ -44,9 +42,8 @@ def archive(ledger: Ledger, layout: Layout) -> None:
                     _archive(ledger, job_id, folder)
         except RedisError:
             raise
-        except (
-            Exception
-        ) as error:  # a full disk, a folder that is being removed, a damaged file: others may fare better
+        # A full disk, a folder that is being removed, a damaged file: others may fare better.
+        except Exception as error:
             log.warning("an ended job is not on disk yet", extra={"job": job_id, "reason": repr(error)})
 
 

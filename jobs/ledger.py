@@ -19,27 +19,9 @@ from jobs.answers import (
     Outcome,
     RetryRefused,
     Submitted,
-    Window,
 )
 from jobs.model import LANES, Held, Job, JobError, Kind, Lane, Orders, Priority, State, Webhook
-from jobs.records import Records, ends, event
-
-__all__ = [
-    "LEASE_MS",
-    "RENEW_SECONDS",
-    "Answer",
-    "Claim",
-    "IdempotencyConflict",
-    "JobNotFound",
-    "LeaseLost",
-    "Ledger",
-    "Outcome",
-    "RetryRefused",
-    "Submitted",
-    "Window",
-    "ends",
-    "event",
-]
+from jobs.records import Records
 
 LEASE_MS = 30_000
 RENEW_SECONDS = 5.0

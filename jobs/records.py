@@ -1,6 +1,6 @@
 """Reading the ledger: records, pages, places in the queue, events."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar, cast
@@ -47,8 +47,10 @@ class Records:
         kind: Kind | Collection[Kind] | None = None,
         priority: Priority | Collection[Priority] | None = None,
         since: datetime | None = None,
+        only: Callable[[Job], bool] = lambda _: True,
     ) -> tuple[list[Job], bool]:
-        """Jobs, newest first, created before `after` and not before `since`; and whether there are more.
+        """Jobs, newest first, created before `after` and not before `since`, those for which `only` holds; and whether
+        there are more.
 
         `after` is a cursor (`jobs.cursor`), or the id of a job: raises JobNotFound where the ledger does not know that.
         """
@@ -65,7 +67,9 @@ class Records:
             found += [
                 job
                 for job in self._many(ids)
-                if (kinds is None or job.kind in kinds) and (priorities is None or job.priority in priorities)
+                if (kinds is None or job.kind in kinds)
+                and (priorities is None or job.priority in priorities)
+                and only(job)
             ]
         return found[:limit], len(found) > limit
 

@@ -88,7 +88,7 @@ class Catalog:
         return {PRODUCTION: Alias(version=versions[-1]), **self._document(name).aliases}
 
     def etag(self, name: str) -> str:
-        """A digest of the model's aliases, by which a change of another one is seen."""
+        """A digest of the model's aliases: it differs once anybody has changed one."""
         return etag(self.served(name))
 
     def _document(self, name: str) -> Aliases:

@@ -14,6 +14,7 @@ from resnetd.commands.evaluate import evaluate
 from resnetd.commands.explain import explain
 from resnetd.commands.export import export
 from resnetd.commands.plan import plan
+from resnetd.commands.status import status
 from resnetd.commands.train import train
 from resnetd.errors import Problem, Refused, Unreachable
 
@@ -44,6 +45,7 @@ def root(
 
 
 servers.register(app)
+app.command(rich_help_panel="Use")(status)
 app.command(rich_help_panel="Use")(classify)
 app.command(rich_help_panel="Use")(explain)
 app.add_typer(datasets.app, name="datasets", rich_help_panel="Use")

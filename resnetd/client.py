@@ -1,12 +1,12 @@
 """The Python client: the HTTP interface as methods.
 
     with Client("http://127.0.0.1:8000") as client:
-        upload = client.upload_dataset(Path("images.zip"), name="mine")
+        upload = client.upload_dataset("images.zip", name="mine")
         client.wait(upload["job"]["id"])
         job = client.train(upload["id"], recipe="cifar10-resnet20", register_as="mine", alias="production")
         for event in client.events(job["id"]):
-            print(event.type, event.data)
-        print(client.classify([Path("cat.jpg")], model="mine"))
+            print(event.at, event.type, event.data)
+        print(client.classify("cat.jpg", model="mine"))
 
 What the server answers is returned as it came, decoded from JSON; docs/api.md shows each answer. Every method raises
 `Problem` for a refusal and `Unreachable` where nobody answers, once waiting has not helped (see `Transport`).
@@ -27,6 +27,12 @@ from resnetd.job_calls import JobCalls
 from resnetd.model_calls import ModelCalls
 from resnetd.transport import Json, given, segment
 
+Image = str | Path | bytes  # where an image file is, or what is in it
+
+
+def _content(image: Image) -> bytes:
+    return image if isinstance(image, bytes) else Path(image).read_bytes()
+
 
 def _called(paths: Sequence[Path]) -> str:
     """What to call the dataset of these files: like the one, like the folder that several were named in."""
@@ -41,36 +47,31 @@ class Client(JobCalls, ModelCalls):
 
     def classify(
         self,
-        images: Sequence[Path | bytes],
+        images: Image | Sequence[Image],
         *,
         model: str | None = None,
         top_k: int | None = None,
         outputs: Sequence[str] = (),
     ) -> Json:
-        """Labels for image files or their bytes, in one request; each image has its own result or its own error.
+        """Labels for an image or several, in one request; each image has its own result or its own error.
 
         `outputs` of `embedding`, `logits` and `probabilities` come with each result.
         """
-        with ExitStack() as opened:
-            files = []
-            for number, image in enumerate(images):
-                if isinstance(image, bytes):
-                    files.append(("file", (f"image-{number}", image)))
-                else:
-                    content = opened.enter_context(image.open("rb")).read()
-                    files.append(("file", (image.name, content)))
-            fields = {"model": model, "top_k": top_k, "outputs": ",".join(outputs) or None}
-            data = {name: str(value) for name, value in fields.items() if value is not None}
-            return self._json(self._request("POST", "/v1/classify", data=data, files=files))
+        several: Sequence[Image] = [images] if isinstance(images, str | Path | bytes) else images
+        files = [
+            ("file", (f"image-{number}" if isinstance(image, bytes) else Path(image).name, _content(image)))
+            for number, image in enumerate(several)
+        ]
+        fields = given({"model": model, "top_k": top_k, "outputs": ",".join(outputs) or None})
+        data = {name: str(value) for name, value in fields.items()}
+        return self._json(self._request("POST", "/v1/classify", data=data, files=files, repeat=True))
 
-    def explain(self, image: Path | bytes, *, model: str | None = None, class_index: int | None = None) -> Json:
+    def explain(self, image: Image, *, model: str | None = None, class_index: int | None = None) -> Json:
         """Where in an image the network saw a class, by default the likeliest: its result, with `heatmap`."""
         answer = self._json(self._show("explain", image, model, "application/json", {"class_index": class_index}))
         return {"model": answer["model"], "version": answer["version"], **answer["results"][0]}
 
-    def overlay(
-        self, image: Path | bytes, *, model: str | None = None, class_index: int | None = None
-    ) -> tuple[bytes, Json]:
+    def overlay(self, image: Image, *, model: str | None = None, class_index: int | None = None) -> tuple[bytes, Json]:
         """What `explain` finds, as a PNG file drawn over the image; and its `model`, `label`, `probability`."""
         answer = self._show("explain", image, model, "image/png", {"class_index": class_index})
         said = answer.headers
@@ -81,28 +82,28 @@ class Client(JobCalls, ModelCalls):
             "probability": float(said["X-Probability"]),
         }
 
-    def preprocess(self, image: Path | bytes, *, model: str | None = None) -> Json:
+    def preprocess(self, image: Image, *, model: str | None = None) -> Json:
         """The pixels that the network sees: `png` (base64), `shape`, and the `sha256` of the pixels themselves."""
         answer = self._json(self._show("preprocess", image, model, "application/json", {}))
         return {"model": answer["model"], "version": answer["version"], **answer["results"][0]}
 
     def default_model(self) -> str:
         """The name of the model that answers where none is named."""
-        return str(self._json(self._send("GET", "/readyz"))["parts"]["engine"]["model"])
+        return str(self._readiness(repeat=True)["parts"]["engine"]["model"])
 
     def _show(
-        self, verb: str, image: Path | bytes, model: str | None, accept: str, query: Mapping[str, Any]
+        self, verb: str, image: Image, model: str | None, accept: str, query: Mapping[str, Any]
     ) -> httpx.Response:
         path = f"/v1/models/{segment(model or self.default_model())}:{verb}"
-        content = image if isinstance(image, bytes) else image.read_bytes()
         headers = {"Accept": accept, "Content-Type": "application/octet-stream"}
-        return self._request("POST", path, params=given(query), content=content, headers=headers)
+        content = _content(image)
+        return self._request("POST", path, params=given(query), content=content, headers=headers, repeat=True)
 
     # Datasets
 
     def upload_dataset(
         self,
-        files: Path | Sequence[Path],
+        files: str | Path | Sequence[str | Path],
         *,
         name: str | None = None,
         idempotency_key: str | None = None,
@@ -114,7 +115,7 @@ class Client(JobCalls, ModelCalls):
         where that may help, under one Idempotency-Key: never two datasets. `on_bytes` gets each piece's size, and a
         negative one for what is sent again. Raises ValueError where there is no file.
         """
-        paths = [files] if isinstance(files, Path) else list(files)
+        paths = [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
         if not paths:
             raise ValueError("an upload needs one file at least")
         query, headers = {"name": name or _called(paths)}, {"Idempotency-Key": idempotency_key or uuid4().hex}
@@ -154,5 +155,18 @@ class Client(JobCalls, ModelCalls):
     # The server
 
     def ready(self) -> bool:
-        """Whether every part is ready, an engine's real answer included."""
+        """Whether it classifies: an engine has really answered just now, and nobody has told the server to stop.
+
+        `readiness` tells whether jobs run, too. Neither waits for a server that is away.
+        """
         return self._send("GET", "/readyz").status_code == httpx.codes.OK
+
+    def readiness(self) -> Json:
+        """`status`, the names of what is `not_ready`, and `parts`, each with its `reason`, also where it is not ready.
+
+        `status` is `ready`, `degraded` (it classifies, and another part is missing) or `not_ready`.
+        """
+        return self._readiness()
+
+    def _readiness(self, *, repeat: bool = False) -> Json:
+        return self._json(self._request("GET", "/readyz", answers=(httpx.codes.SERVICE_UNAVAILABLE,), repeat=repeat))

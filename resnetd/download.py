@@ -25,8 +25,9 @@ def save(
     refuse: Callable[[httpx.Response], Exception],
     on_bytes: Callable[[int], None],
 ) -> None:
-    """Download what an entry of a job's artifacts describes to `target`, in place of what is there.
+    """Download what `artifact` describes to `target`, in place of what is there.
 
+    `artifact` has `name`, `bytes`, `sha256` and `href`, as an entry of a job's artifacts; its ETag is the SHA-256.
     `refuse` makes the exception of an answer that is no success; `on_bytes` gets the size of each new piece. Raises
     Unreachable where the connection breaks again and again, Refused where the bytes are not those that were promised.
     """

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import httpx
 
@@ -19,6 +20,11 @@ class Event:
     id: str
     type: str
     data: Json
+
+    @property
+    def at(self) -> datetime:
+        """When it happened; `id` tells."""
+        return datetime.fromtimestamp(int(self.id.partition("-")[0]) / 1000, UTC)
 
 
 def tail(http: httpx.Client, job_id: str, last: str) -> Iterator[Event | None]:

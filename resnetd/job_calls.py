@@ -16,7 +16,8 @@ from resnetd.transport import Json, Transport, given, problem_of, segment
 
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 _PASSING = frozenset({502, 503, 504})  # refusals that a stream outwaits: a part is being started again
-_PLAN_SECONDS = 100.0  # the server waits 90 s for a worker that is very busy
+_PLAN_SECONDS = 90.0  # for which the server waits for a worker that is very busy
+_POLL_SECONDS = 30.0  # for which `wait` asks the server to wait, again and again
 
 
 def _train_body(dataset: str, recipe: str, overrides: Mapping[str, Any] | None) -> Json:
@@ -51,12 +52,16 @@ class JobCalls(Transport):
     ) -> Json:
         """What a train job would be: cost, speed, memory, problems. Nothing is queued. Takes seconds."""
         body = _train_body(dataset, recipe, overrides) | given({"max_seconds": max_seconds})
-        return self._json(self._request("POST", "/v1/jobs/plan", json=body, timeout=_PLAN_SECONDS))
+        return self._json(self._plan(body))
 
     def plan_curve(self, dataset: str, *, recipe: str, overrides: Mapping[str, Any] | None = None) -> bytes:
         """The learning rate over a train job, as SVG."""
         body, headers = _train_body(dataset, recipe, overrides), {"Accept": "image/svg+xml"}
-        return self._request("POST", "/v1/jobs/plan", json=body, headers=headers, timeout=_PLAN_SECONDS).content
+        return self._plan(body, headers).content
+
+    def _plan(self, body: Json, headers: Mapping[str, str] | None = None) -> httpx.Response:
+        timeout = self._timeout_beyond(_PLAN_SECONDS)
+        return self._request("POST", "/v1/jobs/plan", json=body, headers=headers, timeout=timeout, repeat=True)
 
     def evaluate(
         self,
@@ -113,32 +118,34 @@ class JobCalls(Transport):
 
     def job(self, job_id: str, *, wait: float | None = None) -> Json:
         """The job now; with `wait`, once it has ended, at the latest after so many seconds (60 at most)."""
-        return self._get(f"/v1/jobs/{segment(job_id)}", given({"wait": wait}))
+        return self._get(f"/v1/jobs/{segment(job_id)}", given({"wait": wait}), wait=wait or 0.0)
 
-    def cancel(self, job_id: str) -> Json:
-        return self._verb(job_id, "cancel")
+    # Each counts once under one Idempotency-Key, as `submit` does.
 
-    def pause(self, job_id: str) -> Json:
-        return self._verb(job_id, "pause")
+    def cancel(self, job_id: str, *, idempotency_key: str | None = None) -> Json:
+        return self._verb(job_id, "cancel", idempotency_key)
 
-    def resume(self, job_id: str) -> Json:
-        return self._verb(job_id, "resume")
+    def pause(self, job_id: str, *, idempotency_key: str | None = None) -> Json:
+        return self._verb(job_id, "pause", idempotency_key)
 
-    def finish(self, job_id: str) -> Json:
+    def resume(self, job_id: str, *, idempotency_key: str | None = None) -> Json:
+        return self._verb(job_id, "resume", idempotency_key)
+
+    def finish(self, job_id: str, *, idempotency_key: str | None = None) -> Json:
         """Stop a training here and keep the best so far."""
-        return self._verb(job_id, "finish")
+        return self._verb(job_id, "finish", idempotency_key)
 
-    def checkpoint(self, job_id: str) -> Json:
+    def checkpoint(self, job_id: str, *, idempotency_key: str | None = None) -> Json:
         """Have a training write a checkpoint now."""
-        return self._verb(job_id, "checkpoint")
+        return self._verb(job_id, "checkpoint", idempotency_key)
 
-    def retry(self, job_id: str) -> Json:
+    def retry(self, job_id: str, *, idempotency_key: str | None = None) -> Json:
         """The new job that tries one again that failed or was cancelled."""
-        return self._verb(job_id, "retry")
+        return self._verb(job_id, "retry", idempotency_key)
 
-    def change(self, job_id: str, changes: Mapping[str, Any]) -> Json:
+    def change(self, job_id: str, changes: Mapping[str, Any], *, idempotency_key: str | None = None) -> Json:
         """Other `lr`, `epochs`, `patience` or `priority` for a job under way."""
-        path, headers = f"/v1/jobs/{segment(job_id)}", {"Idempotency-Key": uuid4().hex}
+        path, headers = f"/v1/jobs/{segment(job_id)}", {"Idempotency-Key": idempotency_key or uuid4().hex}
         return self._json(self._request("PATCH", path, json=dict(changes), headers=headers, repeat=True))
 
     def delete_job(self, job_id: str) -> None:
@@ -154,8 +161,8 @@ class JobCalls(Transport):
         path = f"/v1/jobs/{segment(job_id)}/deliveries/{segment(delivery)}/redeliver"
         return self._json(self._request("POST", path, repeat=True))
 
-    def _verb(self, job_id: str, verb: str) -> Json:
-        path, headers = f"/v1/jobs/{segment(job_id)}/{verb}", {"Idempotency-Key": uuid4().hex}
+    def _verb(self, job_id: str, verb: str, idempotency_key: str | None) -> Json:
+        path, headers = f"/v1/jobs/{segment(job_id)}/{verb}", {"Idempotency-Key": idempotency_key or uuid4().hex}
         return self._json(self._request("POST", path, headers=headers, repeat=True))
 
     def events(self, job_id: str, *, after: str | None = None, patience: float = 120.0) -> Iterator[Event]:
@@ -199,12 +206,28 @@ class JobCalls(Transport):
         """The files that a job made: `name`, `bytes`, `media_type`, `sha256`, `href` of each."""
         return list(self._get(f"/v1/jobs/{segment(job_id)}/artifacts")["data"])
 
-    def download(self, artifact: Mapping[str, Any], target: Path, *, on_bytes: Callable[[int], None] = ignore) -> None:
+    def download(
+        self, artifact: Mapping[str, Any], target: str | Path, *, on_bytes: Callable[[int], None] = ignore
+    ) -> None:
         """Write one of `artifacts` to `target`: whole, its SHA-256 checked, going on where the connection breaks."""
-        save(self._http, artifact, target, refuse=problem_of, on_bytes=on_bytes)
+        save(self._http, artifact, Path(target), refuse=problem_of, on_bytes=on_bytes)
 
-    def wait(self, job_id: str) -> Json:
-        """The job, once it has ended, however it ended."""
-        for _ in self.events(job_id):
-            pass
-        return self.job(job_id)
+    def wait(self, job_id: str, timeout: float | None = None) -> Json:
+        """The job, once it has ended, however it ended.
+
+        Raises the builtin TimeoutError where it has not after `timeout` seconds, and the job goes on. A paused job
+        does not end by itself, nor does a queued one where no worker is.
+        """
+        if timeout is None:
+            for _ in self.events(job_id):
+                pass
+            return self.job(job_id)
+        until = time.monotonic() + timeout
+        while True:
+            left = until - time.monotonic()
+            job = self.job(job_id, wait=min(max(left, 0.0), _POLL_SECONDS))
+            if job["state"] in ENDED:
+                return job
+            if left <= 0.0:
+                paused = ", and stays so until it is resumed" if job["state"] == "paused" else ""
+                raise TimeoutError(f"Job {job_id} has not ended within {timeout:g} s: it is {job['state']}{paused}.")

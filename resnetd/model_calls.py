@@ -10,8 +10,11 @@ from uuid import uuid4
 import httpx
 
 from resnetd.counted import Counted, ignore
+from resnetd.download import save
 from resnetd.errors import Unreachable
 from resnetd.transport import Json, Transport, given, problem_of, segment
+
+_LOAD_SECONDS = 30  # for which the server is asked to wait, again and again
 
 
 class ModelCalls(Transport):
@@ -25,7 +28,7 @@ class ModelCalls(Transport):
 
     def import_model(
         self,
-        file: Path,
+        file: str | Path,
         name: str,
         *,
         network: str | None = None,
@@ -50,8 +53,9 @@ class ModelCalls(Transport):
             }
         )
         headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
-        with Counted(file, on_bytes) as content:
-            files = {"file": (file.name, content)}
+        path = Path(file)
+        with Counted(path, on_bytes) as content:
+            files = {"file": (path.name, content)}
             answer = self._request("POST", "/v1/models", data=fields, files=files, headers=headers, repeat=True)
             return self._json(answer)
 
@@ -90,14 +94,17 @@ class ModelCalls(Transport):
         headers = given({"If-Match": if_match})
         return self._json(self._request("POST", f"{_alias(name, alias)}:rollback", headers=headers))
 
-    def delete_alias(self, name: str, alias: str) -> None:
-        self._request("DELETE", _alias(name, alias), repeat=True)
+    def delete_alias(self, name: str, alias: str, *, if_match: str | None = None) -> None:
+        """A `production` that is deleted is the newest version again."""
+        headers = given({"If-Match": if_match})
+        self._request("DELETE", _alias(name, alias), headers=headers, repeat=if_match is None)
 
     def load_model(self, ref: str) -> Json:
         """Load a version and wait until it is ready."""
         path = f"/v1/models/{segment(ref)}:load"
         while True:
-            found = self._json(self._request("POST", path, params={"wait": 30}, repeat=True))
+            query = {"wait": _LOAD_SECONDS}
+            found = self._json(self._request("POST", path, params=query, repeat=True, wait=_LOAD_SECONDS))
             if found["state"] == "ready":
                 return found
 
@@ -115,10 +122,18 @@ class ModelCalls(Transport):
         """What the version's evaluation gave."""
         return self._get(f"/v1/models/{segment(ref)}/metrics")
 
-    def download_model(self, name: str, version: int, target: Path, *, form: str = "bundle") -> None:
-        """Write a version as a `bundle` (zip) or its `weights` (safetensors) to `target`: whole, or not at all."""
-        part = target.with_name(f".{target.name}.{uuid4().hex}.part")
+    def download_model(self, name: str, version: int, target: str | Path, *, form: str = "bundle") -> None:
+        """Write a version as a `bundle` (zip) or its `weights` (safetensors) to `target`: whole, or not at all.
+
+        The weights' SHA-256 is checked, and they go on where the connection breaks; the server makes a bundle anew
+        for each request. Raises Refused where the weights are not those of the version.
+        """
+        target = Path(target)
         path = f"{_version(name, version)}/download"
+        if form == "weights":
+            save(self._http, self._weights(name, version, path), target, refuse=problem_of, on_bytes=ignore)
+            return
+        part = target.with_name(f".{target.name}.{uuid4().hex}.part")
         try:
             with part.open("wb") as file, self._http.stream("GET", path, params={"format": form}) as answer:
                 if not answer.is_success:
@@ -132,6 +147,14 @@ class ModelCalls(Transport):
         finally:
             with suppress(FileNotFoundError):
                 part.unlink()
+
+    def _weights(self, name: str, version: int, path: str) -> Json:
+        """The weights of a version as `save` wants a file described."""
+        (found,) = self.model(f"{name}@{version}")["versions"]
+        href = f"{path}?format=weights"
+        head = self._request("HEAD", href, headers={"Accept-Encoding": "identity"}, repeat=True)
+        size = int(head.headers["Content-Length"])
+        return {"name": f"{name}@{version}", "bytes": size, "sha256": found["weights_sha256"], "href": href}
 
     def delete_version(self, name: str, version: int) -> None:
         """For good. Refused while an alias needs it or an engine has it."""

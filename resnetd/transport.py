@@ -1,7 +1,7 @@
 """Requests to one server, with what went wrong as `Problem` or `Unreachable`."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +15,9 @@ DEFAULT_SERVER = "http://127.0.0.1:8000"
 _ATTEMPTS = 4  # over connections that break, of a request that may be sent twice unharmed
 PATIENCE_SECONDS = 30.0  # with a server that is being started again, or says when to come again
 _PAUSE_SECONDS = 0.25
+_CONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = 10.0  # for an answer itself, beyond what the server was asked to wait
+_LATER = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)  # these may say when to come again
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 Json = dict[str, Any]
@@ -23,9 +26,10 @@ Json = dict[str, Any]
 class Transport:
     """Keeps its connections; not for several threads at once.
 
-    What may be sent twice unharmed (reading, deleting, and whatever bears an Idempotency-Key) is sent again, for
-    `patience` seconds, while nobody listens or the server answers 503 with the time to come back. `on_wait` hears
-    why, once for each request.
+    What may be sent twice unharmed (reading, classifying, planning, deleting, and whatever bears an Idempotency-Key)
+    is sent again, for `patience` seconds, while nobody listens or the server answers 429 or 503 with the time to come
+    back. `on_wait` hears why, once for each request. An answer may take `timeout` seconds, and longer where the server
+    is asked to wait.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Transport:
         on_wait: Callable[[Problem | Unreachable], None] = lambda _: None,
     ) -> None:
         self.server = server.rstrip("/")
+        self._seconds = timeout
         self._patience = patience
         self._on_wait = on_wait
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -45,7 +50,7 @@ class Transport:
             self._http = httpx.Client(
                 base_url=self.server,
                 headers=headers,
-                timeout=httpx.Timeout(timeout, connect=5.0),
+                timeout=httpx.Timeout(timeout, connect=_CONNECT_SECONDS),
                 trust_env=httpx.URL(self.server).host not in _LOOPBACK,  # no proxy stands before this machine itself
             )
         except httpx.InvalidURL as error:
@@ -66,9 +71,9 @@ class Transport:
         query = {"limit": limit, "after": after, **filters}
         return self._get(path, given(query))
 
-    def _get(self, path: str, query: Mapping[str, Any] | None = None) -> Json:
+    def _get(self, path: str, query: Mapping[str, Any] | None = None, *, wait: float = 0.0) -> Json:
         headers = {"Accept": "application/json"}
-        return self._json(self._request("GET", path, params=query or {}, headers=headers, repeat=True))
+        return self._json(self._request("GET", path, params=query or {}, headers=headers, repeat=True, wait=wait))
 
     @staticmethod
     def _json(response: httpx.Response) -> Json:
@@ -80,9 +85,28 @@ class Transport:
             raise Unreachable(str(response.url), "the answer is no JSON object; is this a resnetd server?")
         return value
 
-    def _request(self, method: str, path: str, *, repeat: bool = False, **options: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own options
-        """Raises Problem and Unreachable. `repeat`: send it again where that may help."""
-        until = time.monotonic() + self._patience
+    def _timeout_beyond(self, wait: float) -> httpx.Timeout:
+        """For a request that the server may keep for `wait` seconds before it answers."""
+        return httpx.Timeout(max(self._seconds, wait + _ANSWER_SECONDS), connect=_CONNECT_SECONDS)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        repeat: bool = False,
+        wait: float = 0.0,
+        answers: Container[int] = (),
+        **options: Any,  # noqa: ANN401 - httpx's own options
+    ) -> httpx.Response:
+        """Raises Problem and Unreachable. `repeat`: send it again where that may help.
+
+        `wait`: the seconds that the server was asked to wait; patience is so much longer. `answers`: statuses that
+        are no refusals here.
+        """
+        until = time.monotonic() + self._patience + wait
+        if wait:
+            options["timeout"] = self._timeout_beyond(wait)
         broken, waited = 0, False
         while True:
             failure: Problem | Unreachable
@@ -96,7 +120,8 @@ class Transport:
                 pause = _PAUSE_SECONDS if again else None
             else:
                 gone = response.status_code == httpx.codes.NOT_FOUND and method == "DELETE"
-                if response.is_success or (gone and (broken or waited)):  # an earlier attempt has deleted it
+                gone = gone and bool(broken or waited)  # an earlier attempt has deleted it
+                if response.is_success or response.status_code in answers or gone:
                     return response
                 failure = problem_of(response)
                 pause, refused = _retry_after(response), True
@@ -128,9 +153,9 @@ def _is_refusal(error: BaseException | None) -> bool:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """The pause that a 503 asks for, in seconds; None where the answer is final."""
+    """The pause that a 429 or a 503 asks for, in seconds; None where the answer is final."""
     asked = response.headers.get("Retry-After", "")
-    return float(asked) if response.status_code == httpx.codes.SERVICE_UNAVAILABLE and asked.isdecimal() else None
+    return float(asked) if response.status_code in _LATER and asked.isdecimal() else None
 
 
 def segment(text: str) -> str:

@@ -1,6 +1,8 @@
 """`resnetd up`, `serve` and `work`: which parts run, and with what."""
 
 import fcntl
+import logging
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -21,7 +23,9 @@ from store import redis_account
 from store.layout import Layout
 from store.logs import configure
 from store.open_files import raise_open_files
-from store.settings import Settings
+from store.settings import Settings, unknown_variables
+
+log = logging.getLogger(__name__)
 
 #: From the signal until the last part is killed that still lives; what is killed takes a moment, and 15 s are promised.
 UP_STOP_SECONDS = 13.5
@@ -85,6 +89,8 @@ def _alone(layout: Layout) -> Iterator[None]:
 
 def _prepare(settings: Settings) -> Layout:
     configure(settings.log_level, part="up")
+    for name, near in unknown_variables(os.environ).items():
+        log.warning(f"{name} is no setting and changes nothing" + (f": did you mean {near}?" if near else ""))
     raise_open_files()
     with _usable(settings.data):
         return Layout(settings.data).create()

@@ -1,6 +1,5 @@
 """What a job leaves for download: a folder of files below its claim, each under a name from a fixed table."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +7,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict
 
-from store.files import publish_dir, remove_tree
+from store.files import publish_dir, remove_tree, sha256_of
 
 #: Name → media type of everything that a job may offer. No other name is ever looked for on disk.
 MEDIA_TYPES = {
@@ -27,7 +26,6 @@ MEDIA_TYPES = {
     "model.json": "application/json",
 }
 FOLDER = "artifacts"
-_PIECE = 1 << 20
 
 
 class Artifact(BaseModel):
@@ -66,11 +64,3 @@ def listed(claim_dir: Path) -> list[Artifact]:
         Artifact(name=path.name, bytes=path.stat().st_size, media_type=MEDIA_TYPES[path.name], sha256=sha256_of(path))
         for path in paths
     ]
-
-
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -1,6 +1,7 @@
 """Files that are whole or absent, whatever is killed meanwhile: temporary name, fsync, rename, fsync the folder."""
 
 import contextlib
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -41,6 +42,12 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - anything that 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - anything that JSON can hold
     return orjson.loads(path.read_bytes())
+
+
+def sha256_of(path: Path) -> str:
+    """Of what the file holds, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fsync_tree(folder: Path) -> None:

@@ -21,12 +21,20 @@ from store.layout import Layout
 
 class Scope(StrEnum):
     PREDICT = "predict"  # classify, look at models
-    TRAIN = "train"  # and datasets, jobs, aliases
-    ADMIN = "admin"  # and metrics
+    TRAIN = "train"  # and datasets, jobs, aliases, loading and unloading
+    METRICS = "metrics"  # what Prometheus reads, and nothing else
+    ADMIN = "admin"  # everything
 
     def includes(self, wanted: "Scope") -> bool:
-        order = list(Scope)
-        return order.index(self) >= order.index(wanted)
+        return wanted in _INCLUDED[self]
+
+
+_INCLUDED = {
+    Scope.PREDICT: {Scope.PREDICT},
+    Scope.TRAIN: {Scope.PREDICT, Scope.TRAIN},
+    Scope.METRICS: {Scope.METRICS},
+    Scope.ADMIN: set(Scope),
+}
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,31 @@
 `RESNETD_DATA` is `--data`, and so on; the two well-known names without a prefix are Redis's own.
 """
 
+import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_PREFIX = "RESNETD_"
+#: Variables that are no settings, and read all the same: by the command line as a client, by tests, between processes.
+OTHER_VARIABLES = frozenset(
+    {
+        "RESNETD_SERVER",
+        "RESNETD_KEY",
+        "RESNETD_TEST_DATA",
+        "RESNETD_LEDGER_EXAMPLES",
+        "RESNETD_CHURN_JOBS",
+        "RESNETD_FAULT",
+        "RESNETD_FAULT_ONCE",
+        "RESNETD_PARENT_PID",
+        "RESNETD_RENDEZVOUS",
+    }
+)
 
 
 class Precision(StrEnum):
@@ -55,7 +73,7 @@ class BatchLimits:
 class Settings(BaseSettings):
     """What a process needs to know about where it runs. Read once, at start, and handed on."""
 
-    model_config = SettingsConfigDict(env_prefix="RESNETD_", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, populate_by_name=True)
 
     data: Path = Field(Path("var"), description="The data directory: models, datasets, jobs, the embedded Redis.")
     host: str = Field("127.0.0.1", description="Address the HTTP server listens on; others than loopback need a key.")
@@ -126,6 +144,23 @@ class Settings(BaseSettings):
 
     def batch_limits(self, model: str) -> BatchLimits:
         return _batch_limits(self.batching).get(model, BatchLimits())
+
+
+def unknown_variables(environment: Mapping[str, str]) -> dict[str, str | None]:
+    """The variables that are called as ours are and that nobody reads, each with the nearest name, None without one.
+
+    Settings are found in capitals and in small letters, as pydantic looks for them.
+    """
+    settings = [_PREFIX + name.upper() for name in Settings.model_fields]
+    known = {name.removeprefix(_PREFIX): name for name in (*settings, *sorted(OTHER_VARIABLES))}
+    known |= {"REDIS_URL": "REDIS_URL"}  # that is what the documents call it
+    found: dict[str, str | None] = {}
+    for name in sorted(environment):
+        capitals = name.upper()
+        if capitals.startswith(_PREFIX) and capitals not in settings and name not in OTHER_VARIABLES:
+            matches = difflib.get_close_matches(capitals.removeprefix(_PREFIX), known, n=1, cutoff=0.5)
+            found[name] = known[matches[0]] if matches else None
+    return found
 
 
 def _batch_limits(text: str) -> dict[str, BatchLimits]:

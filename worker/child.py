@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from jobs.ledger import Claim
+from jobs.answers import Claim
 from jobs.model import Kind
 from store.layout import Layout
 from store.process import child_environment

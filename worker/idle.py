@@ -12,7 +12,7 @@ from redis import RedisError
 
 from jobs.ledger import Ledger
 from jobs.model import Lane
-from worker.lane import last_taken, path
+from worker.lane import last_taken, lock_path
 from worker.supervisor import Workplace
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class IdleWatch:
                 self._waiting.clear()
 
     def _look_at(self, lane: Lane) -> None:
-        taken = last_taken(path(self._at.layout, lane, self._at.device))
+        taken = last_taken(lock_path(self._at.layout, lane, self._at.device))
         if taken is None or not self._ledger.due(lane):
             self._waiting.pop(lane, None)
             return
@@ -68,7 +68,7 @@ class IdleWatch:
 
     def _leave(self) -> None:
         """End this process as soon as no slot is held any more; its pool processes die with it."""
-        held = [lane for lane in Lane if last_taken(path(self._at.layout, lane, self._at.device)) is None]
+        held = [lane for lane in Lane if last_taken(lock_path(self._at.layout, lane, self._at.device)) is None]
         if not held or (self._leave_at is not None and time.monotonic() >= self._leave_at):
             self._at.drain.unlink(missing_ok=True)
             os._exit(EXIT_CODE)

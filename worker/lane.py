@@ -19,7 +19,7 @@ _FLOCK = struct.Struct("@hhqqi")  # struct flock of fcntl.h: type, whence, start
 _WHOLE_FILE = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 
-def path(layout: Layout, lane: Lane, device: str) -> Path:
+def lock_path(layout: Layout, lane: Lane, device: str) -> Path:
     """The lane's lock file on this machine: the same for every way to name a device."""
     name = f"{lane}-{_meant(device)}" if lane is Lane.DEVICE else str(lane)
     return layout.locks / f"{name}.lock"
@@ -36,7 +36,7 @@ def _meant(device: str) -> str:
 def slot(layout: Layout, lane: Lane, device: str) -> Iterator[int | None]:
     """Hold the lane's slot on this machine; yields the open lock file, or None, at once, when another has the slot."""
     layout.locks.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path(layout, lane, device), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fd = os.open(lock_path(layout, lane, device), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _WHOLE_FILE)
@@ -52,7 +52,7 @@ def slot(layout: Layout, lane: Lane, device: str) -> Iterator[int | None]:
 def heard(layout: Layout, lane: Lane, device: str) -> None:
     """Tell whoever looks when the slot was last taken that the lane's queue is listened to."""
     layout.locks.mkdir(parents=True, exist_ok=True)
-    path(layout, lane, device).touch(mode=0o600)
+    lock_path(layout, lane, device).touch(mode=0o600)
 
 
 def last_taken(lock: Path) -> int | None:

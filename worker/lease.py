@@ -9,7 +9,8 @@ from threading import Event, Thread
 
 from redis import RedisError
 
-from jobs.ledger import RENEW_SECONDS, Claim, LeaseLost, Ledger
+from jobs.answers import Claim, LeaseLost
+from jobs.ledger import RENEW_SECONDS, Ledger
 from jobs.model import Held, Orders, State
 from store.faults import point
 from store.files import write_atomic

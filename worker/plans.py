@@ -19,7 +19,7 @@ from jobs.plans import ANSWER_SECONDS, TAKE_SECONDS, Plans
 from models.recipes import resolve
 from store.datasets import Dataset
 from worker import plan_process
-from worker.lane import heard, last_taken, path, slot
+from worker.lane import heard, last_taken, lock_path, slot
 from worker.plan_process import Said
 from worker.planner.request import PlanRequest, measured_key, plan_key
 from worker.supervisor import Workplace
@@ -101,7 +101,7 @@ def _run(request: PlanRequest, ledger: Ledger, at: Workplace, *, slot: int | Non
 
 def _bell_waits(ledger: Ledger, at: Workplace) -> bool:
     """Whether a job is due in a lane that nobody works in."""
-    return any(last_taken(path(at.layout, lane, at.device)) is not None and ledger.due(lane) for lane in Lane)
+    return any(last_taken(lock_path(at.layout, lane, at.device)) is not None and ledger.due(lane) for lane in Lane)
 
 
 def _tell(plans: Plans, plan_id: str, said: Said) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from jobs.ledger import Claim
+from jobs.answers import Claim
 from jobs.model import Kind
 from models import checkpoint_files
 from models.catalog import Catalog

@@ -6,7 +6,8 @@ from typing import Any
 
 from redis import RedisError
 
-from jobs.ledger import Claim, Ledger
+from jobs.answers import Claim
+from jobs.ledger import Ledger
 from store.faults import point
 
 PROGRESS_SECONDS = 0.5

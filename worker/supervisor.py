@@ -14,7 +14,8 @@ from uuid import uuid4
 from redis import RedisError
 
 from jobs import archive, owner
-from jobs.ledger import Claim, JobNotFound, LeaseLost, Ledger
+from jobs.answers import Claim, JobNotFound, LeaseLost
+from jobs.ledger import Ledger
 from jobs.model import JobError, Lane, State
 from models import checkpoint_files
 from store.faults import point

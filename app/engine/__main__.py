@@ -33,6 +33,7 @@ from app.engine.pipeline import Pipeline
 from app.engine.runtimes.records import cores
 from app.engine.selection import Selected, Selection
 from app.engine.server import Server
+from app.inference.protocol import DAMAGED_STATUS
 from models.runtime import ModelDamagedError
 from store import logs
 from store.process import attach_to_parent
@@ -40,7 +41,6 @@ from store.settings import Precision, Settings
 
 log = logging.getLogger("app.engine")
 
-DAMAGED = 3
 _DRAIN_SECONDS = 10.0
 # Seconds before measuring: whoever started this engine has a first request. The others where measuring failed, or found
 # no time beside other work; the last again and again.
@@ -64,7 +64,7 @@ def main() -> int:
         )
         selected = selection.known() or selection.like_another() or selection.reference_serves()
     except ModelDamagedError as error:
-        return _refuse(str(error), status=DAMAGED)
+        return _refuse(str(error), status=DAMAGED_STATUS)
     except Exception as error:  # whatever is wrong with a model's files or device is told, not only its traceback
         log.exception("the model cannot be loaded")
         return _refuse(f"it cannot be loaded: {type(error).__name__}: {error}", status=1)
@@ -78,8 +78,7 @@ async def _serve(selection: Selection, selected: Selected, socket: Path, setting
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     to = selection.manifest.preprocessing
-    batcher = Batcher(selected.device.wide)
-    batcher.use(selected.device)
+    batcher = Batcher(selected.computing)
     pipeline = Pipeline(
         selection.manifest,
         batcher,
@@ -112,7 +111,7 @@ async def _improve(selection: Selection, batcher: Batcher) -> None:
             log.exception("no faster runtime was found")
             continue
         if better is not None:
-            batcher.use(better.device)
+            batcher.use(better.computing)
             _ready(selection, better)
             return
 

@@ -58,13 +58,14 @@ _Batch = tuple[list[_Rows | None], float, float]
 @dataclass(frozen=True, eq=False)
 class Waiting:
     """An image, uint8 (H, W, C), or what makes it, for which somebody waits: `since` of time.monotonic, until
-    `deadline` of the event loop's time.
+    `deadline` of the event loop's time. One that went before all others is a ping's, and no client's.
     """
 
     image: Pixels | Maker
     since: float
     deadline: float
     answer: "asyncio.Future[Computed | None]"
+    first: bool = False
 
     def pixels(self) -> Pixels | None:
         """None where the image cannot be made."""
@@ -82,8 +83,8 @@ def take(queue: deque[Waiting], *, max_batch: int, now: float) -> list[Waiting]:
 
 
 @dataclass(frozen=True)
-class Device:
-    """What computes the outputs of a batch, (N, H, W, C) with N ≤ `max_batch`, and how it likes to be fed.
+class Computing:
+    """A loaded runtime, and the batches that it likes: of images (N, H, W, C) with N ≤ `max_batch`.
 
     `wide` takes all cores for one batch at a time; `narrow` takes one core and is called by `streams` threads at once.
     `max_delay`, in seconds: how long a batch that is not full may wait for more images while another is computed.
@@ -113,7 +114,7 @@ class Turn:
     sizes: tuple[int, ...]
 
 
-def turn(device: Device, *, waiting: int, present: int, running: int, wide: bool, waited: float) -> Turn | None:
+def turn(computing: Computing, *, waiting: int, present: int, running: int, wide: bool, waited: float) -> Turn | None:
     """What to start now, None where something has to end or to arrive first.
 
     `waiting` images are in the queue, the oldest for `waited` seconds; `present` are in the house, those that are still
@@ -121,56 +122,53 @@ def turn(device: Device, *, waiting: int, present: int, running: int, wide: bool
     """
     if not waiting or wide:
         return None
-    free = (device.streams if device.narrow else 1) - running
+    free = (computing.streams if computing.narrow else 1) - running
     if free <= 0:
-        spare = running < device.at_once and waiting >= device.max_batch  # a fuller one cannot come
-        return Turn(wide=False, sizes=(device.max_batch,)) if spare else None
-    if running and waiting < device.max_batch and waited < device.max_delay:
+        spare = running < computing.at_once and waiting >= computing.max_batch  # a fuller one cannot come
+        return Turn(wide=False, sizes=(computing.max_batch,)) if spare else None
+    if running and waiting < computing.max_batch and waited < computing.max_delay:
         return None
-    if not device.narrow or (present <= 1 and not running):
-        return Turn(wide=True, sizes=(min(waiting, device.max_batch),))
-    size = min(device.max_batch, math.ceil(waiting / free))
+    if not computing.narrow or (present <= 1 and not running):
+        return Turn(wide=True, sizes=(min(waiting, computing.max_batch),))
+    size = min(computing.max_batch, math.ceil(waiting / free))
     left = min(waiting, size * free)
     return Turn(wide=False, sizes=tuple(min(size, left - start) for start in range(0, left, size)))
 
 
 class Batcher:
-    """Feeds a device batch after batch, in threads of its own."""
+    """Feeds a runtime batch after batch, in threads of its own."""
 
-    def __init__(self, compute: Compute, *, max_batch: int = MAX_BATCH) -> None:
-        """`compute` makes the outputs of images (N, H, W, C), N ≤ `max_batch`; it runs in its own thread.
-
-        It may also be one that takes images in another form: what was submitted comes to it, stacked.
-        """
-        self._device = Device(wide=compute, max_batch=max_batch)
+    def __init__(self, computing: Computing) -> None:
+        """`computing` may also be of a network that takes images in another form: what was submitted comes stacked."""
+        self._computing = computing
         self._queue: deque[Waiting] = deque()
         self._looking = False  # soon, whether something can be started
         self._wide = ThreadPoolExecutor(1, thread_name_prefix="wide")
-        self._narrow = ThreadPoolExecutor(2, thread_name_prefix="narrow")
+        self._narrow = _narrow_pool(computing)
         self._running: set[asyncio.Future[_Batch]] = set()
-        self.sizes: Counter[int] = Counter()  # images → how many batches of so many were computed
+        self.sizes: Counter[int] = Counter()  # clients' images → how many batches of so many were computed
         self._wide_runs = False
         self._present: Callable[[], int] = lambda: len(self._queue)
 
-    def use(self, device: Device) -> None:
-        """Compute what comes from now on with this device; what is being computed ends where it is."""
-        self._device = device
+    def use(self, computing: Computing) -> None:
+        """Compute with this from now on; what is being computed ends where it is."""
+        self._computing = computing
         self._narrow.shutdown(wait=False)
-        self._narrow = ThreadPoolExecutor(device.streams, thread_name_prefix="narrow")
+        self._narrow = _narrow_pool(computing)
         if self._queue:
             self._look_soon()
 
     @property
     def makes(self) -> bool:
         """Whether images are best given as what makes them."""
-        return self._device.makes
+        return self._computing.makes
 
     def watch(self, present: Callable[[], int]) -> None:
         """`present()` tells how many images are in the house, those that are still being decoded included."""
         self._present = present
 
     async def submit(self, pixels: Pixels, *, deadline: float, first: bool = False) -> Computed:
-        """Compute one image; `first` puts it before all others. Raises ComputeFailed.
+        """Compute one image; `first` puts it before all others, and it is not counted. Raises ComputeFailed.
 
         An image whose deadline passes while it waits is never computed and never answered: the caller keeps the time.
         """
@@ -184,13 +182,14 @@ class Batcher:
 
     async def _put(self, image: Pixels | Maker, *, deadline: float, first: bool) -> Computed | None:
         loop = asyncio.get_running_loop()
-        waiting = Waiting(image=image, since=time.monotonic(), deadline=deadline, answer=loop.create_future())
+        answer: asyncio.Future[Computed | None] = loop.create_future()
+        waiting = Waiting(image=image, since=time.monotonic(), deadline=deadline, answer=answer, first=first)
         if first:
             self._queue.appendleft(waiting)
         else:
             self._queue.append(waiting)
         self._look_soon()
-        return await waiting.answer
+        return await answer
 
     def _look_soon(self) -> None:
         """When all that has just arrived is in the queue: what came together is computed together."""
@@ -208,16 +207,16 @@ class Batcher:
             _fail(waiting, error)
 
     def _start_what_is_due(self) -> None:
-        loop, device = asyncio.get_running_loop(), self._device
+        loop, computing = asyncio.get_running_loop(), self._computing
         now = loop.time()
-        if len(self._running) >= device.at_once:
+        if len(self._running) >= computing.at_once:
             return  # the queue may be long, and is looked through when a batch ends
         if any(image.answer.done() or image.deadline <= now for image in self._queue):
             self._queue = deque(take(self._queue, max_batch=len(self._queue), now=now))  # nobody counts who has left
         clock = time.monotonic()
         waited = clock - min((image.since for image in self._queue), default=clock)
         due = turn(
-            device,
+            computing,
             waiting=len(self._queue),
             present=self._present(),
             running=len(self._running),
@@ -225,47 +224,48 @@ class Batcher:
             waited=waited,
         )
         if due is None:
-            if self._queue and waited < device.max_delay:  # later on, only the end of a batch changes anything
-                loop.call_later(device.max_delay - waited, self._look_soon)
+            if self._queue and waited < computing.max_delay:  # later on, only the end of a batch changes anything
+                loop.call_later(computing.max_delay - waited, self._look_soon)
             return
         for size in due.sizes:
             batch = [self._queue.popleft() for _ in range(size)]
-            computing = self._started(batch, wide=due.wide)
+            outcome = self._started(batch, wide=due.wide)
             self._wide_runs = due.wide
-            self._running.add(computing)
-            computing.add_done_callback(partial(self._ended, batch))
+            self._running.add(outcome)
+            outcome.add_done_callback(partial(self._ended, batch))
 
     def _started(self, batch: Sequence[Waiting], *, wide: bool) -> "asyncio.Future[_Batch]":
         """What comes of the batch; also where no thread is to be had for it."""
-        loop, device = asyncio.get_running_loop(), self._device
-        narrow = None if wide else device.narrow
-        pool, compute = (self._wide, device.wide) if narrow is None else (self._narrow, narrow)
-        computing: asyncio.Future[_Batch]
+        loop, computing = asyncio.get_running_loop(), self._computing
+        narrow = None if wide else computing.narrow
+        pool, compute = (self._wide, computing.wide) if narrow is None else (self._narrow, narrow)
+        outcome: asyncio.Future[_Batch]
         try:
-            if not (wide and device.quick and len(batch) == 1):
+            if not (wide and computing.quick and len(batch) == 1):
                 return loop.run_in_executor(pool, _computed, compute, batch)
-            outcome = _computed(compute, batch)
+            computed = _computed(compute, batch)
         except Exception as error:
-            computing = loop.create_future()
-            computing.set_exception(error)
+            outcome = loop.create_future()
+            outcome.set_exception(error)
         else:
-            computing = loop.create_future()
-            computing.set_result(outcome)
-        return computing
+            outcome = loop.create_future()
+            outcome.set_result(computed)
+        return outcome
 
-    def _ended(self, batch: Sequence[Waiting], computing: "asyncio.Future[_Batch]") -> None:
-        self._running.discard(computing)
+    def _ended(self, batch: Sequence[Waiting], outcome: "asyncio.Future[_Batch]") -> None:
+        self._running.discard(outcome)
         self._wide_runs = False
         self._look_soon()
-        error = computing.exception()
+        error = outcome.exception()
         if error is not None:
             log.error("the device failed", exc_info=error, extra={"images": len(batch)})
             _fail(batch, error)
             return
-        outputs, began, seconds = computing.result()
-        if made := sum(each is not None for each in outputs):
+        outputs, began, seconds = outcome.result()
+        both = tuple(zip(batch, outputs, strict=True))
+        if made := sum(output is not None and not image.first for image, output in both):
             self.sizes[made] += 1
-        for image, output in zip(batch, outputs, strict=True):
+        for image, output in both:
             if image.answer.done():
                 continue
             if output is None:
@@ -273,6 +273,10 @@ class Batcher:
                 continue
             logits, embedding = output
             image.answer.set_result(Computed(logits, embedding, began=began, compute_ms=seconds * 1000))
+
+
+def _narrow_pool(computing: Computing) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(computing.streams, thread_name_prefix="narrow")
 
 
 def _fail(images: Iterable[Waiting], error: BaseException) -> None:

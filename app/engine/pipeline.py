@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.engine.admission import Limits, Places
-from app.engine.batch import Batcher, Computed
+from app.engine.batch import Batcher, Computed, Computing
 from app.engine.cost import cheap
 from app.engine.decode import Read
 from app.engine.opening import File, Opened, Opener, Unopened
@@ -20,14 +20,15 @@ from app.engine.ranking import NOT_FINITE, top_k
 from app.engine.reference import Reference
 from app.engine.showing import Showing
 from app.engine.tensors import Refused, pack, read_tensor
+from app.engine.together import together
 from app.inference.protocol import (
-    Answer,
-    Explained,
+    ClassifyAnswer,
+    ExplainAnswer,
     ImageError,
     ImageResult,
-    Inferred,
+    InferAnswer,
     Output,
-    Prepared,
+    PreprocessAnswer,
     TensorHead,
     TensorInput,
     Timings,
@@ -93,8 +94,8 @@ class Pipeline:
 
     @property
     def batches(self) -> Mapping[int, int]:
-        """How many batches of each size were computed."""
-        return self._batcher.sizes
+        """How many batches of each size were computed for clients."""
+        return self._batcher.sizes if self._normalised is None else self._batcher.sizes + self._normalised.sizes
 
     @property
     def idle_seconds(self) -> float:
@@ -108,7 +109,7 @@ class Pipeline:
         k: int,
         outputs: Sequence[Output] = (),
         timeout: float,  # noqa: ASYNC109 - the deadline of its images too
-    ) -> Answer:
+    ) -> ClassifyAnswer:
         """The `k` likeliest classes of each image, and `outputs`; one that cannot be decoded has an error of its own.
 
         Raises ComputeFailed where the device failed. So do the others; they raise ValueError, too, where the network's
@@ -122,10 +123,10 @@ class Pipeline:
                 self._one(i, image, k=k, many=many, arrived=arrived, deadline=deadline)
                 for i, image in enumerate(images)
             ]
-            outcomes = [await each[0]] if len(each) == 1 else await asyncio.gather(*each)
+            outcomes = await together(each)
         good = [each.computed for each in outcomes if each.computed is not None and each.result.error is None]
         tensors, payload = self._pack(outputs, good)
-        return Answer(
+        return ClassifyAnswer(
             results=tuple(each.result for each in outcomes),
             tensors=tensors,
             payload=payload,
@@ -140,7 +141,7 @@ class Pipeline:
         shape: Sequence[int],
         outputs: Sequence[Output],
         timeout: float,  # noqa: ASYNC109 - as above
-    ) -> Inferred:
+    ) -> InferAnswer:
         """The outputs for images that a client has prepared. Raises Refused.
 
         Pixels are computed as everything else is, in the same batches; what is normalised already by the float32
@@ -152,12 +153,12 @@ class Pipeline:
         place = self._places.served if served else self._places.normalised
         async with place.admit(images=len(rows), size=len(data), timeout=timeout) as deadline:
             batcher = self._batcher if served else self._batcher_of_normalised()
-            computed = await asyncio.gather(*(batcher.submit(row, deadline=deadline) for row in rows))
+            computed = await together([batcher.submit(row, deadline=deadline) for row in rows])
         if not all(np.isfinite(each.logits).all() for each in computed):
             raise ValueError(NOT_FINITE)
         tensors, payload = self._pack(outputs, computed)
         timings = _timings((_stages(0.0, each, arrived=arrived) for each in computed), arrived=arrived)
-        return Inferred(tensors=tensors, payload=payload, timings_ms=timings)
+        return InferAnswer(tensors=tensors, payload=payload, timings_ms=timings)
 
     async def explain(
         self,
@@ -166,14 +167,14 @@ class Pipeline:
         class_index: int | None,
         with_overlay: bool,
         timeout: float,  # noqa: ASYNC109 - as above
-    ) -> Explained:
+    ) -> ExplainAnswer:
         """Grad-CAM of each image, by the float32 network, one after the other. Raises Refused."""
         if class_index is not None and not 0 <= class_index < len(self._classes):
             raise Refused(f"class_index {class_index} is none of this model's: it has 0 to {len(self._classes) - 1}")
         arrived = time.monotonic()
         size = sum(map(len, images))
         async with self._places.explained.admit(images=len(images), size=size, timeout=timeout):
-            opened = await asyncio.gather(*map(self._opener.open, images))
+            opened = await together([self._opener.open(image) for image in images])
             shown = [
                 await self._showing.explained(index, each, class_index=class_index, with_overlay=with_overlay)
                 for index, each in enumerate(opened)
@@ -182,25 +183,25 @@ class Pipeline:
         queue = (time.monotonic() - arrived) * 1000 - decode - compute
         timings = _timings([_Stages(decode, queue, compute)], arrived=arrived)
         results, files = tuple(result for result, _, _ in shown), tuple(file for _, file, _ in shown)
-        return Explained(results=results, payload=files, timings_ms=timings)
+        return ExplainAnswer(results=results, payload=files, timings_ms=timings)
 
     async def preprocess(
         self,
         images: Sequence[File],
         *,
         timeout: float,  # noqa: ASYNC109 - as above
-    ) -> Prepared:
+    ) -> PreprocessAnswer:
         """What the network sees of each image."""
         arrived = time.monotonic()
         size = sum(map(len, images))
         async with self._places.prepared.admit(images=len(images), size=size, timeout=timeout):
-            opened = await asyncio.gather(*map(self._opener.open, images))
+            opened = await together([self._opener.open(image) for image in images])
             decode = max((each.decode_ms for each in opened), default=0.0)
             queue = (time.monotonic() - arrived) * 1000 - decode
-            both = await asyncio.gather(*(self._showing.seen(index, each) for index, each in enumerate(opened)))
+            both = await together([self._showing.seen(index, each) for index, each in enumerate(opened)])
         timings = _timings([_Stages(decode, queue)], arrived=arrived)
         results, files = tuple(result for result, _ in both), tuple(file for _, file in both)
-        return Prepared(results=results, payload=files, timings_ms=timings)
+        return PreprocessAnswer(results=results, payload=files, timings_ms=timings)
 
     async def ping(self, *, timeout: float) -> None:  # noqa: ASYNC109 - a real inference, so the same meaning as above
         """Compute one grey image, before all that wait. Raises TimeoutError and ComputeFailed."""
@@ -242,7 +243,8 @@ class Pipeline:
     def _batcher_of_normalised(self) -> Batcher:
         """Made, with its own thread, when it is first needed."""
         if self._normalised is None:
-            self._normalised = Batcher(self._reference.outputs_of_normalised, max_batch=_NORMALISED_BATCH)
+            computing = Computing(wide=self._reference.outputs_of_normalised, max_batch=_NORMALISED_BATCH)
+            self._normalised = Batcher(computing)
         return self._normalised
 
     def _probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

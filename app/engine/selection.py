@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from app.engine.batch import MAX_BATCH, Device
+from app.engine.batch import MAX_BATCH, Computing
 from app.engine.runtimes import gates
 from app.engine.runtimes.base import REFERENCE, Candidate, Loaded, Unavailable
 from app.engine.runtimes.choose import batching, choose, wide_pays
@@ -35,9 +35,9 @@ _UNMEASURED_BATCH = 8  # on a CPU, where a large batch of a large network takes 
 
 @dataclass(frozen=True, kw_only=True)
 class Selected:
-    """What serves now: the batcher's device, and how `GET /v1/models/{model}` tells of it."""
+    """What serves now, and how `GET /v1/models/{model}` tells of it."""
 
-    device: Device
+    computing: Computing
     shown: dict[str, Any]
 
 
@@ -182,7 +182,7 @@ class Selection:
     ) -> Selected:
         most, delay_ms = self._limits.over(most, delay_ms)
         rates = _rates(_measured(record).get(candidate))
-        device = Device(
+        computing = Computing(
             wide=loaded.wide,
             narrow=loaded.narrow,
             streams=loaded.streams,
@@ -196,14 +196,14 @@ class Selection:
         passes = [(loaded.narrow or loaded.wide, size) for size in (*sizes, most) for _ in range(loaded.copies)]
         for compute, images in ((loaded.wide, 1), *passes):
             compute(np.zeros((images, to.height, to.width, to.channels), dtype=np.uint8))  # a size's first pass is slow
-        return Selected(device=device, shown=_shown(candidate, device, record))
+        return Selected(computing=computing, shown=_shown(candidate, computing, record))
 
 
 def _measured(record: Record | None) -> dict[Candidate, Measured]:
     return {each.candidate: each for each in record.measured} if record else {}
 
 
-def _shown(candidate: Candidate, device: Device, record: Record | None) -> dict[str, Any]:
+def _shown(candidate: Candidate, computing: Computing, record: Record | None) -> dict[str, Any]:
     """`images_per_second` is null where nothing was measured; `like` is another version, which it was measured with."""
     measured = _measured(record)
     return {
@@ -211,9 +211,9 @@ def _shown(candidate: Candidate, device: Device, record: Record | None) -> dict[
         "precision": candidate.numbers,
         "images_per_second": _rates(measured.get(candidate)),
         "like": record.like if record else None,
-        "max_batch": device.max_batch,
-        "max_delay_ms": round(device.max_delay * 1000, 2),
-        "streams": device.streams,
+        "max_batch": computing.max_batch,
+        "max_delay_ms": round(computing.max_delay * 1000, 2),
+        "streams": computing.streams,
         "candidates": [
             {
                 "name": name.runtime,

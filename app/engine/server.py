@@ -15,18 +15,18 @@ from app.engine.batch import ComputeFailed
 from app.engine.pipeline import Pipeline
 from app.engine.tensors import Refused
 from app.inference.protocol import (
-    Answer,
     Cancel,
     Classify,
+    ClassifyAnswer,
     ErrorCode,
     Explain,
-    Explained,
+    ExplainAnswer,
     FrameTooLarge,
     Infer,
-    Inferred,
+    InferAnswer,
     Ping,
-    Prepared,
     Preprocess,
+    PreprocessAnswer,
     Work,
     frame,
     parse_request,
@@ -119,7 +119,7 @@ class Server:
     async def _work_on(self, request: Work, payload: bytes) -> tuple[dict[str, Any], Sequence[bytes]]:
         """The answer's header, without its id, and its payload."""
         pipeline, timeout = self._pipeline, request.timeout
-        answer: Answer | Inferred | Explained | Prepared
+        answer: ClassifyAnswer | InferAnswer | ExplainAnswer | PreprocessAnswer
         match request:
             case Classify(top_k=k, outputs=outputs):
                 answer = await pipeline.classify(request.files(payload), k=k, outputs=outputs, timeout=timeout)

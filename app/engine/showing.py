@@ -10,7 +10,7 @@ from app.engine.explain import grad_cam, overlay, png
 from app.engine.opening import Opened, Opener, Pixels
 from app.engine.ranking import NOT_FINITE, label_of
 from app.engine.reference import Reference
-from app.inference.protocol import Explanation, Notice, Preprocessed
+from app.inference.protocol import ImageExplanation, Notice, Preprocessed
 from models.manifest import Manifest
 from models.runtime import Runtime, probabilities
 
@@ -32,13 +32,13 @@ class Showing:
 
     async def explained(
         self, index: int, opened: Opened, *, class_index: int | None, with_overlay: bool
-    ) -> tuple[Explanation, bytes, float]:
+    ) -> tuple[ImageExplanation, bytes, float]:
         """Grad-CAM by the float32 network, and its ms. Raises ValueError where the output is not finite."""
         if opened.pixels is None:
-            return Explanation(index=index, error=opened.error), b"", 0.0
+            return ImageExplanation(index=index, error=opened.error), b"", 0.0
         pixels = opened.pixels
 
-        def work(runtime: Runtime) -> tuple[Explanation, bytes, float]:
+        def work(runtime: Runtime) -> tuple[ImageExplanation, bytes, float]:
             began = time.monotonic()
             found = grad_cam(runtime, pixels, class_index=class_index)
             if not (np.isfinite(found.logits).all() and np.isfinite(found.heat).all()):
@@ -46,7 +46,9 @@ class Showing:
             label = label_of(probabilities(found.logits, self._manifest), self._manifest.classes, found.class_index)
             heat = tuple(tuple(round(float(value), 4) for value in row) for row in found.heat)
             picture = overlay(pixels, found.heat) if with_overlay else b""
-            result = Explanation(index=index, label=label, heatmap=heat, png=len(picture), warnings=opened.warnings)
+            result = ImageExplanation(
+                index=index, label=label, heatmap=heat, png=len(picture), warnings=opened.warnings
+            )
             return result, picture, (time.monotonic() - began) * 1000
 
         return await self._reference.run(work)

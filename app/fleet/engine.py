@@ -18,13 +18,13 @@ from pydantic import BaseModel, ConfigDict
 
 from app.fleet.plan import backoff
 from app.inference.connection import Connection
+from app.inference.protocol import DAMAGED_STATUS
 from app.inference.routes import EngineState, Route
 from store.process import child_environment
 
 log = logging.getLogger(__name__)
 
 _CALLED_FAILED = 3  # starts in a row that failed, after which waiting clients are told
-_DAMAGED = 3  # the engine's exit status for files or outputs that are not the model's: starting again changes nothing
 _DRAIN_SECONDS = 12.0
 _FOUND_SECONDS = 2.0  # in which whoever waits for an engine, and looks every 50 ms, sees that it is ready and asks it
 _FLIP_SECONDS = 0.2  # in which requests that read the old routing table reach the old engine
@@ -167,7 +167,7 @@ class Engine:
             self._restarts += 1
             self._socket.unlink(missing_ok=True)
             self._process = None
-            hopeless = status == _DAMAGED
+            hopeless = status == DAMAGED_STATUS  # starting again changes nothing
             wait = backoff(failures)
             log.error("an engine ended", extra={**self._names(), "reason": reason, "status": status, "retry_in": wait})
             failed = hopeless or failures >= _CALLED_FAILED

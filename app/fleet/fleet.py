@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from functools import partial
 
@@ -39,18 +40,18 @@ class Fleet:
         self._catalog = Catalog(layout.models)
         self._default, _, self._default_selector = settings.model.partition("@")
         self._engines: dict[Key, Engine] = {}
-        self._leaving: dict[Engine, asyncio.Task[None]] = {}
-        self._requested: set[Key] = set()
-        self._known: dict[str, dict[str, Alias]] = {}
-        self._unread: set[str] = set()
+        self._leaving: dict[Engine, asyncio.Task[None]] = {}  # each with who sees it off
+        self._requested: set[Key] = set()  # asked for by number: they stay, whatever the aliases do
+        self._known: dict[str, dict[str, Alias]] = {}  # a model's aliases, as they were read last
+        self._unread: set[str] = set()  # models whose aliases could not be read this time
         self._proven = Proven(layout.served)
-        self._serving = {name: self._proven.of(name) for name in self._proven.models()}
-        self._splits: dict[str, dict[str, Split]] = {}
-        self._held: dict[str, frozenset[int]] = {}
-        self._written: Routes | None = None
-        self._refused: OSError | None = None
-        self._folders: dict[str, int] = {}
-        self._changed = asyncio.Event()
+        self._serving = {name: self._proven.of(name) for name in self._proven.models()}  # `Plan.serving` of each model
+        self._splits: dict[str, dict[str, Split]] = {}  # `Plan.splits` of each
+        self._held: dict[str, frozenset[int]] = {}  # `Plan.held` of each
+        self._written: Routes | None = None  # None until this fleet has written its first table
+        self._refused: OSError | None = None  # what the disk said to the last try
+        self._folders: dict[str, int] = {}  # when each model's folder changed last, as st_mtime_ns
+        self._changed = asyncio.Event()  # an engine did, so that there is something to reconcile
 
     async def run(self) -> None:
         """Reconcile after every change, and again where the disk refused, until cancelled."""
@@ -70,10 +71,11 @@ class Fleet:
         Where all that could make room for it are being loaded for somebody else, it waits for one of them to be used.
         """
         key = (model, version)
-        if key not in self._engines:
-            self._catalog.folder(model, version)
-        while key not in self._engines and not self._make_room():  # noqa: ASYNC110 - time alone may let an engine go
-            await asyncio.sleep(_ROOM_POLL)
+        while key not in self._engines:
+            self._catalog.folder(model, version)  # each time: nobody keeps a version that waits from being deleted
+            if self._make_room():
+                break
+            await asyncio.sleep(_ROOM_POLL)  # time alone may let an engine go
         if key not in self._engines:
             if version not in self._serving.get(model, self._targets(model)).values():
                 self._requested.add(key)
@@ -158,13 +160,13 @@ class Fleet:
         if name not in self._unread:  # else an alias that nobody can read would be taken for one that is gone
             self._proven.note(name, proven | {alias: v for alias, v in decided.serving.items() if v in ready})
         keep = decided.keep | (self._pinned() if name == self._default else set())
+        for version in loaded - keep:
+            self._drain((name, version))
         for version in keep - loaded:
             if any(version in each.versions() for each in splits.values()):
                 with suppress(NoRoom):  # it was asked for by name, and is to stay
-                    self._make_room()
+                    self._make_room(keep={(name, each) for each in keep})
             self._start((name, version))
-        for version in loaded - keep:
-            self._drain((name, version))
 
     def _pinned(self) -> set[int]:
         """Versions of the default model that stay loaded: what it serves and what it is about to serve."""
@@ -194,6 +196,7 @@ class Fleet:
             folder = self._catalog.folder(model, version)
         except ModelNotFound as error:
             log.warning("a version that is wanted is gone", extra={"ref": error.ref, "hint": error.hint})
+            self._requested.discard(key)
             return
         self._engines[key] = Engine(
             model=model,
@@ -215,10 +218,13 @@ class Fleet:
         del self._leaving[engine]
         self._changed.set()
 
-    def _make_room(self) -> bool:
-        """Whether there is room for one more, for which engines may leave; False: not yet. Raises NoRoom."""
+    def _make_room(self, *, keep: AbstractSet[Key] = frozenset()) -> bool:
+        """Whether there is room for one more, for which engines may leave, but none of `keep`; False: not yet.
+
+        Raises NoRoom.
+        """
         while len(self._engines) >= self._settings.max_engines:
-            kept = {(self._default, version) for version in self._pinned()}
+            kept = keep | {(self._default, version) for version in self._pinned()}
             kept |= {(name, version) for name, versions in self._held.items() for version in versions}
             if kept >= self._engines.keys():
                 raise NoRoom(f"{len(self._engines)} models are loaded, as many as RESNETD_MAX_ENGINES allows")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.inference.protocol import Explanation, ImageResult, Output, Preprocessed, TensorHead, Timings, cut
+from app.inference.protocol import ImageExplanation, ImageResult, Output, Preprocessed, TensorHead, Timings, cut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Classified(Tensors):
 class Explanations(_Answered):
     """`results[i]` is of image i, and `overlays[i]` its PNG file, empty where none was asked for or it has an error."""
 
-    results: tuple[Explanation, ...]
+    results: tuple[ImageExplanation, ...]
     overlays: tuple[bytes, ...]
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,14 @@ from typing import Any
 from app import tracing
 from app.inference.connection import Connection, ConnectionLost
 from app.inference.connections import Connections
-from app.inference.errors import DeadlineExceeded, EngineOverloaded, EngineUnavailable, raise_error
+from app.inference.errors import (
+    DeadlineExceeded,
+    EngineFailed,
+    EngineOverloaded,
+    EngineUnavailable,
+    InferenceError,
+    raise_error,
+)
 from app.inference.figures import ANSWERED, Asked, Watch, Watched
 from app.inference.pings import Pings
 from app.inference.protocol import ErrorCode
@@ -18,6 +25,7 @@ from app.inference.queues import Kind, Queues, kind_of
 from app.inference.routes import Choice
 
 _PATIENCE = 0.5  # of a request's time may go by until its turn, as it is foreseen; the rest is for what was not
+_TRIAL = 0.5  # of a request's time is a canary's; the rest is for the version that serves
 
 Choose = Callable[[str | None, float], Choice]
 
@@ -58,21 +66,23 @@ class Asking:
         """Who answered, the answer's header and its payload. Raises ModelNotFound and InferenceError.
 
         It is asked again of a new engine where the first one died, and of the version that the alias serves where its
-        canary cannot answer: what is on trial costs no client an answer.
+        canary does not answer, whatever it says instead: what is on trial costs no client an answer.
         """
-        deadline = asyncio.get_running_loop().time() + question.timeout
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + question.timeout
         draw = random.random()  # noqa: S311 - a share of requests, no secret
         lost: str | None = None
         while True:
             choice = self._choose(model_ref, draw)
+            until = clock() + _TRIAL * (deadline - clock()) if choice.canary else deadline
             try:
-                header, payload = await self._answer(choice, question, deadline, lost=lost)
+                header, payload = await self._answer(choice, question, until, lost=lost)
             except ConnectionLost as error:
                 if lost is not None:
                     died = f"the engine of {choice.model}@{choice.version} died twice over this request"
                     raise EngineUnavailable(died) from error
                 lost = error.socket
-            except (EngineOverloaded, EngineUnavailable):
+            except InferenceError:
                 if not choice.canary:
                     raise
             else:
@@ -96,14 +106,14 @@ class Asking:
 
         Raises ConnectionLost beside what the callers of `ask` are told.
         """
-        name, version = choice.model, choice.version
+        name, version, clock = choice.model, choice.version, asyncio.get_running_loop().time
         if lost is None:
-            self._foresee(choice, question)
+            self._foresee(choice, question, patience=_PATIENCE * max(deadline - clock(), 0.0))
         if choice.canary:
             connection = await self._connections.at_once(name, version)
         else:
             connection = await self._connections.ready(name, version, deadline, lost=lost)
-        left = max(deadline - asyncio.get_running_loop().time(), 0.001)
+        left = max(deadline - clock(), 0.001)
         try:
             with self._watching(choice, question, connection) as watched:
                 async with asyncio.timeout_at(deadline):
@@ -113,13 +123,15 @@ class Asking:
         except TimeoutError as error:
             raise DeadlineExceeded(f"no answer from {name}@{version} within {question.timeout:g} s") from error
         raise_error(header)
+        if choice.canary and _fell_short(header):
+            raise EngineFailed(f"{name}@{version} met an error of its own over an image")
         return header, payload
 
-    def _foresee(self, choice: Choice, question: Question) -> None:
+    def _foresee(self, choice: Choice, question: Question, *, patience: float) -> None:
         """Raises EngineOverloaded for what has no place or would come too late; it counts as if the engine said so."""
         name, version = choice.model, choice.version
         queue = self._queues.of(name, version, question.kind)
-        if queue.refuses(question.images, question.size, patience=_PATIENCE * question.timeout):
+        if queue.refuses(question.images, question.size, patience=patience):
             if self.watch is not None:
                 self.watch(Asked(name, version, question.op, ErrorCode.OVERLOADED))
             raise EngineOverloaded(f"too much waits for {name}@{version}: an answer would not come in time")
@@ -149,3 +161,9 @@ class Asking:
                 asyncio.get_running_loop().call_soon(self.watch, asked)
             if asked.milliseconds:
                 tracing.current().stages(asked.milliseconds, model=name, version=version)
+
+
+def _fell_short(header: Mapping[str, Any]) -> bool:
+    """Whether an image has no result by the engine's fault, such as an output that is not finite."""
+    errors = (row["error"] for row in header.get("results", ()) if row.get("error") is not None)
+    return any(error["code"] == ErrorCode.INTERNAL for error in errors)

@@ -17,12 +17,12 @@ from app.inference.asking import Asking, Question
 from app.inference.connections import Connections
 from app.inference.errors import TooManyLabels, raise_error
 from app.inference.figures import EngineFigures
-from app.inference.pings import Pings
+from app.inference.pings import SILENCE, Pings
 from app.inference.protocol import (
-    Explained,
-    Inferred,
+    ExplainAnswer,
+    InferAnswer,
     Output,
-    Prepared,
+    PreprocessAnswer,
     TensorHead,
     TensorInput,
     Timings,
@@ -38,12 +38,12 @@ from store.settings import Settings
 class Engines:
     """All engines of this machine, seen from one HTTP process. Needs a running event loop only when called."""
 
-    def __init__(self, layout: Layout, settings: Settings) -> None:
+    def __init__(self, layout: Layout, settings: Settings, *, silence: float = SILENCE) -> None:
         self._settings = settings
         self._catalog = Catalog(layout.models)
         self._routes = RoutesFile(layout.routes)
         self._connections = Connections(self._routes, layout.fleet_socket)
-        self._pings = Pings(self._routes, self._connections)
+        self._pings = Pings(self._routes, self._connections, silence=silence)
         self.asking = Asking(self._choose, self._connections, self._pings)
         self.shadows = Shadows(self._copy)
 
@@ -131,7 +131,7 @@ class Engines:
         """The outputs for images that the client has prepared itself: `tensor`, little-endian, in C order."""
         fields = {"input": kind, "shape": shape, "outputs": outputs}
         choice, header, payload = await self.asking.ask(model_ref, Question("infer", fields, [tensor], timeout))
-        answer = Inferred.model_validate(header)
+        answer = InferAnswer.model_validate(header)
         found = tensors(answer.tensors, payload)
         return Tensors(model=choice.model, version=choice.version, tensors=found, timings_ms=answer.timings_ms)
 
@@ -148,7 +148,7 @@ class Engines:
         sizes = [len(image) for image in images]
         fields = {"class_index": class_index, "overlay": overlay, "sizes": sizes}
         choice, header, payload = await self.asking.ask(model_ref, Question("explain", fields, images, timeout))
-        answer = Explained.model_validate(header)
+        answer = ExplainAnswer.model_validate(header)
         overlays = files([each.png for each in answer.results], payload)
         timings = answer.timings_ms
         return Explanations(
@@ -165,7 +165,7 @@ class Engines:
         """What the network sees of each image, to the bit."""
         fields = {"sizes": [len(image) for image in images]}
         choice, header, payload = await self.asking.ask(model_ref, Question("preprocess", fields, images, timeout))
-        answer = Prepared.model_validate(header)
+        answer = PreprocessAnswer.model_validate(header)
         pictures = files([each.png for each in answer.results], payload)
         return Pictures(
             model=choice.model,

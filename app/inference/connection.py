@@ -36,7 +36,8 @@ class Connection:
 
     @property
     def closed(self) -> bool:
-        return self._reading.done()
+        """Also where the transport has met an error, of which the reading task hears a step later."""
+        return self._reading.done() or self._writer.is_closing()
 
     async def request(self, op: str, fields: dict[str, Any], payload: Sequence[bytes] = ()) -> dict[str, Any]:
         """The header of the engine's answer, for answers without a payload. Otherwise like `exchange`."""
@@ -68,7 +69,7 @@ class Connection:
             raise
         except ConnectionLost:
             raise
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # uvloop says RuntimeError of a transport that is closed
             raise ConnectionLost(self.socket, str(error)) from error
         finally:
             del self._pending[number]
@@ -77,6 +78,7 @@ class Connection:
 
     async def close(self) -> None:
         self._reading.cancel()
+        self._writer.close()  # the reading task does it, too, unless it has not begun yet
         await asyncio.gather(self._reading, return_exceptions=True)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:

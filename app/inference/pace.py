@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 _MEMORY_SECONDS = 5.0  # of work, after which what was measured counts a third
-_EVIDENCE = 8.0  # images that must have been measured before anybody is refused by it
+_EVIDENCE = 8  # images that must have been measured before anybody is refused by it
 
 
 class Pace:
@@ -18,6 +18,7 @@ class Pace:
     def __init__(self) -> None:
         self._seconds = 0.0
         self._images = 0.0
+        self._measured = 0  # images, ever: of work that takes a second each, less than eight are ever remembered
         self._since = 0.0
 
     def begin(self, now: float) -> None:
@@ -30,10 +31,11 @@ class Pace:
         kept = math.exp(-spent / _MEMORY_SECONDS)
         self._seconds = self._seconds * kept + spent
         self._images = self._images * kept + images
+        self._measured += images
 
     def wait(self, images: int) -> float:
         """Seconds until so many images would be finished; 0 as long as too little is known."""
-        return images * self._seconds / self._images if self._images >= _EVIDENCE else 0.0
+        return images * self._seconds / self._images if self._measured >= _EVIDENCE else 0.0
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from app.inference.routes import EngineState, Route, RoutesFile
 _FIGURES_TIMEOUT = 1.0  # seconds after which an engine's figures are missing
 _PING_TIMEOUT = 10.0  # seconds after which a ping is given up: the fleet ends an engine that is silent for longer
 _HEALTH_AGE = 0.5  # seconds for which what a ping told is good: with the next, /readyz tells of a hang within two
-_SILENCE = 1.4  # seconds in which an engine answers something, or it is called not ready
+SILENCE = 1.4  # seconds in which an engine answers something, or it is called not ready
 _HEARING = 0.05  # seconds more before it is: where this process was held up itself, what came meanwhile is heard first
 _BATCHES = 2.0  # it may be silent for so many of its slowest batches, where that is longer: it computes
 _FADING = 0.8  # of what was slowest is left with every answer
@@ -25,8 +25,9 @@ _FADING = 0.8  # of what was slowest is left with every answer
 class Signs:
     """When an engine computed an answer last, and how long its batches take it. Times are of time.monotonic."""
 
-    def __init__(self) -> None:
+    def __init__(self, silence: float) -> None:
         self.heard = -math.inf
+        self._silence = silence
         self._slowest = 0.0
 
     def answered(self, seconds: float) -> None:
@@ -37,7 +38,7 @@ class Signs:
     @property
     def patience(self) -> float:
         """Seconds for which it may be silent with work in its hands."""
-        return max(_SILENCE, _BATCHES * self._slowest)
+        return max(self._silence, _BATCHES * self._slowest)
 
 
 @dataclass
@@ -58,9 +59,11 @@ class _Probe:
 class Pings:
     """Asks the engines of the routing table."""
 
-    def __init__(self, routes: RoutesFile, connections: Connections) -> None:
+    def __init__(self, routes: RoutesFile, connections: Connections, *, silence: float = SILENCE) -> None:
+        """`silence`: seconds in which an engine answers something, or it is called not ready."""
         self._routes = routes
         self._connections = connections
+        self._silence = silence
         self._signs: dict[str, Signs] = {}
         self._probe: _Probe | None = None
         self._asking: set[asyncio.Task[str | None]] = set()
@@ -104,7 +107,7 @@ class Pings:
 
     async def _reason(self, probe: _Probe) -> str | None:
         """Why the engine is not ready, as far as that is known in time."""
-        until = time.monotonic() + _SILENCE
+        until = time.monotonic() + self._silence
         while not probe.asking.done():
             now, heard = time.monotonic(), probe.signs.heard
             silent, patience = probe.silent(now), probe.signs.patience
@@ -166,5 +169,5 @@ class Pings:
         if found is None:
             known = {route.socket for route in self._routes.read().engines}
             self._signs = {each: signs for each, signs in self._signs.items() if each in known}
-            found = self._signs[socket] = Signs()
+            found = self._signs[socket] = Signs(self._silence)
         return found

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 _LENGTHS = struct.Struct(">II")
 MAX_HEADER_BYTES = 64 * 1024 * 1024  # results of the largest request at the largest top_k
 MAX_PAYLOAD_BYTES = 2**32 - 1
+DAMAGED_STATUS = 3  # an engine's exit status where its files or golden outputs are not the model's
 
 
 class ErrorCode(StrEnum):
@@ -145,7 +146,7 @@ class ImageResult(_Result):
     top_k: tuple[Label, ...] = ()
 
 
-class Explanation(_Result):
+class ImageExplanation(_Result):
     """Grad-CAM: `heatmap` (h, w) over the cells of the last stage, 0 to 1, for the class of `label`.
 
     `png` is how many bytes of the payload are this image's overlay.
@@ -191,32 +192,34 @@ class TensorHead(_Frozen):
 
 
 class _Answer(_Frozen):
-    """`payload` goes behind the header, piece by piece; it is no part of it."""
+    """To the request of the same name. `payload` goes behind the header, piece by piece; it is no part of it."""
 
     timings_ms: Timings
     payload: tuple[bytes, ...] = Field((), exclude=True, repr=False)
 
 
-class Inferred(_Answer):
-    """An engine's answer to `infer`. Row i of each tensor is of image i."""
-
+class _WithTensors(_Answer):
     tensors: tuple[TensorHead, ...] = ()
 
 
-class Answer(Inferred):
-    """An engine's answer to `classify`. Row i of each tensor is of the i-th image without an error."""
+class ClassifyAnswer(_WithTensors):
+    """Row i of each tensor is of the i-th image without an error."""
 
     results: tuple[ImageResult, ...]
 
 
-class Explained(_Answer):
-    """An engine's answer to `explain`; its payload are the overlays."""
-
-    results: tuple[Explanation, ...]
+class InferAnswer(_WithTensors):
+    """Row i of each tensor is of image i."""
 
 
-class Prepared(_Answer):
-    """An engine's answer to `preprocess`; its payload are the pixels as PNG files."""
+class ExplainAnswer(_Answer):
+    """Its payload are the overlays."""
+
+    results: tuple[ImageExplanation, ...]
+
+
+class PreprocessAnswer(_Answer):
+    """Its payload are the pixels as PNG files."""
 
     results: tuple[Preprocessed, ...]
 

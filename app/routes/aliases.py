@@ -7,10 +7,11 @@ from fastapi import APIRouter, Header, Path, Request, Response
 
 from app.auth import needs
 from app.bodies import read_model
-from app.deps import StateDep
+from app.conditional import is_known
+from app.deps import IfNoneMatch, StateDep
 from app.problems import BadRequestError, wrong
-from app.schemas.common import problem_responses
-from app.schemas.models import ALIAS_REQUEST_EXAMPLE, AliasBody, AliasesBody, AliasRequest
+from app.schemas.aliases import ALIAS_REQUEST_EXAMPLE, AliasBody, AliasesBody, AliasRequest
+from app.schemas.common import NOT_MODIFIED, problem_responses
 from store.keys import Scope
 
 router = APIRouter(prefix="/v1/models/{name}/aliases", tags=["models"])
@@ -47,14 +48,20 @@ def expected(header: str | None) -> frozenset[str] | None:
 
 @router.get(
     "",
-    responses=problem_responses(401, 403, 404),
+    response_model=AliasesBody,
+    responses={**NOT_MODIFIED, **problem_responses(401, 403, 404)},
     dependencies=needs(Scope.PREDICT),
     summary="Look at a model's aliases",
 )
-async def aliases(state: StateDep, response: Response, name: Name) -> AliasesBody:
+async def aliases(
+    state: StateDep, response: Response, name: Name, if_none_match: IfNoneMatch = ""
+) -> AliasesBody | Response:
     """Each with its canary, its shadow, and what it pointed to before. The ETag is of all of them."""
     found, etag = await state.aliases.all(name)
-    response.headers["ETag"] = f'"{etag}"'
+    headers = {"ETag": f'"{etag}"'}
+    if is_known(etag, if_none_match):
+        return Response(status_code=304, headers=headers)
+    response.headers.update(headers)
     return AliasesBody.model_validate(found)
 
 

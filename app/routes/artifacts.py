@@ -2,21 +2,21 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Response
+from fastapi import APIRouter, Path, Response
 from fastapi.responses import FileResponse
 
 from app.auth import needs
-from app.deps import MAX_LIMIT, After, JobId, Limit, StateDep
+from app.conditional import is_known
+from app.deps import MAX_LIMIT, After, IfNoneMatch, JobId, Limit, StateDep
 from app.file_responses import FileDownload
 from app.schemas.artifacts import ArtifactBody
-from app.schemas.common import Page, problem_responses
+from app.schemas.common import NOT_MODIFIED, Page, problem_responses
 from store.artifacts import MEDIA_TYPES
 from store.keys import Scope
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/artifacts", tags=["jobs"], dependencies=needs(Scope.TRAIN))
 
 Name = Annotated[str, Path(max_length=80, examples=["report.json"], description="A name of the list.")]
-IfNoneMatch = Annotated[str, Header(description="The ETag of what is there already.")]
 # A drawing holds names of classes that came with a dataset: should a browser show it after all, nothing in it runs.
 _CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 _FILE: dict[int | str, dict[str, Any]] = {
@@ -24,7 +24,7 @@ _FILE: dict[int | str, dict[str, Any]] = {
         "description": "The file, as an attachment; a Range is answered with 206.",
         "content": {media_type: {"example": name} for name, media_type in sorted(MEDIA_TYPES.items())},
     },
-    304: {"description": "It is the file that If-None-Match names."},
+    **NOT_MODIFIED,
     **problem_responses(401, 403, 404, 409, 416, 503),
 }
 
@@ -42,8 +42,8 @@ async def artifacts(
 async def artifact(state: StateDep, job_id: JobId, name: Name, if_none_match: IfNoneMatch = "") -> Response:
     """The file as it was made; its ETag is its SHA-256."""
     found = await state.artifacts.find(job_id, name)
-    etag = f'"{found.artifact.sha256}"'
-    headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Content-Security-Policy": _CONTENT_POLICY}
-    if etag in (each.strip().removeprefix("W/") for each in if_none_match.split(",")):
+    etag = found.artifact.sha256
+    headers = {"ETag": f'"{etag}"', "Cache-Control": "private, no-cache", "Content-Security-Policy": _CONTENT_POLICY}
+    if is_known(etag, if_none_match):
         return Response(status_code=304, headers=headers)
     return FileDownload(found.path, media_type=found.artifact.media_type, filename=found.filename, headers=headers)

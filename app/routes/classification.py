@@ -9,7 +9,8 @@ from app.admission import admitted
 from app.auth import needs
 from app.deps import ModelRef, StateDep
 from app.disconnect import unless_gone
-from app.image_requests import JsonImages, outputs_named, read_images
+from app.image_requests import JsonImages, agreed, outputs_named, read_images
+from app.responses import server_timing
 from app.schemas.classification import EXAMPLE, Classification
 from app.schemas.common import problem_responses
 from app.state import State
@@ -28,42 +29,32 @@ Outputs = Annotated[
 BY_DEFAULT, BY_MODEL = "/v1/classify", "/v1/models/{name}:classify"
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}, "example": "(the bytes of cat.jpg)"}
-_FORM: dict[str, Any] = {
-    "schema": {
-        "type": "object",
-        "properties": {
-            "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
-            "top_k": {"type": "integer", "minimum": 1},
-            "model": {"type": "string"},
-            "outputs": {"type": "string"},
-        },
-    },
-    "example": {"file": ["(the bytes of cat.jpg)", "(the bytes of dog.png)"], "top_k": 2},
+_FILES: dict[str, Any] = {"type": "array", "items": {"type": "string", "format": "binary"}}
+_FIELDS: dict[str, Any] = {
+    "top_k": {"type": "integer", "minimum": 1},
+    "model": {"type": "string"},
+    "outputs": {"type": "string"},
 }
-_JSON: dict[str, Any] = {
-    "schema": JsonImages.model_json_schema(ref_template="#/components/schemas/{model}"),
-    "example": {"images": [{"b64": "iVBORw0KGgo…"}], "top_k": 2},
-}
-_JSON["schema"]["properties"]["images"]["items"] = _JSON["schema"].pop("$defs")["JsonImage"]
-IMAGE_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "image/*": _BINARY,
-            "multipart/form-data": {
-                "schema": {"type": "object", "properties": {"file": _FORM["schema"]["properties"]["file"]}},
-                "example": {"file": ["(the bytes of cat.jpg)"]},
-            },
-            "application/json": {**_JSON, "example": {"images": [{"b64": "iVBORw0KGgo…"}]}},
-        },
+_JSON: dict[str, Any] = JsonImages.model_json_schema(ref_template="#/components/schemas/{model}")
+_JSON["properties"]["images"]["items"] = _JSON.pop("$defs")["JsonImage"]
+_JSON.pop("examples")  # each body has its own
+
+
+def image_body(*fields: str) -> dict[str, Any]:
+    """OpenAPI's requestBody of images: one raw, or several in a form or in JSON, with these fields beside them."""
+    form = {"type": "object", "properties": {"file": _FILES, **{name: _FIELDS[name] for name in fields}}}
+    json = {**_JSON, "properties": {name: _JSON["properties"][name] for name in ("images", *fields)}}
+    more: dict[str, Any] = {"top_k": 2} if "top_k" in fields else {}
+    content: dict[str, Any] = {
+        "image/*": _BINARY,
+        "multipart/form-data": {"schema": form, "example": {"file": ["(the bytes of cat.jpg)"], **more}},
+        "application/json": {"schema": json, "example": {"images": [{"b64": "iVBORw0KGgo…"}], **more}},
     }
-}
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"image/*": _BINARY, "multipart/form-data": _FORM, "application/json": _JSON},
-    }
-}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+_BODY = image_body("top_k", "model", "outputs")
+_BODY_BY_MODEL = image_body("top_k", "outputs")
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"model": Classification, "content": {"application/json": {"example": EXAMPLE}}},
     **problem_responses(401, 403, 404, 408, 413, 422, 429, 503, 504),
@@ -79,8 +70,8 @@ async def classify(
     return await answer(request, state, top_k, model, outputs)
 
 
-@router.put(BY_MODEL, responses=_ANSWERS, openapi_extra=_BODY, summary="By a model (curl -T)")
-@router.post(BY_MODEL, responses=_ANSWERS, openapi_extra=_BODY, summary="Classify by a model")
+@router.put(BY_MODEL, responses=_ANSWERS, openapi_extra=_BODY_BY_MODEL, summary="By a model (curl -T)")
+@router.post(BY_MODEL, responses=_ANSWERS, openapi_extra=_BODY_BY_MODEL, summary="Classify by a model")
 async def classify_by(
     request: Request, state: StateDep, name: ModelRef, top_k: TopK = None, outputs: Outputs = None
 ) -> Response:
@@ -91,19 +82,18 @@ async def classify_by(
 async def answer(
     request: Request, state: State, top_k: int | None, model: str | None, outputs: list[str] | None
 ) -> Response:
-    """What both routes say. `top_k`, `model` and `outputs`: before what the body says. Raises ProblemError."""
+    """What both routes say. `top_k`, `model` and `outputs` are the address's; the body may say them instead.
+
+    Raises ProblemError.
+    """
     wanted = None if outputs is None else outputs_named(outputs, "/query/outputs")
     asked = await read_images(request, state.settings)
     work = state.classification.classify(
         asked.images,
-        model=model or asked.model,
-        top_k=top_k or asked.top_k,
-        outputs=(asked.outputs or ()) if wanted is None else wanted,
+        model=agreed("model", model or None, asked.model or None),
+        top_k=agreed("top_k", top_k, asked.top_k),
+        outputs=agreed("outputs", wanted, asked.outputs) or (),
     )
     answer = await unless_gone(request, work)
     body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(body, media_type="application/json", headers={"Server-Timing": server_timing(answer)})
-
-
-def server_timing(answer: dict[str, Any]) -> str:
-    return ", ".join(f"{stage};dur={value}" for stage, value in answer["timings_ms"].items())
+    return Response(body, media_type="application/json", headers={"Server-Timing": server_timing(answer["timings_ms"])})

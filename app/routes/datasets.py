@@ -2,13 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from app.auth import needs
 from app.dataset_requests import receive
-from app.deps import After, DatasetId, IdempotencyKey, Limit, StateDep
+from app.deps import After, DatasetId, DatasetStatuses, IdempotencyKey, Limit, StateDep, UploadTerms
 from app.schemas.common import Page, problem_responses
 from app.schemas.datasets import DatasetAccepted, DatasetBody, JobRef
+from app.schemas.jobs import TERMS
+from app.services.datasets import UploadRecord
 from jobs.cursor import cursor
 from store.keys import Scope
 
@@ -16,7 +18,24 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"], dependencies=needs(
 
 Name = Annotated[
     str | None,
-    Query(description="What to call the dataset; default: like its file; several: its id."),
+    Query(
+        description="What to call the dataset; default: like its file, which has a name in a form and behind "
+        "/v1/datasets/; else by its id."
+    ),
+]
+Filename = Annotated[
+    str,
+    Path(
+        alias="dataset_id",  # one address has one name for what stands there
+        max_length=255,
+        examples=["pets.zip"],
+        description="The file's name, as `curl -T pets.zip …/v1/datasets/` puts it behind the address.",
+    ),
+]
+Called = Annotated[str | None, Query(max_length=100, description="Only those that are called so.")]
+Wait = Annotated[
+    float,
+    Query(ge=0, le=60, description="Answer as soon as its import has ended, at the latest after so many seconds."),
 ]
 _BODY = {
     "requestBody": {
@@ -31,6 +50,7 @@ _BODY = {
                     "type": "object",
                     "properties": {
                         "name": {"type": "string"},
+                        **TERMS,
                         "file": {
                             "type": "string",
                             "format": "binary",
@@ -44,35 +64,69 @@ _BODY = {
         },
     }
 }
-_UPLOAD = problem_responses(401, 403, 408, 409, 413, 422, 503)
+_UPLOAD = problem_responses(401, 403, 408, 409, 413, 422, 503, 507)
 
 
 @router.put("", status_code=202, responses=_UPLOAD, openapi_extra=_BODY, summary="Upload a dataset (curl -T)")
 @router.post("", status_code=202, responses=_UPLOAD, openapi_extra=_BODY, summary="Upload a dataset")
 async def upload(
-    request: Request, response: Response, state: StateDep, key: IdempotencyKey, name: Name = None
+    *,
+    request: Request,
+    response: Response,
+    state: StateDep,
+    key: IdempotencyKey,
+    terms: UploadTerms,
+    name: Name = None,
 ) -> DatasetAccepted:
     """An archive of images (zip, tar), as the body or a form's file, or IDX files as the files of one form.
 
     On disk when the answer comes.
     """
-    record = await receive(request, state.uploads, state.settings, name=name, key=key)
+    record = await receive(request, state.uploads, state.settings, name=name, terms=terms, key=key)
+    return _accepted(record, response)
+
+
+@router.put(
+    "/{dataset_id}",
+    status_code=202,
+    responses=_UPLOAD,
+    openapi_extra=_BODY,
+    summary="Upload a dataset by its file's name (curl -T)",
+)
+async def upload_file(
+    *,
+    request: Request,
+    response: Response,
+    state: StateDep,
+    key: IdempotencyKey,
+    terms: UploadTerms,
+    filename: Filename,
+    name: Name = None,
+) -> DatasetAccepted:
+    """Like /v1/datasets: a new dataset, called like the file up to the first dot unless `name` calls it otherwise."""
+    record = await receive(request, state.uploads, state.settings, name=name, terms=terms, key=key, filename=filename)
+    return _accepted(record, response)
+
+
+def _accepted(record: UploadRecord, response: Response) -> DatasetAccepted:
     response.headers["Location"] = f"/v1/datasets/{record.id}"
     return DatasetAccepted(id=record.id, name=record.name, bytes=record.bytes, job=JobRef(id=record.job))
 
 
 @router.get("", responses=problem_responses(401, 403, 422), summary="List datasets")
-async def datasets(state: StateDep, limit: Limit = 50, after: After = None) -> Page[DatasetBody]:
-    """Newest first."""
-    views, more = await state.datasets.page(limit=limit, after=after)
+async def datasets(
+    *, state: StateDep, statuses: DatasetStatuses, name: Called = None, limit: Limit = 50, after: After = None
+) -> Page[DatasetBody]:
+    """Newest first. `status` may be repeated."""
+    views, more = await state.datasets.page(limit=limit, after=after, name=name, statuses=statuses)
     last = cursor(views[-1].created_at, views[-1].id) if more else None
     return Page(data=[DatasetBody.of(view) for view in views], has_more=more, next=last)
 
 
-@router.get("/{dataset_id}", responses=problem_responses(401, 403, 404), summary="Look at a dataset")
-async def dataset(state: StateDep, dataset_id: DatasetId) -> DatasetBody:
+@router.get("/{dataset_id}", responses=problem_responses(401, 403, 404, 422, 503), summary="Look at a dataset")
+async def dataset(state: StateDep, dataset_id: DatasetId, wait: Wait = 0.0) -> DatasetBody:
     """Its status; once it is ready, its digest, classes, splits, image sizes, and the report of its import."""
-    return DatasetBody.of(await state.datasets.get(dataset_id))
+    return DatasetBody.of(await state.datasets.wait(dataset_id, wait))
 
 
 @router.delete(

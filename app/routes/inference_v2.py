@@ -4,19 +4,22 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
-from app import bodies
+from app import bodies, encoded_bodies
 from app.admission import admitted
 from app.auth import needs
 from app.deps import ModelRef, StateDep
 from app.disconnect import unless_gone
-from app.problems import BadRequestError, ProblemError
+from app.problems import BadRequestError
 from app.routes.system import VERSION
 from app.schemas.inference_v2 import (
     ANSWER_EXAMPLE,
+    CONFIG_EXAMPLE,
     ERROR_EXAMPLE,
     INDEX_EXAMPLE,
     METADATA_EXAMPLE,
     REQUEST_EXAMPLE,
+    STATISTICS_EXAMPLE,
+    ConfigBody,
     IndexEntry,
     IndexRequest,
     InferAnswer,
@@ -25,6 +28,7 @@ from app.schemas.inference_v2 import (
     ReadyBody,
     RepositoryRequest,
     ServerBody,
+    StatisticsBody,
 )
 from app.services.inference_v2 import EXTENSIONS
 from app.state import State
@@ -37,7 +41,7 @@ Version = Annotated[str, Path(max_length=100, examples=["1"], description="A ver
 
 _PREDICT = needs(Scope.PREDICT)
 _COMPUTE = [*_PREDICT, Depends(admitted)]
-_MANAGE = needs(Scope.ADMIN)
+_MANAGE = needs(Scope.TRAIN)
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -76,6 +80,37 @@ async def ready(state: StateDep) -> ReadyBody:
     return ReadyBody(ready=True)
 
 
+_STATISTICS = _example(STATISTICS_EXAMPLE, 401, 403, 404)
+
+
+@router.get(
+    "/models/stats", responses=_STATISTICS, dependencies=_PREDICT, summary="What was counted of every model version"
+)
+async def statistics(state: StateDep) -> StatisticsBody:
+    """As Triton's statistics, of what was asked by any route. One look is told to all who ask within half a second."""
+    return StatisticsBody.model_validate(await state.inference_v2.statistics(state.metrics, None, None))
+
+
+@router.get(
+    "/models/{name}/stats",
+    responses=_STATISTICS,
+    dependencies=_PREDICT,
+    summary="What was counted of a model's versions",
+)
+async def model_statistics(state: StateDep, name: ModelRef) -> StatisticsBody:
+    return StatisticsBody.model_validate(await state.inference_v2.statistics(state.metrics, name, None))
+
+
+@router.get(
+    "/models/{name}/versions/{version}/stats",
+    responses=_STATISTICS,
+    dependencies=_PREDICT,
+    summary="What was counted of a version",
+)
+async def version_statistics(state: StateDep, name: ModelRef, version: Version) -> StatisticsBody:
+    return StatisticsBody.model_validate(await state.inference_v2.statistics(state.metrics, name, version))
+
+
 _METADATA = _example(METADATA_EXAMPLE, 401, 403, 404)
 
 
@@ -92,6 +127,25 @@ async def metadata(state: StateDep, name: ModelRef) -> MetadataBody:
 )
 async def version_metadata(state: StateDep, name: ModelRef, version: Version) -> MetadataBody:
     return MetadataBody.model_validate(await state.inference_v2.metadata(name, version))
+
+
+_CONFIG = _example(CONFIG_EXAMPLE, 401, 403, 404)
+
+
+@router.get("/models/{name}/config", responses=_CONFIG, dependencies=_PREDICT, summary="A model's configuration")
+async def config(state: StateDep, name: ModelRef) -> ConfigBody:
+    """The metadata in the shape of Triton's ModelConfig."""
+    return ConfigBody.model_validate(await state.inference_v2.config(name, None))
+
+
+@router.get(
+    "/models/{name}/versions/{version}/config",
+    responses=_CONFIG,
+    dependencies=_PREDICT,
+    summary="A version's configuration",
+)
+async def version_config(state: StateDep, name: ModelRef, version: Version) -> ConfigBody:
+    return ConfigBody.model_validate(await state.inference_v2.config(name, version))
 
 
 @router.get(
@@ -125,14 +179,17 @@ _INFER: dict[int | str, dict[str, Any]] = {
             },
         },
     },
-    **_errors(400, 401, 403, 404, 408, 413, 429, 503, 504),
+    **_errors(400, 401, 403, 404, 408, 413, 415, 429, 503, 504),
 }
 _ASKED = _body("InferRequest", REQUEST_EXAMPLE, required=True)
 
 
 @router.post("/models/{name}/infer", responses=_INFER, dependencies=_COMPUTE, openapi_extra=_ASKED, summary="Infer")
 async def infer(request: Request, state: StateDep, name: ModelRef) -> Response:
-    """By one of the inputs of the model's metadata. Binary tensors come and go as Triton's do."""
+    """By one of the inputs of the model's metadata. Binary tensors come and go as Triton's do.
+
+    The body may have the Content-Encoding gzip or deflate; Inference-Header-Content-Length is then of what is inflated.
+    """
     return await _infer(request, state, name, None)
 
 
@@ -148,13 +205,8 @@ async def version_infer(request: Request, state: StateDep, name: ModelRef, versi
 
 
 async def _infer(request: Request, state: State, name: str, version: str | None) -> Response:
-    coding = request.headers.get("content-encoding", "identity").lower()
-    if coding != "identity":
-        detail = f"A body in Content-Encoding {coding[:40]} is not read."
-        hint = "Send it as it is: images are compressed already."
-        raise ProblemError("unsupported_media_type", detail, hint=hint, status=415)
     limit = state.settings.max_request_bytes
-    body = await bodies.read(request, limit, hint=f"RESNETD_MAX_REQUEST_BYTES is {limit:,}.")
+    body = await encoded_bodies.read(request, limit, hint=f"RESNETD_MAX_REQUEST_BYTES is {limit:,}.")
     work = state.inference_v2.infer(body, header_length=request.headers.get(HEADER_LENGTH), model=name, version=version)
     answer = await unless_gone(request, work)
     if answer.header_length is None:

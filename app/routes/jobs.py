@@ -9,7 +9,7 @@ from app import event_responses
 from app.auth import needs
 from app.bodies import read_model, read_union
 from app.deps import After, EventCursor, IdempotencyKey, JobId, JobKinds, JobPriorities, JobStates, Limit, StateDep
-from app.problems import ProblemError
+from app.problems import NotAcceptableError
 from app.schemas.common import Page, problem_responses
 from app.schemas.job_views import EVENT_EXAMPLE, EventBody, JobAccepted, JobBody
 from app.schemas.jobs import CHANGES_BODY, ELSEWHERE, REQUESTS, SUBMIT_BODY, ChangesRequest
@@ -22,6 +22,11 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=needs(Scope.TR
 
 Wait = Annotated[
     float, Query(ge=0, le=60, description="Answer as soon as the job has ended, at the latest after this.")
+]
+OfDataset = Annotated[str | None, Query(max_length=80, description="Only those that import it or read it.")]
+OfModel = Annotated[
+    str | None,
+    Query(max_length=200, description="Only those that make, measure or export it: name, or name@3 for one version."),
 ]
 Follow = Annotated[bool, Query(description="false: end a stream where the history ends now.")]
 _EVENTS: dict[int | str, dict[str, Any]] = {
@@ -67,11 +72,21 @@ async def jobs(
     states: JobStates,
     kinds: JobKinds,
     priorities: JobPriorities,
+    dataset: OfDataset = None,
+    model: OfModel = None,
     limit: Limit = 50,
     after: After = None,
 ) -> Page[JobBody]:
-    """Newest first, as far back as Redis keeps ended jobs. Filters may be repeated."""
-    found, more = await state.jobs.page(limit=limit, after=after, states=states, kinds=kinds, priorities=priorities)
+    """Newest first, as far back as Redis keeps ended jobs. `state`, `kind` and `priority` may be repeated."""
+    found, more = await state.jobs.page(
+        limit=limit,
+        after=after,
+        states=states,
+        kinds=kinds,
+        priorities=priorities,
+        dataset=dataset,
+        model=model,
+    )
     data = [JobBody.of(each.job, position=each.position, log=False) for each in found]
     return Page(data=data, has_more=more, next=cursor(data[-1].created_at, data[-1].id) if more else None)
 
@@ -119,7 +134,7 @@ async def events(
     rendering = event_responses.choose(accept, resuming=resuming)
     if rendering is None:
         hint = "text/event-stream, application/json or application/x-ndjson"
-        raise ProblemError("not_acceptable", "Events come in three media types.", hint=hint, status=406)
+        raise NotAcceptableError("Events come in three media types.", hint=hint)
     if rendering == "page":
         found, more = await state.jobs.events(job_id, after=after, limit=limit)
         page = Page[EventBody](
@@ -155,7 +170,7 @@ async def resume(state: StateDep, job_id: JobId, key: IdempotencyKey) -> JobBody
     return _shown(await state.verbs.resume(job_id, key=key))
 
 
-@router.post("/{job_id}/finish", status_code=202, responses=_VERB, summary="Stop here and keep the best")
+@router.post("/{job_id}/finish", status_code=202, responses=_VERB, summary="Stop here and keep what there is")
 async def finish(state: StateDep, job_id: JobId, key: IdempotencyKey) -> JobBody:
     """The training stops at its next step, is evaluated, and succeeds with the best so far."""
     return _shown(await state.verbs.finish(job_id, key=key))

@@ -1,26 +1,20 @@
-"""Models: brought, looked at, loaded, taken away; and what they are trained by, recipes and architectures."""
+"""Models: brought, looked at, loaded, taken away."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import FileResponse
 
 from app.auth import needs
-from app.deps import MAX_LIMIT, After, IdempotencyKey, Limit, ModelRef, StateDep
+from app.conditional import is_known
+from app.deps import After, IdempotencyKey, IfNoneMatch, Limit, ModelRef, StateDep, UploadTerms
 from app.file_responses import FileDownload, MadeFileDownload
 from app.model_requests import receive
-from app.schemas.common import Page, problem_responses
+from app.schemas.common import NOT_MODIFIED, Page, problem_responses
 from app.schemas.job_views import JobAccepted
-from app.schemas.models import (
-    ArchitectureBody,
-    LabelsBody,
-    LoadBody,
-    MetricsBody,
-    ModelBody,
-    ModelSummary,
-    RecipeBody,
-)
-from app.services import choices
+from app.schemas.jobs import TERMS
+from app.schemas.models import LabelsBody, LoadBody, MetricsBody, ModelBody, ModelSummary
 from app.services.model_versions import Form
 from app.services.models import LOAD_SECONDS
 from store.keys import Scope
@@ -49,6 +43,7 @@ _BODY = {
                     "type": "object",
                     "properties": {
                         **{name: {"type": "string"} for name in _FIELDS},
+                        **TERMS,
                         "file": _FILE,
                     },
                     "required": ["name", "file"],
@@ -59,7 +54,7 @@ _BODY = {
     }
 }
 _READ = problem_responses(401, 403, 404)
-_UPLOAD = problem_responses(401, 403, 408, 409, 413, 422, 503)
+_UPLOAD = problem_responses(401, 403, 408, 409, 413, 422, 503, 507)
 _CARD: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/markdown": {"schema": {"type": "string"}, "example": "# fashion, version 3\n"}}},
     **_READ,
@@ -72,6 +67,7 @@ _DOWNLOAD: dict[int | str, dict[str, Any]] = {
             "application/octet-stream": {"example": "(the bytes of fashion-3.safetensors)"},
         },
     },
+    **NOT_MODIFIED,
     **problem_responses(401, 403, 404, 416, 422),
 }
 
@@ -100,6 +96,7 @@ async def adopt(
     response: Response,
     state: StateDep,
     key: IdempotencyKey,
+    terms: UploadTerms,
     name: Named = None,
     alias: Alias = None,
     network: Network = None,
@@ -108,7 +105,7 @@ async def adopt(
 ) -> JobAccepted:
     """A state dict (safetensors, or .pth by torch.save) or a bundle. Its job makes it the model's next version."""
     asked = {"name": name, "alias": alias, "network": network, "classes": classes, "preprocessing": preprocessing}
-    found = await receive(request, state.adoptions, state.settings, query=asked, key=key)
+    found = await receive(request, state.adoptions, state.settings, query=asked, terms=terms, key=key)
     response.headers["Location"] = f"/v1/jobs/{found.job.id}"
     return JobAccepted.of(found.job, position=found.position)
 
@@ -174,11 +171,21 @@ async def unload(state: StateDep, name: ModelRef) -> LoadBody:
     dependencies=needs(Scope.TRAIN),
     summary="Take a version away",
 )
-async def download(state: StateDep, name: ModelName, version: Version, format: What = "bundle") -> Response:  # noqa: A002 - the parameter's name
+async def download(
+    *,
+    state: StateDep,
+    name: ModelName,
+    version: Version,
+    format: What = "bundle",  # noqa: A002 - the parameter's name
+    if_none_match: IfNoneMatch = "",
+) -> Response:
     """A bundle is what an export gives, and can be brought again."""
-    file = await state.versions.download(name, version, format)
-    options: dict[str, Any] = {"media_type": file.media_type, "filename": file.filename}
-    options["headers"] = {"ETag": f'"{file.etag}"', "Cache-Control": "private, no-cache"}
+    has = partial(is_known, if_none_match=if_none_match)
+    file = await state.versions.download(name, version, format, has=has)
+    headers = {"ETag": f'"{file.etag}"', "Cache-Control": "private, no-cache"}
+    if file.path is None:
+        return Response(status_code=304, headers=headers)
+    options: dict[str, Any] = {"media_type": file.media_type, "filename": file.filename, "headers": headers}
     if file.lock is None:
         return FileDownload(file.path, **options)
     return MadeFileDownload(file.path, discard=file.discard, **options)
@@ -195,24 +202,3 @@ async def delete(state: StateDep, name: ModelName, version: Version) -> Response
     """Refused while an alias needs it or an engine has it. Its number is not used again; its job stays."""
     await state.versions.delete(name, version)
     return Response(status_code=204)
-
-
-@router.get(
-    "/recipes", responses=problem_responses(401, 403, 422), dependencies=needs(Scope.PREDICT), summary="List recipes"
-)
-async def recipes(limit: Limit = MAX_LIMIT, after: After = None) -> Page[RecipeBody]:
-    """Every recipe with all its fields, by name."""
-    found, following = choices.recipes(limit=limit, after=after)
-    return Page.of([RecipeBody(name=name, fields=each.model_dump(mode="json")) for name, each in found], following)
-
-
-@router.get(
-    "/architectures",
-    responses=problem_responses(401, 403, 422),
-    dependencies=needs(Scope.PREDICT),
-    summary="List networks",
-)
-async def architectures(limit: Limit = MAX_LIMIT, after: After = None) -> Page[ArchitectureBody]:
-    """Every network that a recipe can name, with its source."""
-    found, following = choices.networks(limit=limit, after=after)
-    return Page.of([ArchitectureBody.of(each) for each in found], following)

@@ -9,7 +9,7 @@ from app.auth import needs
 from app.bodies import read_union
 from app.deps import StateDep
 from app.disconnect import unless_gone
-from app.problems import ProblemError
+from app.problems import NotAcceptableError
 from app.schemas.common import problem_responses
 from app.schemas.jobs import TrainRequest
 from app.schemas.plans import PLAN_REQUEST, PlanBody
@@ -44,9 +44,7 @@ async def plan(request: Request, state: StateDep, accept: Annotated[str, Header(
     """
     rendering = prefer(accept, _OFFERED)
     if rendering is None:
-        raise ProblemError(
-            "not_acceptable", "A plan comes in two media types.", hint=f"application/json or {SVG}", status=406
-        )
+        raise NotAcceptableError("A plan comes in two media types.", hint=f"application/json or {SVG}")
     asked = await read_union(request, {Kind.TRAIN: TrainRequest}, tag="kind", hints=_ELSEWHERE)
     if rendering == "curve":
         curve = await unless_gone(request, state.planning.curve(asked.spec()))

@@ -22,6 +22,8 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 
 _LINKS = {
     "classify": "/v1/classify",
+    "explain": "/v1/explain",
+    "preprocess": "/v1/preprocess",
     "datasets": "/v1/datasets",
     "jobs": "/v1/jobs",
     "models": "/v1/models",
@@ -68,7 +70,7 @@ async def readyz(state: StateDep) -> Response:
 
 
 @router.get(
-    "/metrics", response_class=Response, responses=_METRICS, dependencies=needs(Scope.ADMIN), summary="For Prometheus"
+    "/metrics", response_class=Response, responses=_METRICS, dependencies=needs(Scope.METRICS), summary="For Prometheus"
 )
 async def metrics(state: StateDep) -> Response:
     return Response(await state.figures.render(), media_type=CONTENT_TYPE_LATEST)

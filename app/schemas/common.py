@@ -62,7 +62,11 @@ _MEANING = {
     429: "This key asks too much at once; `Retry-After` says when to ask again.",
     503: "Not now; `Retry-After` says when to ask again.",
     504: "The answer took too long.",
+    507: "The server's disk is full.",
 }
+
+#: Of a route whose answer bears an ETag.
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "It is what If-None-Match names."}}
 
 Item = TypeVar("Item")
 

@@ -1,3 +1,5 @@
+"""Datasets as answers show them."""
+
 from datetime import datetime
 from typing import Any
 

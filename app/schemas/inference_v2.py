@@ -38,6 +38,48 @@ ANSWER_EXAMPLE: dict[str, Any] = {
         }
     ],
 }
+CONFIG_EXAMPLE: dict[str, Any] = {
+    "name": "cifar10-resnet20",
+    "platform": "pytorch_safetensors",
+    "backend": "resnetd",
+    "max_batch_size": 256,
+    "input": [
+        {"name": "image", "data_type": "TYPE_STRING", "dims": [], "format": "FORMAT_NONE", "optional": True},
+        {"name": "pixels", "data_type": "TYPE_UINT8", "dims": [32, 32, 3], "format": "FORMAT_NHWC", "optional": True},
+        {
+            "name": "normalised",
+            "data_type": "TYPE_FP32",
+            "dims": [3, 32, 32],
+            "format": "FORMAT_NCHW",
+            "optional": True,
+        },
+    ],
+    "output": [
+        {"name": "probabilities", "data_type": "TYPE_FP32", "dims": [10]},
+        {"name": "logits", "data_type": "TYPE_FP32", "dims": [10]},
+        {"name": "embedding", "data_type": "TYPE_FP32", "dims": [-1]},
+    ],
+}
+STATISTICS_EXAMPLE: dict[str, Any] = {
+    "model_stats": [
+        {
+            "name": "cifar10-resnet20",
+            "version": "1",
+            "last_inference": 1769860800000,
+            "inference_count": 640,
+            "execution_count": 112,
+            "inference_stats": {
+                "success": {"count": 320, "ns": 896000000},
+                "fail": {"count": 2, "ns": 0},
+                "queue": {"count": 320, "ns": 96000000},
+                "compute_input": {"count": 320, "ns": 192000000},
+                "compute_infer": {"count": 320, "ns": 608000000},
+                "compute_output": {"count": 0, "ns": 0},
+            },
+            "batch_stats": [],
+        }
+    ]
+}
 INDEX_EXAMPLE: dict[str, Any] = {"name": "cifar10-resnet20", "version": "1", "state": "READY", "reason": ""}
 SERVER_EXAMPLE: dict[str, Any] = {"name": "resnetd", "version": "0.4.0", "extensions": ["classification"]}
 
@@ -121,6 +163,72 @@ class MetadataBody(BaseModel):
     outputs: list[MetadataTensor]
 
 
+class ConfigOutput(BaseModel):
+    """`dims` are of one image; -1 is of any length."""
+
+    name: str
+    data_type: str
+    dims: list[int]
+
+
+class ConfigInput(ConfigOutput):
+    """`optional`: a request has one of the inputs."""
+
+    format: str
+    optional: bool
+
+
+class ConfigBody(BaseModel):
+    """The metadata as Triton's ModelConfig. `max_batch_size`: the most images in one request."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [CONFIG_EXAMPLE]})
+
+    name: str
+    platform: str
+    backend: str
+    max_batch_size: int
+    input: list[ConfigInput]
+    output: list[ConfigOutput]
+
+
+class Duration(BaseModel):
+    """How often, and how many nanoseconds that took together."""
+
+    count: int
+    ns: int
+
+
+class InferenceStats(BaseModel):
+    """`success` takes what its stages take together. Not measured, and 0: the time of `fail`, and `compute_output`."""
+
+    success: Duration
+    fail: Duration
+    queue: Duration
+    compute_input: Duration
+    compute_infer: Duration
+    compute_output: Duration
+
+
+class ModelStats(BaseModel):
+    """`last_inference` in Unix milliseconds, 0 for never. `execution_count`: batches since the engine's start."""
+
+    name: str
+    version: str
+    last_inference: int
+    inference_count: int
+    execution_count: int
+    inference_stats: InferenceStats
+    batch_stats: list[dict[str, Any]]
+
+
+class StatisticsBody(BaseModel):
+    """Of all HTTP processes since the server's start, and of whatever route a request came by."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [STATISTICS_EXAMPLE]})
+
+    model_stats: list[ModelStats]
+
+
 class OutputTensor(BaseModel):
     name: str
     shape: list[int]
@@ -166,4 +274,14 @@ class RepositoryRequest(_Strict):
 
 
 DESCRIBED = (InferRequest, IndexRequest, RepositoryRequest)  # bodies that the routes read by hand
-ANSWERS = (ErrorBody, ServerBody, LiveBody, ReadyBody, MetadataBody, InferAnswer, IndexEntry)
+ANSWERS = (
+    ErrorBody,
+    ServerBody,
+    LiveBody,
+    ReadyBody,
+    MetadataBody,
+    ConfigBody,
+    StatisticsBody,
+    InferAnswer,
+    IndexEntry,
+)

@@ -187,6 +187,8 @@ def _links(job: Job) -> dict[str, str]:
     if dataset := job.spec.get("dataset"):
         links["dataset"] = f"/v1/datasets/{dataset}"
     made = job.result or {}
+    if made.get("artifacts"):
+        links["artifacts"] = f"{place}/artifacts"
     if made.get("model") and made.get("version"):
         links["model"] = f"/v1/models/{made['model']}@{made['version']}"
     if job.retry_of:

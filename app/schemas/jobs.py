@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from app.schemas.aliases import AliasName
 from app.services.submissions import Terms
 from app.services.webhook_targets import MAX_URL, check_url
 from jobs.model import Kind, Priority, State, Webhook
@@ -31,7 +32,7 @@ EXPORT_EXAMPLE: dict[str, Any] = {"kind": "export", "model": "fashion@production
 WEBHOOK_EXAMPLE: dict[str, Any] = {"url": "https://example.org/hooks/resnetd", "events": ["succeeded", "failed"]}
 CHANGES_EXAMPLE: dict[str, Any] = {"lr": 0.02, "epochs": 12, "priority": "high"}
 
-_YEAR_SECONDS = 366 * 24 * 3600.0
+YEAR_SECONDS = 366 * 24 * 3600.0
 _SECRET_BYTES = (24, 64)  # Standard Webhooks' bounds
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - no secret, but what each begins with
 
@@ -78,15 +79,30 @@ class WebhookRequest(BaseModel):
         return Webhook(url=self.url, events=tuple(dict.fromkeys(State(each) for each in self.events)), secret=secret)
 
 
-class _JobRequest(BaseModel):
-    """What every kind of job may be asked with."""
+class TermsRequest(BaseModel):
+    """What every kind of job may be asked with, an upload's too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     priority: Priority = Field(Priority.NORMAL, description="A lane takes high before normal before low.")
     max_seconds: float | None = Field(
-        None, gt=0, le=_YEAR_SECONDS, description="Seconds that the job may run, over all its claims; then it fails."
+        None, gt=0, le=YEAR_SECONDS, description="Seconds that the job may run, over all its claims; then it fails."
     )
+
+    def terms(self) -> Terms:
+        return Terms(priority=self.priority, max_seconds=self.max_seconds)
+
+
+#: The same as fields of an upload's form, as OpenAPI describes them.
+TERMS: Mapping[str, dict[str, Any]] = {
+    "priority": {"type": "string", "enum": [each.value for each in Priority]},
+    "max_seconds": {"type": "number", "exclusiveMinimum": 0, "maximum": YEAR_SECONDS},
+}
+
+
+class _JobRequest(TermsRequest):
+    """What every kind of job that is no upload may be asked with."""
+
     webhook: WebhookRequest | None = None
 
     def spec(self) -> dict[str, Any]:
@@ -114,15 +130,13 @@ class TrainRequest(_JobRequest):
         default_factory=dict, description="Fields of the recipe with other values."
     )
     register_as: Name | None = Field(None, description="The model that the result becomes a version of.")
-    alias: Name | None = Field(None, description="An alias that then points to the new version.")
+    alias: AliasName | None = Field(None, description="An alias that then points to the new version.")
 
     @field_validator("alias")
     @classmethod
     def _consistent(cls, alias: str | None, info: ValidationInfo) -> str | None:
         if alias is not None and info.data.get("register_as", "") is None:
             raise ValueError("alias needs register_as: the alias is one of that model")
-        if alias is not None and alias.isdigit():
-            raise ValueError("alias must not be a number")
         return alias
 
 

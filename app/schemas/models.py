@@ -1,12 +1,12 @@
-from datetime import datetime
+"""Models as answers show them, and what may be said of one that is brought."""
+
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from app.inference.routes import EngineState
-from models.aliases import Canary, Past, Shadow
+from app.schemas.aliases import AliasName
 from models.manifest import Calibration, Lineage, Name, NetworkSpec, Preprocessing
-from models.networks.registry import Entry
 
 SUMMARY_EXAMPLE: dict[str, Any] = {
     "name": "cifar10-resnet20",
@@ -46,30 +46,12 @@ VERSION_EXAMPLE: dict[str, Any] = {
     "weights_sha256": "0123456789abcdef" * 4,
     "golden_sha256": "0123456789abcdef" * 4,
 }
-
-
 LOADED_EXAMPLE: dict[str, Any] = {
     "version": 1,
     "state": "ready",
     "device": "cpu",
     "reason": None,
     "runtime": None,
-}
-ALIAS_EXAMPLE: dict[str, Any] = {
-    "name": "fashion",
-    "alias": "production",
-    "version": 3,
-    "canary": {"version": 4, "percent": 10.0},
-    "shadow": {"version": 5},
-    "since": "2026-01-31T12:00:00Z",
-    "history": [
-        {"version": 2, "since": "2026-01-30T09:00:00Z", "until": "2026-01-31T12:00:00Z", "left_by": "set"},
-    ],
-}
-ALIAS_REQUEST_EXAMPLE: dict[str, Any] = {
-    "version": 3,
-    "canary": {"version": 4, "percent": 10},
-    "shadow": {"version": 5},
 }
 
 
@@ -133,41 +115,6 @@ class LoadBody(BaseModel):
     runtime: dict[str, Any] | None
 
 
-class AliasRequest(BaseModel):
-    """All of an alias: without a canary or a shadow it has none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [ALIAS_REQUEST_EXAMPLE]})
-
-    version: int = Field(ge=1)
-    canary: Canary | None = Field(None, description="A version that answers `percent` of the alias's requests.")
-    shadow: Shadow | None = Field(None, description="A version that gets a copy of each file; its labels are compared.")
-
-
-class AliasBody(BaseModel):
-    """An alias. `history` has what it pointed to before, the oldest first."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [ALIAS_EXAMPLE]})
-
-    name: str
-    alias: str
-    version: int
-    canary: Canary | None
-    shadow: Shadow | None
-    since: datetime | None = Field(description="When it came to its version; null where nobody set it.")
-    history: list[Past]
-
-
-class AliasesBody(BaseModel):
-    """Every alias of a model. `production`, where nobody set it, is the newest version."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"name": "fashion", "aliases": {"production": ALIAS_EXAMPLE}}]}
-    )
-
-    name: str
-    aliases: dict[str, AliasBody]
-
-
 class LabelsBody(BaseModel):
     """`labels[i]` is the name of class index i."""
 
@@ -217,19 +164,12 @@ class AdoptRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [{"name": "mine"}]})
 
     name: Name
-    alias: Name | None = None
+    alias: AliasName | None = None
     network: str | None = None
     classes: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] | None = Field(
         None, min_length=2, max_length=100_000
     )
     preprocessing: PreprocessingRequest | None = None
-
-    @field_validator("alias")
-    @classmethod
-    def _no_number(cls, alias: str | None) -> str | None:
-        if alias is not None and alias.isdigit():
-            raise ValueError("alias must not be a number")
-        return alias
 
     @field_validator("classes")
     @classmethod
@@ -238,58 +178,3 @@ class AdoptRequest(BaseModel):
             twice = next(name for name in classes if classes.count(name) > 1)
             raise ValueError(f"the class {twice!r} is named twice")
         return classes
-
-
-class RecipeBody(BaseModel):
-    """A recipe: every training choice, each of which `overrides` may replace."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"name": "mnist", "fields": {"network": "mnist/residual", "epochs": 15}}]}
-    )
-
-    name: str
-    fields: dict[str, Any]
-
-
-class ArchitectureBody(BaseModel):
-    """A network that recipes can name."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "name": "cifar/resnet20",
-                    "source": "He et al. 2015, section 4.2",
-                    "channels": 3,
-                    "image_size": 32,
-                    "fixed_size": False,
-                    "parameters": 269722,
-                    "description": "20 layers of 3×3 convolutions.",
-                    "weights": [],
-                }
-            ]
-        }
-    )
-
-    name: str
-    source: str
-    channels: int
-    image_size: int
-    fixed_size: bool
-    parameters: int
-    description: str
-    weights: list[str] = Field(description="Torchvision's names of weights that a recipe's `init` may take.")
-
-    @classmethod
-    def of(cls, entry: Entry) -> "ArchitectureBody":
-        channels, size = entry.input
-        return cls(
-            name=entry.name,
-            source=entry.source,
-            channels=channels,
-            image_size=size,
-            fixed_size=entry.fixed_size,
-            parameters=entry.parameters,
-            description=entry.description,
-            weights=list(entry.weights),
-        )

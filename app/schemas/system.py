@@ -1,3 +1,5 @@
+"""What a server says of itself."""
+
 from pydantic import BaseModel, ConfigDict
 
 

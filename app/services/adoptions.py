@@ -14,8 +14,9 @@ from app.services.datasets import REQUEST
 from app.services.deletion import is_marked
 from app.services.jobs import Jobs, Placed
 from app.services.ledger import AsyncLedger
-from app.services.uploads import Intake, Upload, check_filled
-from jobs.model import Kind, Lane
+from app.services.submissions import Terms
+from app.services.uploads import Intake, Upload, check_filled, terms_in
+from jobs.model import Kind, Lane, Priority
 from store.datasets import UPLOAD
 from store.layout import Layout
 
@@ -31,6 +32,8 @@ class AdoptionRecord(BaseModel):
     sha256: str
     asked: dict[str, Any]
     created_at: datetime
+    priority: Priority = Priority.NORMAL
+    max_seconds: float | None = None
 
     @property
     def job(self) -> str:
@@ -52,7 +55,7 @@ class Adoptions(Intake[AdoptionRecord]):
         key = None if idempotency_key is None else f"model {idempotency_key}"  # a dataset's may be the same
         return await self._begin(self._layout.job, prefix="job_", idempotency_key=key)
 
-    async def accept(self, upload: Upload, *, asked: dict[str, Any], filename: str | None) -> Placed:
+    async def accept(self, upload: Upload, *, asked: dict[str, Any], filename: str | None, terms: Terms) -> Placed:
         """Acknowledge a whole file: on disk, and its job in the ledger, when this returns.
 
         The same Idempotency-Key, request and bytes answer with the first job. Raises InvalidError, ConflictError,
@@ -66,6 +69,8 @@ class Adoptions(Intake[AdoptionRecord]):
             sha256=upload.sha256,
             asked=asked,
             created_at=datetime.now(UTC),
+            priority=terms.priority,
+            max_seconds=terms.max_seconds,
         )
         await self._acknowledge(upload, record)
         return await self._jobs.get(record.id)
@@ -80,7 +85,7 @@ class Adoptions(Intake[AdoptionRecord]):
             return None
 
     def _same(self, earlier: AdoptionRecord, record: AdoptionRecord) -> bool:
-        return (earlier.sha256, earlier.asked) == (record.sha256, record.asked)
+        return (earlier.sha256, earlier.asked, *terms_in(earlier)) == (record.sha256, record.asked, *terms_in(record))
 
     def _waits(self, record: AdoptionRecord) -> bool:
         folder = self._layout.job(record.id)

@@ -23,6 +23,8 @@ class Aliases:
         """The aliases of a model with their histories, and their ETag. Raises NotFoundError."""
 
         def load() -> tuple[dict[str, Any], str]:
+            if "@" in name:
+                raise ModelNotFound(name, "Aliases are a model's: leave out what stands behind its name.")
             self._catalog.resolve(name)
             served = self._catalog.served(name)
             shown = {alias: _shown(name, alias, each) for alias, each in sorted(served.items())}

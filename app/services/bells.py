@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RECONCILE_SECONDS = 2.0
+_RECONCILE_SECONDS = 2.0  # `jobs.reconciler.INTERVAL_SECONDS`, which comes with Celery
 _ASK_SECONDS = 5.0
 _WAITING = 64  # bells still to be rung; more say nothing that these do not
 
@@ -66,7 +66,7 @@ class Bells:
     async def reconcile_forever(self) -> None:
         while True:
             await self._outside(self._reconcile)
-            await asyncio.sleep(RECONCILE_SECONDS)
+            await asyncio.sleep(_RECONCILE_SECONDS)
 
     @staticmethod
     async def _outside(call: Callable[[], object]) -> None:

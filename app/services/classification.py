@@ -19,7 +19,7 @@ from app.inference.errors import (
     RequestRefused,
     TooManyLabels,
 )
-from app.inference.protocol import Output
+from app.inference.protocol import ImageError, Output
 from app.problems import (
     DeadlineError,
     FieldError,
@@ -37,11 +37,11 @@ MAX_TOP_K = 100_000  # beyond any number of classes; the engine clamps to the mo
 
 @dataclass(frozen=True)
 class ImageIn:
-    """One image's file, or why it was not taken: (code, message, hint)."""
+    """One image's file, or why it was not taken."""
 
     data: bytes
     filename: str | None = None
-    error: tuple[str, str, str] | None = None
+    error: ImageError | None = None
 
 
 class Classification:
@@ -134,11 +134,7 @@ def merge(images: list[ImageIn], answered: list[dict[str, Any]], *, absent: Mapp
     ready = iter(answered)
     merged: list[dict[str, Any]] = []
     for index, image in enumerate(images):
-        if image.error is None:
-            result = next(ready)
-        else:
-            code, message, hint = image.error
-            result = {**absent, "warnings": [], "error": {"code": code, "message": message, "hint": hint}}
+        result = next(ready) if image.error is None else {**absent, "warnings": [], "error": image.error.model_dump()}
         name = {} if image.filename is None else {"filename": image.filename}
         merged.append({"index": index, **name, **{key: result[key] for key in (*absent, "warnings", "error")}})
     return merged

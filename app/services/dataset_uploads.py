@@ -7,9 +7,10 @@ from uuid import uuid4
 import anyio.to_thread
 
 from app.problems import InvalidError, wrong
-from app.services.datasets import REQUEST, Datasets, UploadRecord
+from app.services.datasets import REQUEST, Datasets, UploadRecord, is_id
 from app.services.ledger import AsyncLedger
-from app.services.uploads import Intake, Upload, check_filled, sweep
+from app.services.submissions import Terms
+from app.services.uploads import Intake, Upload, check_filled, sweep, terms_in
 from jobs.model import Kind, Lane
 from store.datasets import UPLOAD, Dataset
 from store.layout import Layout
@@ -30,7 +31,7 @@ class DatasetUploads(Intake[UploadRecord]):
         """A place for a body. Raises UnavailableError at once where the job could not be handed in anyway."""
         return await self._begin(self._layout.dataset, prefix="ds_", idempotency_key=idempotency_key)
 
-    async def accept(self, upload: Upload, *, name: str | None, filename: str | None) -> UploadRecord:
+    async def accept(self, upload: Upload, *, name: str | None, filename: str | None, terms: Terms) -> UploadRecord:
         """Acknowledge a whole body: on disk, and its import job in the ledger, when this returns.
 
         The same Idempotency-Key, name and bytes answer with the first upload. Raises InvalidError, ConflictError,
@@ -45,6 +46,8 @@ class DatasetUploads(Intake[UploadRecord]):
             sha256=upload.sha256,
             job=f"job_{uuid4().hex}",
             created_at=datetime.now(UTC),
+            priority=terms.priority,
+            max_seconds=terms.max_seconds,
         )
         return await self._acknowledge(upload, record)
 
@@ -62,7 +65,7 @@ class DatasetUploads(Intake[UploadRecord]):
             return None
 
     def _same(self, earlier: UploadRecord, record: UploadRecord) -> bool:
-        return (earlier.sha256, earlier.name) == (record.sha256, record.name)
+        return (earlier.sha256, earlier.name, *terms_in(earlier)) == (record.sha256, record.name, *terms_in(record))
 
     def _waits(self, record: UploadRecord) -> bool:
         return not (self._layout.job(record.job) / "record.json").exists() and not self._imported(record.id)
@@ -79,12 +82,20 @@ class DatasetUploads(Intake[UploadRecord]):
 
 
 def dataset_name(name: str | None, filename: str | None, *, default: str) -> str:
-    """What the dataset is called: as asked, else like its file. Raises InvalidError."""
+    """What the dataset is called: as asked, else like its file, where that has a name. Raises InvalidError."""
     if name is None:
         return (filename or "").partition(".")[0].strip()[:_MAX_NAME] or default
     name = name.strip()
     if not name or len(name) > _MAX_NAME or not name.isprintable():
         detail = f"A dataset's name is 1 to {_MAX_NAME} printable characters"
-        hint = "Shorten it, or send none: then the dataset is called like its file."
+        hint = "Shorten it; without one the dataset is called like its file, and by its id where that has no name."
         raise InvalidError("invalid_name", f"{detail}.", hint=hint, errors=wrong("#/name", detail))
     return name
+
+
+def check_filename(filename: str) -> None:
+    """Raises InvalidError for what is an id, not a file's name: a dataset that is there is never replaced."""
+    if is_id(filename):
+        detail = f"{filename!r} is a dataset's id"
+        hint = "A dataset never changes; upload another one: PUT /v1/datasets?name=…"
+        raise InvalidError("invalid_filename", f"{detail}.", hint=hint, errors=wrong("/path/dataset_id", detail))

@@ -9,7 +9,7 @@ import contextlib
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -20,11 +20,14 @@ import anyio.to_thread
 from pydantic import BaseModel, ConfigDict
 
 from app.problems import ConflictError, InvalidError, NotFoundError, UnavailableError, wrong
+from app.services.jobs import Jobs
 from app.services.ledger import AsyncLedger
+from app.services.pages import bad_cursor
+from jobs.answers import JobNotFound
 from jobs.archive import archived_job
 from jobs.cursor import cursor, place
-from jobs.ledger import JobNotFound, Ledger
-from jobs.model import TERMINAL, Job, JobError, State
+from jobs.ledger import Ledger
+from jobs.model import TERMINAL, Job, JobError, Priority, State
 from store.datasets import UPLOAD, Dataset
 from store.files import remove_tree
 from store.layout import Layout
@@ -56,6 +59,8 @@ class UploadRecord(BaseModel):
     sha256: str
     job: str
     created_at: datetime
+    priority: Priority = Priority.NORMAL
+    max_seconds: float | None = None
 
     def spec(self) -> dict[str, Any]:
         """What the import job is asked."""
@@ -78,9 +83,10 @@ class DatasetView:
 
 
 class Datasets:
-    def __init__(self, ledger: AsyncLedger, layout: Layout) -> None:
+    def __init__(self, ledger: AsyncLedger, layout: Layout, jobs: Jobs) -> None:
         self._ledger = ledger
         self._layout = layout
+        self._jobs = jobs
 
     async def get(self, dataset_id: str) -> DatasetView:
         """Raises NotFoundError."""
@@ -91,7 +97,22 @@ class Datasets:
             )
         return await self._with_job(view)
 
-    async def page(self, *, limit: int, after: str | None) -> tuple[list[DatasetView], bool]:
+    async def wait(self, dataset_id: str, seconds: float) -> DatasetView:
+        """The dataset as soon as its import has ended, at the latest after `seconds`.
+
+        Raises NotFoundError, and UnavailableError where nobody can tell of the import.
+        """
+        view = await self.get(dataset_id)
+        if view.status is not Status.IMPORTING or view.job is None or seconds <= 0:
+            return view
+        job = await self._import(view.job)
+        with contextlib.suppress(NotFoundError):  # a job that is only just being handed in
+            await self._jobs.wait(view.job if job is None else job.id, seconds)
+        return await self.get(dataset_id)
+
+    async def page(
+        self, *, limit: int, after: str | None, name: str | None = None, statuses: Collection[Status] | None = None
+    ) -> tuple[list[DatasetView], bool]:
         """Datasets, newest first, from behind the cursor or dataset `after`; and whether there are more."""
         views = await anyio.to_thread.run_sync(self._load_all)
         start = 0
@@ -100,15 +121,17 @@ class Datasets:
             if behind := place(after):
                 start = next((at for at, view in enumerate(views) if (view.created_at, view.id) < behind), len(views))
             elif start < 0:
-                detail = f"There is no dataset {after[:80]!r}"
-                raise InvalidError(
-                    "invalid_cursor",
-                    f"{detail}.",
-                    hint="`after` is the `next` of the page before.",
-                    errors=wrong("/query/after", detail),
-                )
-        chosen = views[start : start + limit]
-        return [await self._with_job(view) for view in chosen], len(views) > start + limit
+                raise bad_cursor(after)
+        found: list[DatasetView] = []
+        for each in views[start:]:
+            if name is not None and each.name != name:
+                continue
+            view = await self._with_job(each)
+            if statuses is None or view.status in statuses:
+                found.append(view)
+            if len(found) > limit:
+                break
+        return found[:limit], len(found) > limit
 
     async def kept(self, dataset_id: str) -> "contextlib.AbstractContextManager[DatasetView]":
         """The dataset, which cannot be deleted within the context. Raises InvalidError with what there is instead."""
@@ -159,14 +182,19 @@ class Datasets:
         """The view with what its import job says, where that decides the status."""
         if view.descriptor is not None or view.job is None:
             return view
-        job = await self._job(view.job)
-        while job is not None and job.retried_as and (newer := await self._job(job.retried_as)) is not None:
-            job = newer
+        job = await self._import(view.job)
         if job is not None and job.state is State.FAILED:
             return _replace(view, status=Status.FAILED, error=job.error)
         if job is not None and job.state is State.CANCELLED:
             return _replace(view, status=Status.CANCELLED)
         return view
+
+    async def _import(self, job_id: str) -> Job | None:
+        """The newest of an import job and those that try it again; None as for `_job`."""
+        job = await self._job(job_id)
+        while job is not None and job.retried_as and (newer := await self._job(job.retried_as)) is not None:
+            job = newer
+        return job
 
     async def _job(self, job_id: str) -> Job | None:
         """The job's record from Redis, else from disk; None where it is unknown whether there is one."""
@@ -208,6 +236,11 @@ class Datasets:
             return None
         fcntl.flock(fd, how)
         return fd
+
+
+def is_id(text: str) -> bool:
+    """Whether a dataset may have this id."""
+    return _ID.fullmatch(text) is not None
 
 
 def _give_up(locking: "asyncio.Future[int | None]") -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from app.inference.answers import Explanations, Pictures
 from app.inference.client import Engines
 from app.inference.errors import InferenceError
-from app.inference.protocol import Explanation as Explained
+from app.inference.protocol import ImageExplanation
 from app.services.classification import ImageIn, all_bad, merge, problem_of
 from models.catalog import ModelNotFound
 
@@ -31,8 +31,10 @@ class Explanation:
         self._engines = engines
         self._timeout = timeout
 
-    async def explain(self, images: list[ImageIn], *, model: str, class_index: int | None, overlay: bool) -> Shown:
-        """Grad-CAM of each image. Raises ProblemError, also where every image is bad."""
+    async def explain(
+        self, images: list[ImageIn], *, model: str | None, class_index: int | None, overlay: bool
+    ) -> Shown:
+        """Grad-CAM of each image; `model` None is the default. Raises ProblemError, also where every image is bad."""
         started = time.perf_counter()
         files = _files(images)
         work = self._engines.explain(model, files, class_index=class_index, overlay=overlay, timeout=self._timeout)
@@ -40,7 +42,7 @@ class Explanation:
         answered = [_explained(result) for result in answer.results]
         return _shown(answer, images, answered, answer.overlays, absent=_NOTHING_EXPLAINED, started=started)
 
-    async def preprocess(self, images: list[ImageIn], *, model: str) -> Shown:
+    async def preprocess(self, images: list[ImageIn], *, model: str | None) -> Shown:
         """The pixels that the network gets of each image. Raises ProblemError, also where every image is bad."""
         started = time.perf_counter()
         answer = await _asked(self._engines.preprocess(model, _files(images), timeout=self._timeout))
@@ -66,7 +68,7 @@ async def _asked(work: Awaitable[Answered]) -> Answered:
         raise problem_of(error) from error
 
 
-def _explained(result: Explained) -> dict[str, Any]:
+def _explained(result: ImageExplanation) -> dict[str, Any]:
     said = result.model_dump(include={"warnings", "error"})
     if result.label is None:
         return _NOTHING_EXPLAINED | said

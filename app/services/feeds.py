@@ -18,9 +18,9 @@ from redis.asyncio import Redis as AsyncRedis
 
 from app.problems import UnavailableError
 from jobs import keys
-from jobs.archive import order
-from jobs.ledger import ends, event
+from jobs.event_file import order
 from jobs.model import Event
+from jobs.records import ends, event
 from jobs.redis import connect_async
 
 log = logging.getLogger(__name__)

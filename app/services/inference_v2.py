@@ -17,17 +17,27 @@ from app.inference.errors import InferenceError
 from app.inference.fleet import FleetClient
 from app.inference.protocol import Output, TensorInput
 from app.inference.routes import EngineState, Route
+from app.metrics import Metrics
 from app.problems import BadRequestError, NotFoundError, ProblemError, UnavailableError
 from app.services.classification import array_of, problem_of
 from app.services.models import Models
 from app.services.requests_v2 import DATATYPES, IMAGE, Asked, Files, Limits, read_request
+from app.services.statistics_v2 import Statistics
 from app.services.tensors_v2 import Encoded, classification, numbers, refused
 from models.catalog import Catalog, ModelNotFound
 from models.manifest import Manifest
 from store.settings import Settings
 
-EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
+EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics")
 PLATFORM = "pytorch_safetensors"
+BACKEND = "resnetd"
+#: What Triton's configurations call the datatypes, and how the inputs lie.
+_DATA_TYPES = {"BYTES": "TYPE_STRING", "UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32"}
+_FORMATS = {
+    IMAGE: "FORMAT_NONE",
+    TensorInput.PIXELS.value: "FORMAT_NHWC",
+    TensorInput.NORMALISED.value: "FORMAT_NCHW",
+}
 _STATES = {
     EngineState.READY: "READY",
     EngineState.STARTING: "LOADING",
@@ -59,6 +69,7 @@ class InferenceV2:
             tensor_bytes=settings.max_request_bytes,
         )
         self._timeout = settings.request_timeout
+        self._statistics = Statistics(engines)
 
     async def metadata(self, model: str, version: str | None) -> dict[str, Any]:
         """A model's inputs and outputs. Raises NotFoundError."""
@@ -84,6 +95,36 @@ class InferenceV2:
             ],
         }
 
+    async def config(self, model: str, version: str | None) -> dict[str, Any]:
+        """What `metadata` tells, as Triton's ModelConfig: `dims` are of one image. Raises NotFoundError."""
+        told = await self.metadata(model, version)
+        inputs, outputs = (
+            [
+                {"name": each["name"], "data_type": _DATA_TYPES[each["datatype"]], "dims": each["shape"][1:]}
+                for each in told[kind]
+            ]
+            for kind in ("inputs", "outputs")
+        )
+        return {
+            "name": told["name"],
+            "platform": told["platform"],
+            "backend": BACKEND,
+            "max_batch_size": self._limits.images,
+            "input": [{**each, "format": _FORMATS[each["name"]], "optional": True} for each in inputs],
+            "output": outputs,
+        }
+
+    async def statistics(self, metrics: Metrics, model: str | None, version: str | None) -> dict[str, Any]:
+        """Of a version, of all versions of a model, or of all versions of all models. Raises NotFoundError."""
+        if model is None:
+            versions = await anyio.to_thread.run_sync(self._every_version)
+        else:
+            name, number, _ = await self._find(model, version)
+            single = version is not None or "@" in model
+            numbers = [number] if single else await anyio.to_thread.run_sync(self._catalog.versions, name)
+            versions = [(name, each) for each in numbers]
+        return await self._statistics.of(versions, metrics)
+
     async def ready(self, model: str, version: str | None) -> None:
         """Raises NotFoundError, and BadRequestError where no engine of it answers: the protocol knows no other code."""
         name, number, _ = await self._find(model, version)
@@ -95,13 +136,8 @@ class InferenceV2:
 
     async def index(self, *, ready: bool) -> list[dict[str, str]]:
         """Every version of every model, or those alone that answer now."""
-
-        def load() -> list[tuple[str, int]]:
-            catalog = self._catalog
-            return [(name, version) for name in catalog.names() for version in catalog.versions(name)]
-
         found = []
-        for name, version in await anyio.to_thread.run_sync(load):
+        for name, version in await anyio.to_thread.run_sync(self._every_version):
             route = self._route(name, version)
             found.append(_entry(name, version, route.state if route else None, route.reason if route else None))
         return [each for each in found if each["state"] == "READY" or not ready]
@@ -171,6 +207,10 @@ class InferenceV2:
             return await anyio.to_thread.run_sync(find)
         except ModelNotFound as error:
             raise NotFoundError("model_not_found", f"{error}.", hint=error.hint) from error
+
+    def _every_version(self) -> list[tuple[str, int]]:
+        catalog = self._catalog
+        return [(name, version) for name in catalog.names() for version in catalog.versions(name)]
 
     def _route(self, name: str, version: int) -> Route | None:
         """The engine of a version; one on its way out where there is no other."""

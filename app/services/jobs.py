@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import anyio
 import anyio.to_thread
 
-from app.problems import InvalidError, NotFoundError, UnavailableError, wrong
+from app.problems import NotFoundError, UnavailableError
 from app.services import deletion
 from app.services.feeds import Closing, Feeds
 from app.services.ledger import AsyncLedger
+from app.services.pages import bad_cursor
 from jobs import archive
 from jobs.answers import JobNotFound
 from jobs.ledger import Ledger
@@ -89,11 +90,20 @@ class Jobs:
         states: Collection[State] | None,
         kinds: Collection[Kind] | None,
         priorities: Collection[Priority] | None,
+        dataset: str | None,
+        model: str | None,
     ) -> tuple[list[Placed], bool]:
         """Jobs, newest first, and whether there are more. Raises InvalidError, UnavailableError."""
 
+        def wanted(job: Job) -> bool:
+            if dataset is not None and job.spec.get("dataset") != dataset:
+                return False
+            return model is None or model in models_of(job)
+
         def read(ledger: Ledger) -> tuple[list[Placed], bool]:
-            found, more = ledger.page(limit=limit, after=after, state=states, kind=kinds, priority=priorities)
+            found, more = ledger.page(
+                limit=limit, after=after, state=states, kind=kinds, priority=priorities, only=wanted
+            )
             places = ledger.positions([job.id for job in found])
             return [Placed(job, places.get(job.id)) for job in found], more
 
@@ -149,14 +159,13 @@ class Jobs:
         return events, more, job.ended
 
 
-def bad_cursor(after: str) -> InvalidError:
-    detail = f"Nothing is known under {after[:80]!r}"
-    return InvalidError(
-        "invalid_cursor",
-        f"{detail}.",
-        hint="`after` is the `next` of the page before.",
-        errors=wrong("/query/after", detail),
-    )
+def models_of(job: Job) -> frozenset[str]:
+    """The model that a job measures, exports or makes, as `name` and, where that is known, as `name@3`."""
+    made = job.result or {}
+    refs = [job.spec.get("model"), job.spec.get("register_as")]
+    if made.get("model") and made.get("version"):
+        refs.append(f"{made['model']}@{made['version']}")
+    return frozenset(name for ref in refs if ref for name in (ref, ref.partition("@")[0]))
 
 
 def unknown(job_id: str) -> NotFoundError:

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,16 +28,18 @@ Form = Literal["bundle", "weights"]
 
 @dataclass(frozen=True)
 class File:
-    """A file to send. `lock` is an open file where it was made for this answer, which removes it and closes that."""
+    """A file to send, whose `path` is None where the client has it already. `lock` is an open file where it was made
+    for this answer, which removes it and closes that.
+    """
 
-    path: Path
+    path: Path | None
     filename: str
     media_type: str
     etag: str
     lock: int | None = None
 
     def discard(self) -> None:
-        if self.lock is not None:
+        if self.path is not None and self.lock is not None:
             self.path.unlink(missing_ok=True)
             os.close(self.lock)
 
@@ -68,14 +71,18 @@ class ModelVersions:
         temperature = manifest.calibration.temperature if manifest.calibration else None
         return {"model": name, "version": version, "metrics": manifest.metrics, "temperature": temperature}
 
-    async def download(self, name: str, version: int, form: Form) -> File:
-        """The weights as safetensors, or all of it as one zip: the bytes that an export would give."""
+    async def download(self, name: str, version: int, form: Form, *, has: Callable[[str], bool]) -> File:
+        """The weights as safetensors, or all of it as one zip: the bytes that an export would give.
+
+        `has`: whether the client has the file of this ETag; nothing is zipped for it then.
+        """
         base, _, manifest = await self._find(f"{name}@{version}")
         folder = self._catalog.folder(base, version)
         if form == "weights":
             filename = f"{base}-{version}.safetensors"
-            return File(folder / WEIGHTS, filename, "application/octet-stream", manifest.weights_sha256)
-        return await anyio.to_thread.run_sync(self._bundle, folder, base, version)
+            etag = manifest.weights_sha256
+            return File(None if has(etag) else folder / WEIGHTS, filename, "application/octet-stream", etag)
+        return await anyio.to_thread.run_sync(self._bundle, folder, base, version, has)
 
     async def delete(self, name: str, version: int) -> None:
         """Remove a version for good. Raises ConflictError while it is needed, UnavailableError."""
@@ -115,13 +122,16 @@ class ModelVersions:
         found = next((route for route in self._fleet.engines(name) if route.version == version), None)
         return None if found is None else f"it has an engine, which is {found.state}"
 
-    def _bundle(self, folder: Path, name: str, version: int) -> File:
+    def _bundle(self, folder: Path, name: str, version: int, has: Callable[[str], bool]) -> File:
         members = list(bundle.members(folder, name, version))
         small = [content for _, content in members if isinstance(content, bytes)]
         digest = hashlib.sha256((folder / "model.json").read_bytes() + b"".join(small)).hexdigest()
+        filename, media_type = f"{name}-{version}.zip", "application/zip"
+        if has(digest):
+            return File(None, filename, media_type, digest)
         path = self._layout.uploads / f"bundle-{uuid4().hex}.part"
         lock = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o600)
-        made = File(path, f"{name}-{version}.zip", "application/zip", digest, lock)
+        made = File(path, filename, media_type, digest, lock)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)  # what nobody holds is swept away
             with os.fdopen(os.dup(lock), "w+b") as target:

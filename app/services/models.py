@@ -1,6 +1,7 @@
 """Models as clients see them: names, versions, what is loaded; and loading and unloading."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import anyio.to_thread
@@ -17,6 +18,7 @@ class Models:
     def __init__(self, catalog: Catalog, fleet: FleetClient) -> None:
         self._catalog = catalog
         self._fleet = fleet
+        self._loading: dict[tuple[str, int], asyncio.Task[dict[str, Any]]] = {}
 
     async def page(self, *, limit: int, after: str | None) -> tuple[list[dict[str, Any]], bool]:
         """Models by name, each in short, and whether there are more."""
@@ -49,14 +51,14 @@ class Models:
     async def load(self, ref: str, *, wait: float = LOAD_SECONDS) -> dict[str, Any]:
         """Load a version; once it is ready, at the latest after `wait` seconds, how far it is.
 
-        Raises NotFoundError, ConflictError where it cannot be loaded, UnavailableError where nobody loads models.
+        Loading goes on when nobody waits for it any more. Raises NotFoundError, ConflictError where it cannot be
+        loaded, UnavailableError where nobody loads models.
         """
         name, version = await self.resolve(ref)
+        loading = self._asked_for(name, version)
+        await asyncio.wait({loading}, timeout=wait)
         try:
-            async with asyncio.timeout(wait):
-                reply = await self._fleet.load(name, version)
-        except TimeoutError:
-            reply = {"state": EngineState.STARTING}
+            reply = loading.result() if loading.done() else {"state": EngineState.STARTING}
         except (OSError, ValueError) as error:
             raise _no_fleet() from error
         if reply["state"] == EngineState.FAILED:
@@ -89,6 +91,20 @@ class Models:
             return await anyio.to_thread.run_sync(self._catalog.resolve, ref)
         except ModelNotFound as error:
             raise not_found(error) from error
+
+    def _asked_for(self, name: str, version: int) -> "asyncio.Task[dict[str, Any]]":
+        """The fleet's answer, which all who ask for this version meanwhile share, and which comes without them, too."""
+        key = (name, version)
+        found = self._loading.get(key)
+        if found is None:
+            found = self._loading[key] = asyncio.create_task(self._fleet.load(name, version), name="load")
+            found.add_done_callback(partial(self._answered, key))
+        return found
+
+    def _answered(self, key: tuple[str, int], loading: "asyncio.Task[dict[str, Any]]") -> None:
+        del self._loading[key]
+        if not loading.cancelled():
+            loading.exception()  # seen, also where nobody waits for it any more
 
     def _summary(self, name: str) -> dict[str, Any] | None:
         versions = self._catalog.versions(name)

@@ -1,9 +1,9 @@
-"""Parts of lists that are in memory as a whole."""
+"""Parts of lists that are in memory as a whole, and what is told of a cursor that no list knows."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from app.services.jobs import bad_cursor
+from app.problems import InvalidError, wrong
 
 Entry = TypeVar("Entry")
 
@@ -28,3 +28,13 @@ def part(
             raise bad_cursor(after)
     found = entries[start : start + limit]
     return found, name(found[-1]) if start + limit < len(entries) else None
+
+
+def bad_cursor(after: str) -> InvalidError:
+    detail = f"Nothing is known under {after[:80]!r}"
+    return InvalidError(
+        "invalid_cursor",
+        f"{detail}.",
+        hint="`after` is the `next` of the page before.",
+        errors=wrong("/query/after", detail),
+    )

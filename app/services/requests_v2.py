@@ -1,6 +1,5 @@
 """What a request of the Open Inference Protocol asks for, from its body. Nothing here waits for anybody."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,13 +7,16 @@ import orjson
 from pydantic import ValidationError
 
 from app.inference.protocol import Output, TensorInput
-from app.problems import BadRequestError, TooLargeError, field_errors
+from app.problems import BadRequestError, TooLargeError, body_errors, told
 from app.schemas.inference_v2 import AskedOutput, InferRequest, InputTensor
 from app.services.tensors_v2 import read_images, read_numbers, refused, split_body, take_binary
+from models.nearest import did_you_mean
 
 IMAGE = "image"
 DATATYPES = {IMAGE: "BYTES", TensorInput.PIXELS.value: "UINT8", TensorInput.NORMALISED.value: "FP32"}
 _MOST_IN_JSON = 4_000_000  # values: as Python's objects they take up to thirty times the bytes of their text
+_MOST_MEMBERS = 1000  # of all objects in a request; base64 has no colon
+_FORM = "A request is {inputs: [{name, shape, datatype, data}], outputs: [{name}]}."
 _FOREIGN = ("shared_memory_region", "sequence_id", "priority")  # what a client must not believe to be followed
 
 
@@ -76,6 +78,8 @@ def read_request(body: bytes, header_length: str | None, limits: Limits) -> Aske
         return Asked(None, Files([bytes(binary)]), outputs, None)
     if head.count(b",") > _MOST_IN_JSON:  # counted before anything is built of them
         raise refused(f"more than {_MOST_IN_JSON:,} values in JSON", hint="Send tensors as binary data.")
+    if head.count(b":") > _MOST_MEMBERS:  # each that is not known would be an error of its own
+        raise refused(f"more than {_MOST_MEMBERS:,} members in the JSON's objects", hint=_FORM)
     request = _parse(head)
     parts = take_binary(request.inputs, binary)
     _refuse_foreign(request)
@@ -85,7 +89,8 @@ def read_request(body: bytes, header_length: str | None, limits: Limits) -> Aske
     if not tensor.shape:
         raise refused(f"input {tensor.name} has no shape", hint="Its first dimension counts the images.")
     if tensor.shape[0] > limits.images:
-        raise refused(f"at most {limits.images} images a request", hint="Send several requests.")
+        hint = f"RESNETD_MAX_IMAGES_PER_REQUEST is {limits.images}; send several requests."
+        raise refused(f"at most {limits.images} images a request", hint=hint)
     images: Files | Prepared
     if tensor.name == IMAGE:
         images = Files(read_images(tensor, part))
@@ -95,14 +100,16 @@ def read_request(body: bytes, header_length: str | None, limits: Limits) -> Aske
         images = Prepared(kind, tensor.shape, read_numbers(tensor, kind, part))
         if len(images.data) > limits.tensor_bytes:  # the engine would take its sender for somebody else's
             detail = f"The tensor is larger than {limits.tensor_bytes:,} bytes."
-            raise TooLargeError("body_too_large", detail, hint="Send several requests.")
+            hint = f"RESNETD_MAX_REQUEST_BYTES is {limits.tensor_bytes:,}; send several requests."
+            raise TooLargeError("body_too_large", detail, hint=hint)
     return Asked(request.id, images, outputs, timeout)
 
 
 def _check_size(files: Sequence[bytes], limits: Limits) -> None:
     if any(len(each) > limits.image_bytes for each in files):
         detail = f"An image is larger than {limits.image_bytes:,} bytes."
-        raise TooLargeError("image_too_large", detail, hint="Scale it down; networks see few pixels.")
+        hint = f"RESNETD_MAX_IMAGE_BYTES is {limits.image_bytes:,}; scale it down: networks see few pixels."
+        raise TooLargeError("image_too_large", detail, hint=hint)
 
 
 def _parse(head: bytes) -> InferRequest:
@@ -111,10 +118,8 @@ def _parse(head: bytes) -> InferRequest:
     except orjson.JSONDecodeError as error:
         raise refused(f"the request is not JSON: {error}") from error
     except ValidationError as error:
-        wrong = field_errors(error.errors(include_url=False, include_context=False, include_input=False), place="body")
-        text = "; ".join(f"{each['pointer']}: {each['detail']}" for each in wrong)
-        hint = "A request is {inputs: [{name, shape, datatype, data}], outputs: [{name}]}."
-        raise BadRequestError("invalid_request", f"{text}.", hint=hint, errors=wrong) from error
+        errors = body_errors(error)
+        raise BadRequestError("invalid_request", f"{told(errors)}.", hint=_FORM, errors=errors) from error
 
 
 def _refuse_foreign(request: InferRequest) -> None:
@@ -140,7 +145,8 @@ def _only(inputs: Sequence[InputTensor]) -> InputTensor:
     for each in inputs:
         datatype = DATATYPES.get(each.name)
         if datatype is None:
-            raise refused(f"there is no input {each.name!r}", hint=_near(each.name, DATATYPES) + f"One of: {known}.")
+            hint = did_you_mean(each.name, DATATYPES, quote="'") + f"One of: {known}."
+            raise refused(f"there is no input {each.name!r}", hint=hint)
         if each.datatype != datatype:
             raise refused(f"input {each.name} is {datatype}, not {each.datatype}", hint=f"One of: {known}.")
     if len(inputs) > 1:
@@ -151,7 +157,7 @@ def _only(inputs: Sequence[InputTensor]) -> InputTensor:
 def _wanted(asked: AskedOutput, request: InferRequest) -> Wanted:
     names = [output.value for output in Output]
     if asked.name not in names:
-        hint = _near(asked.name, names) + f"A model gives: {', '.join(names)}."
+        hint = did_you_mean(asked.name, names, quote="'") + f"A model gives: {', '.join(names)}."
         raise refused(f"there is no output {asked.name!r}", hint=hint)
     classes = asked.parameters.get("classification", 0)
     if not isinstance(classes, int) or isinstance(classes, bool) or classes < 0:
@@ -162,8 +168,3 @@ def _wanted(asked: AskedOutput, request: InferRequest) -> Wanted:
     if not isinstance(binary, bool):
         raise refused(f"output {asked.name}: `binary_data` is true or false")
     return Wanted(Output(asked.name), classes, binary)
-
-
-def _near(name: str, known: Sequence[str] | dict[str, str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"Did you mean {near[0]!r}? " if near else ""

@@ -15,7 +15,8 @@ from app.services.datasets import Datasets, DatasetView, Status
 from app.services.jobs import Jobs, Placed
 from app.services.ledger import AsyncLedger
 from app.services.webhook_targets import Targets
-from jobs.ledger import IdempotencyConflict, Ledger
+from jobs.answers import IdempotencyConflict
+from jobs.ledger import Ledger
 from jobs.model import LANES, Kind, Lane, Priority, Webhook
 from models.catalog import Catalog, ModelNotFound
 from models.classes import ClassesDiffer, class_map
@@ -30,6 +31,14 @@ class Terms:
     max_seconds: float | None = None
     webhook: Webhook | None = None
     asked: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Submission:
+    """What a job is asked with besides its spec, and what tells a repetition of the request from another one."""
+
+    terms: Terms
+    idempotency: tuple[str, str] | None
 
 
 class Submissions:
@@ -56,46 +65,45 @@ class Submissions:
         A request that was made before is answered with its job, whatever became of dataset or settings since.
         Raises InvalidError, ConflictError, UnavailableError.
         """
-        if (known := await self._known(_idempotency(idempotency_key, terms.asked))) is not None:
+        submission = _Submission(terms, _idempotency(idempotency_key, terms.asked))
+        if (known := await self._known(submission.idempotency)) is not None:
             return known
         if terms.webhook is not None and (refusal := self._targets.refusal(terms.webhook.url)) is not None:
             hint = "RESNETD_WEBHOOK_HOSTS names hosts that webhooks may reach besides public ones."
             raise InvalidError("webhook_refused", f"{refusal}.", hint=hint, errors=wrong("#/webhook/url", refusal))
         match kind:
             case Kind.TRAIN:
-                return await self.train(spec, terms=terms, idempotency_key=idempotency_key)
+                return await self._train(spec, submission)
             case Kind.EVALUATE:
-                return await self.evaluate(spec, terms=terms, idempotency_key=idempotency_key)
+                return await self._evaluate(spec, submission)
             case Kind.EXPORT:
-                return await self.export(spec, terms=terms, idempotency_key=idempotency_key)
+                return await self._export(spec, submission)
             case Kind.IMPORT | Kind.ADOPT:
                 asked_at = "/v1/datasets" if kind is Kind.IMPORT else "/v1/models"
                 detail = f"POST {asked_at}, an upload, asks for this kind"
                 hint = f"`curl -T FILE 'localhost:8000{asked_at}?name=NAME'` sends a file; the answer names its job."
                 raise InvalidError("invalid_request", f"{detail}.", hint=hint, errors=wrong("#/kind", detail))
 
-    async def train(self, spec: dict[str, Any], *, terms: Terms, idempotency_key: str | None) -> Placed:
+    async def _train(self, spec: dict[str, Any], submission: _Submission) -> Placed:
         """`recipe` with `overrides` on `dataset`."""
         spec = await recipes.checked(spec, self._catalog)
         with await self._datasets.kept(spec["dataset"]) as dataset:
             check_ready(dataset)
-            return await self._write(Kind.TRAIN, spec, terms=terms, idempotency_key=idempotency_key)
+            return await self._write(Kind.TRAIN, spec, submission)
 
-    async def evaluate(self, spec: dict[str, Any], *, terms: Terms, idempotency_key: str | None) -> Placed:
+    async def _evaluate(self, spec: dict[str, Any], submission: _Submission) -> Placed:
         """A model version on a `split` of `dataset`; an alias means the version that it points to now."""
         model = await self._version(spec["model"])
         with await self._datasets.kept(spec["dataset"]) as dataset:
             check_ready(dataset)
             check_split(dataset, spec["split"])
             await anyio.to_thread.run_sync(self._check_classes, model, dataset)
-            return await self._write(
-                Kind.EVALUATE, {**spec, "model": model}, terms=terms, idempotency_key=idempotency_key
-            )
+            return await self._write(Kind.EVALUATE, {**spec, "model": model}, submission)
 
-    async def export(self, spec: dict[str, Any], *, terms: Terms, idempotency_key: str | None) -> Placed:
+    async def _export(self, spec: dict[str, Any], submission: _Submission) -> Placed:
         """A model version in another `format`; an alias means the version that it points to now."""
         model = await self._version(spec["model"])
-        return await self._write(Kind.EXPORT, {**spec, "model": model}, terms=terms, idempotency_key=idempotency_key)
+        return await self._write(Kind.EXPORT, {**spec, "model": model}, submission)
 
     async def _known(self, idempotency: tuple[str, str] | None) -> Placed | None:
         if idempotency is None:
@@ -137,15 +145,15 @@ class Submissions:
                 errors=wrong("#/dataset", str(error)),
             ) from error
 
-    async def _write(self, kind: Kind, spec: dict[str, Any], *, terms: Terms, idempotency_key: str | None) -> Placed:
-        idempotency = _idempotency(idempotency_key, terms.asked)
+    async def _write(self, kind: Kind, spec: dict[str, Any], submission: _Submission) -> Placed:
+        terms = submission.terms
         traceparent = tracing.current().traceparent
 
         def write(ledger: Ledger) -> str:
             return ledger.submit(
                 kind,
                 spec,
-                idempotency=idempotency,
+                idempotency=submission.idempotency,
                 priority=terms.priority,
                 max_seconds=terms.max_seconds,
                 webhook=terms.webhook,

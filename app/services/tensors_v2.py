@@ -98,14 +98,13 @@ def read_numbers(tensor: InputTensor, kind: TensorInput, binary: memoryview | No
             raise refused(f"input {tensor.name}: shape {tensor.shape} takes {wanted} bytes, not {len(binary)}")
         return bytes(binary)
     values = _flat(tensor)
-    try:
-        array = np.array(values) if values else np.zeros(0)
-    except ValueError as error:  # nested unevenly
-        raise refused(f"input {tensor.name}: its data are not numbers") from error
-    if array.dtype.kind not in "iuf":
+    if not all(type(each) in (int, float) for each in values):  # an array of texts is as wide as the longest of them
         raise refused(f"input {tensor.name}: its data are not numbers")
-    if array.shape != (count,):
-        raise refused(f"input {tensor.name}: shape {tensor.shape} holds {count} values, its data {array.size}")
+    if len(values) != count:
+        raise refused(f"input {tensor.name}: shape {tensor.shape} holds {count} values, its data {len(values)}")
+    array = np.array(values) if values else np.zeros(0)
+    if array.dtype.kind not in "iuf":  # of 64 bits with a sign and without one
+        raise refused(f"input {tensor.name}: its data are not numbers of one kind")
     if kind is TensorInput.PIXELS and not np.all((array >= 0) & (array <= 255) & (array == np.rint(array))):
         raise refused(f"input {tensor.name}: its values are not all whole numbers from 0 to 255")
     with np.errstate(over="ignore"):  # what is too large becomes infinite, which the engine refuses

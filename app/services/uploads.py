@@ -26,7 +26,7 @@ from app.services.datasets import REQUEST
 from app.services.ledger import AsyncLedger
 from app.services.submissions import idempotency_conflict
 from jobs.ledger import Ledger
-from jobs.model import LANES, Kind, Lane
+from jobs.model import LANES, Kind, Lane, Priority
 from store.datasets import UPLOAD
 from store.faults import point
 from store.files import fsync_dir, remove_tree, write_atomic
@@ -46,6 +46,14 @@ class Acknowledged(Protocol):
     @property
     def job(self) -> str:
         """The id of the job that is handed in for it."""
+
+    @property
+    def priority(self) -> Priority:
+        """That job's."""
+
+    @property
+    def max_seconds(self) -> float | None:
+        """That job's."""
 
     def spec(self) -> dict[str, Any]:
         """What that job is asked."""
@@ -208,7 +216,15 @@ class Intake(ABC, Generic[R]):
         traceparent = tracing.current().traceparent
 
         def write(ledger: Ledger) -> None:
-            ledger.submit(self.kind, record.spec(), job_id=record.job, traceparent=traceparent)
+            priority, max_seconds = terms_in(record)
+            ledger.submit(
+                self.kind,
+                record.spec(),
+                job_id=record.job,
+                priority=priority,
+                max_seconds=max_seconds,
+                traceparent=traceparent,
+            )
 
         await self._ledger.write(write)
 
@@ -217,6 +233,11 @@ class Intake(ABC, Generic[R]):
         for record in await anyio.to_thread.run_sync(lambda: list(self._records())):
             if await anyio.to_thread.run_sync(self._waits, record):
                 await self._write(record)
+
+
+def terms_in(record: Acknowledged) -> tuple[Priority, float | None]:
+    """What its job is asked with."""
+    return record.priority, record.max_seconds
 
 
 def check_filled(upload: Upload, *, example: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import orjson
 from pydantic import ValidationError
 
-from app.problems import ConflictError, FieldError, InvalidError, ProblemError, field_errors
+from app.problems import ConflictError, FieldError, InvalidError, ProblemError, body_errors, told
 from app.services.datasets import Datasets
 from app.services.deletion import Deletion, is_marked
 from app.services.jobs import Jobs, Placed, placed
@@ -221,11 +221,9 @@ def _checked(job: Job, settings: Mapping[str, Any]) -> dict[str, Any]:
     except RecipeError as error:
         raise InvalidError("invalid_settings", f"{error}.", hint=error.hint) from error
     except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False, include_input=False)
-        errors = field_errors(details, place="body")
-        text = "; ".join(f"{each['pointer']}: {each['detail']}" for each in errors)
+        errors = body_errors(error)
         hint = _meaning(settings, errors)
-        raise InvalidError("invalid_settings", f"{text}.", hint=hint, errors=errors) from error
+        raise InvalidError("invalid_settings", f"{told(errors)}.", hint=hint, errors=errors) from error
     begun = (job.progress or {}).get("epoch")
     if "epochs" in settings and isinstance(begun, int) and changed.epochs < begun:
         detail = f"epoch {begun} has begun"
@@ -243,5 +241,5 @@ def _meaning(settings: Mapping[str, Any], errors: Sequence[FieldError]) -> str:
     if any(each["pointer"] == "#" for each in errors):
         return "GET /v1/recipes shows every field; `epochs` must not be less than its warmup_epochs and freeze_epochs."
     said = ((name, Recipe.model_fields[name].description) for name in settings)
-    told = " ".join(f"{name}: {description}" for name, description in said if description)
-    return told or "GET /v1/recipes shows every field with a value that does."
+    meanings = " ".join(f"{name}: {description}" for name, description in said if description)
+    return meanings or "GET /v1/recipes shows every field with a value that does."

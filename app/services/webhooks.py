@@ -21,8 +21,9 @@ from redis import RedisError
 
 from app.services.webhook_sender import Sender, sign
 from app.services.webhook_targets import Targets
+from jobs.answers import JobNotFound
 from jobs.deliveries import Deliveries, Delivery, Outcome
-from jobs.ledger import JobNotFound, Ledger
+from jobs.ledger import Ledger
 from jobs.model import Job, Webhook
 from jobs.redis import connect
 from store.faults import point

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
+
+from models.nearest import nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -155,8 +156,7 @@ def find(name: str) -> Entry:
     """Raises UnknownNetworkError, which names the nearest network."""
     if name in NETWORKS:
         return NETWORKS[name]
-    near = difflib.get_close_matches(name, NETWORKS, n=1, cutoff=0.0)
-    raise UnknownNetworkError(f"no network is called {name!r}; the nearest is {near[0]!r}")
+    raise UnknownNetworkError(f"no network is called {name!r}; the nearest is {nearest(name, NETWORKS)!r}")
 
 
 def build(spec: NetworkSpec) -> nn.Module:

@@ -1,12 +1,12 @@
 """A recipe with some fields replaced, those that follow them, and refusals that name what would do."""
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from models.nearest import nearest
 from models.networks.registry import NETWORKS
 from models.recipes.named import RECIPES
 from models.recipes.recipe import Init, Recipe
@@ -29,7 +29,7 @@ def resolve(recipe_name: str, overrides: Mapping[str, Any]) -> Recipe:
     """The recipe with the overrides applied. Raises RecipeError, which names the field and the nearest valid name."""
     if recipe_name not in RECIPES:
         raise RecipeError(
-            f"no recipe is called {recipe_name!r}; the nearest is {nearest(recipe_name, list(RECIPES))!r}",
+            f"no recipe is called {recipe_name!r}; the nearest is {nearest(recipe_name, RECIPES)!r}",
             field="recipe",
             hint=f"Recipes: {', '.join(RECIPES)}.",
         )
@@ -73,12 +73,6 @@ def _following(recipe: Recipe, changes: Mapping[str, Any]) -> dict[str, Any]:
     except ValidationError:  # the field itself is wrong, and the whole recipe's validation says so
         return {}
     return following
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """The most similar of the known names, whatever the case of the letters."""
-    lower = {each.lower(): each for each in reversed(known)}
-    return lower[difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.0)[0]]
 
 
 def _message(error: ErrorDetails) -> str:

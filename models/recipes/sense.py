@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from models.nearest import nearest
 from models.networks.registry import find
 
 if TYPE_CHECKING:
@@ -122,8 +122,7 @@ def _start(recipe: Recipe) -> Iterator[str]:
     if not entry.weights:
         yield f"{recipe.network} has no ready-made weights; torchvision's networks have, others start from a model"
     elif wanted not in entry.weights:
-        near = difflib.get_close_matches(wanted, entry.weights, n=1, cutoff=0.0)[0]
-        yield f"{recipe.network} has no weights {wanted!r}; the nearest is {near!r}"
+        yield f"{recipe.network} has no weights {wanted!r}; the nearest is {nearest(wanted, entry.weights)!r}"
     if recipe.channels != entry.input[0]:
         yield f"the weights {wanted} are for {entry.input[0]} channels; grey images are converted where channels is 3"
 

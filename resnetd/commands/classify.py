@@ -1,6 +1,6 @@
 """`resnetd classify`: what is in these pictures?"""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MAX_FILES, MAX_BYTES = 64, 32_000_000  # of one request: far below the server's limits, large enough for full batches
 
 Result = dict[str, Any]
+Answer = dict[str, Any]
 
 
 def batches(files: Sequence[Path]) -> Iterator[list[Path]]:
@@ -52,27 +53,71 @@ def classify(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Classify image files. Ends with status 1 when one of them could not be classified."""
-    failed = 0
+    """Classify image files. Ends with status 1 when one of them could not be classified.
+
+    Many files go in several requests. --json prints one document for all of
+    them, in which `index` counts the files; where another version answers a
+    later request (a canary, an alias that was moved) another document follows,
+    and `index` goes on.
+    """
     wanted = [name.strip() for name in outputs.split(",")] if outputs is not None else []
+    in_json = as_json or bool(wanted)
     cut = list(batches(files))
-    quiet = as_json or bool(wanted) or len(cut) == 1
+    quiet = in_json or len(cut) == 1
     with connect(server, key) as client, bars.of_files("Classifying", len(files), quiet=quiet) as done:
-        for batch in cut:
-            answer = _ask(client, batch, model, top_k, wanted)
-            failed += sum(1 for result in answer["results"] if result["error"])
-            with done(len(batch)):
-                if as_json or wanted:
-                    output.as_json(answer)
-                else:
+        answers = (_ask(client, batch, model, top_k, wanted) for batch in cut)
+        if in_json:
+            failed = _print_json(answers)
+        else:
+            failed = 0
+            for batch, answer in zip(cut, answers, strict=True):
+                failed += _failed(answer)
+                with done(len(batch)):
                     _show(batch, answer)
     if failed:
         raise typer.Exit(1)
 
 
-def _ask(
-    client: "Client", batch: list[Path], model: str | None, top_k: int | None, outputs: list[str]
-) -> dict[str, Any]:
+def _failed(answer: Answer) -> int:
+    return sum(1 for result in answer["results"] if result["error"])
+
+
+def _print_json(answers: Iterable[Answer]) -> int:
+    """Print the answers, those of one version as one; how many files failed. What came before a failure is printed."""
+    whole: Answer | None = None
+    files = failed = 0
+    try:
+        for answer in answers:
+            results = [{**result, "index": index} for index, result in enumerate(answer["results"], files)]
+            files, failed = files + len(results), failed + _failed(answer)
+            numbered = {**answer, "results": results}
+            if whole is not None and not _of_one_version(whole, numbered):
+                output.as_json(whole)
+                whole = None
+            whole = numbered if whole is None else joined(whole, numbered)
+    finally:
+        if whole is not None:
+            output.as_json(whole)
+    return failed
+
+
+def _of_one_version(one: Answer, other: Answer) -> bool:
+    if one["version"] is None or other["version"] is None:  # all files of a request were refused
+        return True
+    return (one["model"], one["version"]) == (other["model"], other["version"])
+
+
+def joined(one: Answer, other: Answer) -> Answer:
+    """Two answers of one version as one: the results in order, the times added."""
+    times = {
+        name: round(one["timings_ms"].get(name, 0.0) + other["timings_ms"].get(name, 0.0), 3)
+        for name in one["timings_ms"] | other["timings_ms"]
+    }
+    of_version = other if one["version"] is None else one
+    return {**of_version, "results": one["results"] + other["results"], "timings_ms": times}
+
+
+def _ask(client: "Client", batch: list[Path], model: str | None, top_k: int | None, outputs: list[str]) -> Answer:
     """The answer; where each of several images was refused, the refusal as a result for each of them."""
     try:
         return client.classify(batch, model=model, top_k=top_k, outputs=outputs)
@@ -86,7 +131,7 @@ def _ask(
         return {"model": model, "version": None, "results": results, "timings_ms": {}}
 
 
-def _show(batch: list[Path], answer: dict[str, Any]) -> None:
+def _show(batch: list[Path], answer: Answer) -> None:
     rows = [row for file, result in zip(batch, answer["results"], strict=True) for row in _rows(file, result)]
     output.table(("image", "label", "probability", "note"), rows)
     for file, result in zip(batch, answer["results"], strict=True):

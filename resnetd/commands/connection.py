@@ -17,4 +17,5 @@ def connect(server: str, key: str | None) -> "Client":
 
 
 def _say(failure: Problem | Unreachable) -> None:
-    output.note(f"{failure} - trying again for a while (Ctrl-C ends that)")
+    hint = "; `resnetd up` starts a server" if isinstance(failure, Unreachable) else ""
+    output.note(f"{failure} - trying again for a while (Ctrl-C ends that){hint}")

@@ -8,7 +8,7 @@ import typer
 from resnetd.commands import output
 from resnetd.commands.connection import connect
 from resnetd.commands.files import download_all
-from resnetd.commands.follow import ended_well, follow, print_events
+from resnetd.commands.follow import follow
 from resnetd.commands.options import (
     DEFAULT_SERVER,
     AsJson,
@@ -50,19 +50,16 @@ def evaluate(
         output.webhook_secret(job)
         if watch:
             output.note(f"Evaluating {job['spec']['model']}: {job['id']}")
-            if as_json:
-                print_events(client.events(job["id"]))
-                job = ended_well(client.job(job["id"]))
-            else:
-                job = follow(client, job["id"])
+            job = follow(client, job["id"], as_json=as_json)
             if save is not None:
                 for path in download_all(client, job["id"], save):
                     output.note(f"Saved {path}")
-    if watch and not as_json:
-        show(job)
-    elif as_json and not watch:
+    if watch:
+        if not as_json:
+            show(job)
+    elif as_json:
         output.as_json(job)
-    elif not watch:
+    else:
         output.note(f"Queued; watch it with `resnetd jobs watch {job['id']}`.")
         print(job["id"])
 

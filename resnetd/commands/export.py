@@ -8,7 +8,7 @@ import typer
 from resnetd.commands import output
 from resnetd.commands.connection import connect
 from resnetd.commands.files import download_all
-from resnetd.commands.follow import ended_well, follow, print_events
+from resnetd.commands.follow import follow
 from resnetd.commands.options import (
     DEFAULT_SERVER,
     AsJson,
@@ -50,11 +50,7 @@ def export(
         output.webhook_secret(job)
         if watch:
             output.note(f"Exporting {job['spec']['model']}: {job['id']}")
-            if as_json:
-                print_events(client.events(job["id"]))
-                ended_well(client.job(job["id"]))
-            else:
-                follow(client, job["id"])
+            follow(client, job["id"], as_json=as_json)
             saved = download_all(client, job["id"], folder)
             if not as_json:
                 for path in saved:

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resnetd.commands import output
@@ -49,23 +48,30 @@ class _Bar:
         self._progress.console.print(text, markup=False, highlight=False)
 
 
-def follow(client: "Client", job_id: str, *, after: str | None = None) -> dict[str, Any]:
-    """Show a job until it ends and return it. Raises Refused where it did not succeed.
+def follow(client: "Client", job_id: str, *, as_json: bool = False) -> dict[str, Any]:
+    """Show a job until it ends and return it; with `as_json` by its events. Raises Refused where it did not succeed.
 
     Ctrl-C ends the watching and not the job.
     """
+    if as_json:
+        print_events(client.events(job_id))
+    else:
+        _show(client, job_id)
+    return _ended_well(client.job(job_id))
+
+
+def _show(client: "Client", job_id: str) -> None:
     with ExitStack() as stack:
         display: _Display = _Bar(stack) if sys.stderr.isatty() else _Lines()
         try:
-            for event in client.events(job_id, after=after):
+            for event in client.events(job_id):
                 _take(event, display)
         except KeyboardInterrupt:
             display.say(f"The job goes on. Watch it again with `resnetd jobs watch {job_id}`.")
             raise
-    return ended_well(client.job(job_id))
 
 
-def ended_well(job: dict[str, Any]) -> dict[str, Any]:
+def _ended_well(job: dict[str, Any]) -> dict[str, Any]:
     """The job itself. Raises Refused where it failed or was cancelled."""
     if job["state"] == "succeeded":
         return job
@@ -80,7 +86,9 @@ def print_events(events: "Iterable[Event]") -> None:
     import json  # noqa: PLC0415 - keeps the start short
 
     for event in events:
-        print(json.dumps(asdict(event), ensure_ascii=False), flush=True)
+        at = event.at.isoformat().replace("+00:00", "Z")  # as the server writes moments
+        told = {"id": event.id, "type": event.type, "at": at, "data": event.data}
+        print(json.dumps(told, ensure_ascii=False), flush=True)
 
 
 def _take(event: "Event", display: _Display) -> None:

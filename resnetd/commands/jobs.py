@@ -9,8 +9,8 @@ import typer
 from resnetd.commands import output
 from resnetd.commands.connection import connect
 from resnetd.commands.files import download_all
-from resnetd.commands.follow import ended_well, follow, line, print_events
-from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, Server, parse_setting
+from resnetd.commands.follow import follow, line, print_events
+from resnetd.commands.options import DEFAULT_SERVER, AsJson, IdempotencyKey, Key, Server, parse_setting
 
 app = typer.Typer(no_args_is_help=True, help="Look at jobs, watch them, and tell them what to do.")
 
@@ -88,20 +88,24 @@ def show(job: JobId, *, server: Server = DEFAULT_SERVER, key: Key = None, as_jso
 def watch(job: JobId, *, server: Server = DEFAULT_SERVER, key: Key = None, as_json: AsJson = False) -> None:
     """Watch a job until it ends. Ends with status 1 when it does not succeed."""
     with connect(server, key) as client:
-        if as_json:
-            print_events(client.events(job))
-            ended_well(client.job(job))
-        else:
-            found = follow(client, job)
+        found = follow(client, job, as_json=as_json)
+        if not as_json:
             output.note(f"{found['id']} {found['state']}")
 
 
 def _verb(name: str, text: str) -> None:
     """Add the command that posts a verb."""
 
-    def command(job: JobId, *, server: Server = DEFAULT_SERVER, key: Key = None, as_json: AsJson = False) -> None:
+    def command(
+        job: JobId,
+        *,
+        idempotency_key: IdempotencyKey = None,
+        server: Server = DEFAULT_SERVER,
+        key: Key = None,
+        as_json: AsJson = False,
+    ) -> None:
         with connect(server, key) as client:
-            found = getattr(client, name)(job)
+            found = getattr(client, name)(job, idempotency_key=idempotency_key)
         _told(found, as_json=as_json)
         if name == "retry" and not as_json:
             print(found["id"])
@@ -113,7 +117,7 @@ _VERBS = {
     "cancel": "Cancel a job. Nothing of it is registered.",
     "pause": "Pause a job: out of the queue, or stopped with a checkpoint.",
     "resume": "Resume a paused job; it goes on from its last checkpoint.",
-    "finish": "Stop a training here and keep the best so far.",
+    "finish": "Stop a training here and keep what there is.",
     "checkpoint": "Have a training write a checkpoint now.",
     "retry": "Try a job again that failed or was cancelled; prints the new one.",
 }
@@ -126,6 +130,7 @@ def set_(
     job: JobId,
     changes: Annotated[list[str], typer.Argument(metavar="KEY=VALUE", help="lr, epochs, patience or priority.")],
     *,
+    idempotency_key: IdempotencyKey = None,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
     as_json: AsJson = False,
@@ -133,7 +138,7 @@ def set_(
     """Change a job under way: `resnetd jobs set job_8d3f21aa lr=0.01 priority=high`."""
     values = dict(parse_setting(text) for text in changes)
     with connect(server, key) as client:
-        _told(client.change(job, values), as_json=as_json)
+        _told(client.change(job, values, idempotency_key=idempotency_key), as_json=as_json)
 
 
 @app.command()

@@ -21,6 +21,7 @@ DATA = Path("var")
 class ScopeName(StrEnum):
     PREDICT = "predict"
     TRAIN = "train"
+    METRICS = "metrics"
     ADMIN = "admin"
 
 
@@ -28,7 +29,10 @@ class ScopeName(StrEnum):
 def create(
     *,
     scope: Annotated[
-        ScopeName, typer.Option(help="predict: classify; train: and datasets, jobs, aliases; admin: all.")
+        ScopeName,
+        typer.Option(
+            help="predict: classify; train: and datasets, jobs, aliases; metrics: /metrics alone; admin: everything."
+        ),
     ],
     name: Annotated[str, typer.Option(help="Whose key it is, for the list.")] = "",
     data: Data = DATA,

@@ -19,6 +19,10 @@ ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name.
 ModelRef = Annotated[str, typer.Argument(metavar="MODEL", help="name, name@3 or name@alias")]
 ModelVersion = Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="Such as fashion@3.")]
 AliasName = Annotated[str, typer.Argument(metavar="ALIAS", help="Such as production.")]
+IfMatch = Annotated[
+    str | None,
+    typer.Option("--if-match", show_default="any", help="Only where the aliases have this ETag (models aliases)."),
+]
 
 
 @app.command("list")
@@ -133,9 +137,7 @@ def alias(
         int | None,
         typer.Option(min=1, show_default="none", help="A version that gets a copy of each classification of files."),
     ] = None,
-    if_match: Annotated[
-        str | None, typer.Option(show_default="any", help="Only where the aliases have this ETag (models aliases).")
-    ] = None,
+    if_match: IfMatch = None,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
     as_json: AsJson = False,
@@ -148,6 +150,16 @@ def alias(
         output.as_json(found)
     else:
         output.note(_told(found))
+
+
+@app.command()
+def unalias(
+    model: ModelName, alias: AliasName, *, if_match: IfMatch = None, server: Server = DEFAULT_SERVER, key: Key = None
+) -> None:
+    """Take an alias away. Its versions stay; without a `production` the newest version answers."""
+    with connect(server, key) as client:
+        client.delete_alias(model, alias, if_match=if_match)
+    output.note(f"{model} has no alias {alias} any more.")
 
 
 @app.command()
@@ -169,26 +181,44 @@ def aliases(model: ModelName, *, server: Server = DEFAULT_SERVER, key: Key = Non
 
 
 @app.command()
-def rollback(model: ModelName, alias: AliasName, *, server: Server = DEFAULT_SERVER, key: Key = None) -> None:
+def rollback(
+    model: ModelName,
+    alias: AliasName,
+    *,
+    if_match: IfMatch = None,
+    server: Server = DEFAULT_SERVER,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
     """Point an alias to the version before this one; again, it goes further back."""
     with connect(server, key) as client:
-        output.note(_told(client.roll_back(model, alias)))
+        found = client.roll_back(model, alias, if_match=if_match)
+    if as_json:
+        output.as_json(found)
+    else:
+        output.note(_told(found))
 
 
 @app.command()
-def load(model: ModelRef, *, server: Server = DEFAULT_SERVER, key: Key = None) -> None:
+def load(model: ModelRef, *, server: Server = DEFAULT_SERVER, key: Key = None, as_json: AsJson = False) -> None:
     """Load a version, and wait until it is ready."""
     with connect(server, key) as client:
         found = client.load_model(model)
-    output.note(f"{found['model']}@{found['version']} is ready on {found['device']}.")
+    if as_json:
+        output.as_json(found)
+    else:
+        output.note(f"{found['model']}@{found['version']} is ready on {found['device']}.")
 
 
 @app.command()
-def unload(model: ModelRef, *, server: Server = DEFAULT_SERVER, key: Key = None) -> None:
+def unload(model: ModelRef, *, server: Server = DEFAULT_SERVER, key: Key = None, as_json: AsJson = False) -> None:
     """End a version's engine, which frees its memory."""
     with connect(server, key) as client:
         found = client.unload_model(model)
-    output.note(f"{found['model']}@{found['version']} is unloaded.")
+    if as_json:
+        output.as_json(found)
+    else:
+        output.note(f"{found['model']}@{found['version']} is unloaded.")
 
 
 @app.command()

@@ -6,7 +6,7 @@ import typer
 
 from resnetd.commands import output
 from resnetd.commands.connection import connect
-from resnetd.commands.follow import ended_well, follow, print_events
+from resnetd.commands.follow import follow
 from resnetd.commands.jobs import result
 from resnetd.commands.options import (
     DEFAULT_SERVER,
@@ -59,15 +59,12 @@ def train(
         output.webhook_secret(job)
         if watch:
             output.note(f"Training: {job['id']}")
-            if as_json:
-                print_events(client.events(job["id"]))
-                ended_well(client.job(job["id"]))
-                return
-            job = follow(client, job["id"])
-    if as_json:
+            job = follow(client, job["id"], as_json=as_json)
+    if watch:
+        if not as_json:
+            output.fields({"job": job["id"], "state": job["state"], **result(job)})
+    elif as_json:
         output.as_json(job)
-    elif watch:
-        output.fields({"job": job["id"], "state": job["state"], **result(job)})
     else:
         output.note(f"Queued; watch it with `resnetd jobs watch {job['id']}`.")
         print(job["id"])

@@ -12,7 +12,8 @@ from clients import training
 from scene import Report, Scene, scene, share, side_by_side
 from stack import children, strike
 
-from jobs.ledger import Claim, LeaseLost, Ledger
+from jobs.answers import Claim, LeaseLost
+from jobs.ledger import Ledger
 from jobs.model import JobError, Kind
 from jobs.redis import connect
 

@@ -23,7 +23,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/v1/models":
             answer = b'{"id": "job_1"}'
         else:
-            answer = b'{"results": [' + b", ".join([RESULT] * body.count(b'filename="')) + b"]}"
+            results = b", ".join([RESULT] * body.count(b'filename="'))
+            answer = b'{"model": "pets", "version": 1, "results": [' + results + b'], "timings_ms": {}}'
         self.send_response(200)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()

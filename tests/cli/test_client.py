@@ -4,12 +4,17 @@ import json
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -137,14 +142,21 @@ def test_a_server_that_keeps_breaking_is_given_up():
     assert len(told.requests) == 4
 
 
-def away(handler: Handler) -> None:
-    """As the server answers while Redis is away."""
-    body = json.dumps({"title": "Service Unavailable", "code": "ledger_unavailable", "detail": "later"}).encode()
-    handler.send_response(503)
-    handler.send_header("Retry-After", "0")
-    handler.send_header("Content-Length", str(len(body)))
-    handler.end_headers()
-    handler.wfile.write(body)
+def later(status: int, code: str) -> Answer:
+    """A refusal that says when to come again: at once, so that nobody sleeps here."""
+
+    def answer(handler: Handler) -> None:
+        body = json.dumps({"title": HTTPStatus(status).phrase, "code": code, "detail": "later"}).encode()
+        handler.send_response(status)
+        handler.send_header("Retry-After", "0")
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+away = later(503, "ledger_unavailable")
 
 
 def test_a_503_is_outwaited_under_the_same_key_and_said_once():
@@ -165,12 +177,122 @@ def test_who_gives_up_waiting_is_told_the_key():
 
 
 def test_a_503_without_a_time_and_a_request_that_may_not_be_repeated_are_told_at_once():
-    with server(json_answer({}, 503), away) as (client, told):
+    with server(json_answer({}, 503), away, away, away) as (client, told):
         with pytest.raises(Problem):
             client.jobs()
         with pytest.raises(Problem):
-            client.classify([b"picture"])
-    assert len(told.requests) == 2
+            client.roll_back("pets", "production")
+        with pytest.raises(Problem):
+            client.set_alias("pets", "production", 3, if_match='"5f1c"')
+        with pytest.raises(Problem):
+            client.delete_alias("pets", "production", if_match='"5f1c"')
+    assert len(told.requests) == 4
+
+
+def overlay_answer(handler: Handler) -> None:
+    handler.send_response(200)
+    for name, value in {"Model": "pets", "Class-Label": "c%61t", "Class-Index": "3", "Probability": "0.5"}.items():
+        handler.send_header(f"X-{name}", value)
+    handler.send_header("Content-Length", "0")
+    handler.end_headers()
+
+
+RESULTS = {"model": "pets", "version": 3, "results": [{"index": 0}]}
+CHANGING_NOTHING: dict[str, tuple[Callable[[Client, Path], object], Answer]] = {
+    "classify": (lambda client, file: client.classify([file, b"picture"]), json_answer(RESULTS)),
+    "explain": (lambda client, file: client.explain(file, model="pets"), json_answer(RESULTS)),
+    "overlay": (lambda client, file: client.overlay(file, model="pets"), overlay_answer),
+    "preprocess": (lambda client, file: client.preprocess(file, model="pets"), json_answer(RESULTS)),
+    "plan": (lambda client, _: client.plan("ds_1", recipe="mnist"), json_answer({"steps": 1})),
+    "plan_curve": (lambda client, _: client.plan_curve("ds_1", recipe="mnist"), html_answer(200, b"<svg/>")),
+}
+
+
+@pytest.mark.parametrize("name", CHANGING_NOTHING)
+def test_what_changes_nothing_is_sent_again_whole(tmp_path, name):
+    call, answer = CHANGING_NOTHING[name]
+    file = tmp_path / "cat.jpg"
+    file.write_bytes(bytes(range(256)) * 1000)
+    with server(later(429, "too_many_requests"), away, broken, answer) as (client, told):
+        call(client, file)
+    assert len(told.requests) == 4
+    assert len({len(body) for *_, body in told.requests}) == 1
+    if "plan" not in name:
+        assert all(file.read_bytes() in body for *_, body in told.requests)
+
+
+def test_who_is_asked_to_come_again_after_the_patience_has_ended_does_not_wait():
+    def tomorrow(handler: Handler) -> None:
+        handler.send_response(429)
+        handler.send_header("Retry-After", "86400")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    with server(tomorrow) as (client, told), pytest.raises(Problem):
+        client.classify(b"picture")
+    assert len(told.requests) == 1
+
+
+@pytest.fixture
+def timeouts(monkeypatch) -> list[tuple[float, float]]:
+    """(to connect, to wait for an answer) of each request that is sent."""
+    seen: list[tuple[float, float]] = []
+    send = httpx.Client.send
+
+    def spy(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
+        seen.append((request.extensions["timeout"]["connect"], request.extensions["timeout"]["read"]))
+        return send(self, request, **options)
+
+    monkeypatch.setattr(httpx.Client, "send", spy)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("call", "answer", "seconds"),
+    [
+        (lambda client: client.job("job_1", wait=60), {"state": "running"}, 70.0),
+        (lambda client: client.job("job_1", wait=30), {"state": "running"}, 40.0),
+        (lambda client: client.job("job_1"), {"state": "running"}, 20.0),
+        (lambda client: client.load_model("pets"), {"state": "ready"}, 40.0),
+        (lambda client: client.plan("ds_1", recipe="mnist"), {"steps": 1}, 100.0),
+    ],
+    ids=["job, 60 s", "job, 30 s", "job", "load", "plan"],
+)
+def test_an_answer_that_the_server_keeps_back_is_waited_for_longer(timeouts, call, answer, seconds):
+    with server(json_answer(answer), json_answer(answer)) as (client, _):
+        for own in (20.0, 200.0):
+            with Client(client.server, timeout=own) as patient:
+                call(patient)
+    assert timeouts == [(5.0, seconds), (5.0, 200.0)]
+
+
+def test_a_job_that_runs_on_is_answered_after_the_wait_and_not_given_up_before():
+    def slowly(handler: Handler) -> None:
+        time.sleep(0.3)
+        handler.send(200, {"state": "running"})
+
+    with server(slowly) as (client, told), Client(client.server, timeout=0.1) as hasty:
+        assert hasty.job("job_1", wait=0.2) == {"state": "running"}
+    assert told.requests[0][1] == "/v1/jobs/job_1?wait=0.2"
+
+
+def test_waiting_for_a_job_ends_with_it():
+    running, ended = json_answer({"state": "running"}), json_answer({"state": "failed"})
+    with server(stream(("1-0", "failed"), clean=True), ended, running, ended) as (client, told):
+        assert client.wait("job_1")["state"] == "failed"
+        assert client.wait("job_1", timeout=100)["state"] == "failed"
+    assert [path for _, path, *_ in told.requests[2:]] == ["/v1/jobs/job_1?wait=30.0"] * 2
+
+
+def test_waiting_for_longer_than_one_likes_is_a_timeout_that_tells_the_state():
+    paused = json_answer({"state": "paused"})
+    with server(*[paused] * 100) as (client, told):
+        with pytest.raises(TimeoutError, match=r"job_1 has not ended within 0.01 s: it is paused, .* resumed"):
+            client.wait("job_1", timeout=0.01)
+        asked = len(told.requests)
+        with pytest.raises(TimeoutError):
+            client.wait("job_1", timeout=0)
+    assert len(told.requests) == asked + 1
 
 
 def test_a_server_that_is_being_started_again_is_waited_for():
@@ -197,6 +319,55 @@ def test_a_deletion_that_was_done_unheard_is_done():
         client.delete_job("job_1")
         with pytest.raises(Problem):
             client.delete_job("job_1")
+
+
+DEGRADED = {
+    "status": "degraded",
+    "not_ready": ["worker"],
+    "parts": {
+        "engine": {"ready": True, "reason": None, "model": "pets", "version": 3},
+        "worker": {"ready": False, "reason": "no worker is connected"},
+    },
+}
+NOT_READY = {
+    "status": "not_ready",
+    "not_ready": ["engine"],
+    "parts": {"engine": {"ready": False, "reason": "it is being started", "model": "pets", "version": 3}},
+}
+
+
+def test_a_server_that_classifies_is_ready_whatever_else_is_missing():
+    with server(json_answer(DEGRADED), json_answer(NOT_READY, 503)) as (client, _):
+        assert (client.ready(), client.ready()) == (True, False)
+
+
+def test_what_is_not_ready_is_told_also_where_the_server_does_not_classify():
+    with server(json_answer(DEGRADED), json_answer(NOT_READY, 503), html_answer(502, b"bad gateway")) as (client, _):
+        assert (client.readiness(), client.readiness()) == (DEGRADED, NOT_READY)
+        with pytest.raises(Problem, match="bad gateway"):
+            client.readiness()
+
+
+def test_the_default_model_is_known_before_it_is_loaded():
+    with server(broken, json_answer(NOT_READY, 503), json_answer(RESULTS)) as (client, told):
+        assert client.explain(b"picture")["version"] == 3
+    assert told.requests[-1][1] == "/v1/models/pets:explain"
+
+
+VERBS = ["cancel", "pause", "resume", "finish", "checkpoint", "retry"]
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "change"])
+def test_a_verb_is_sent_again_under_its_key_and_under_the_key_that_is_given(verb):
+    done = json_answer({"id": "job_1"}, 202)
+    arguments: list[object] = ["job_1", {"lr": 0.1}] if verb == "change" else ["job_1"]
+    with server(broken, done, away) as (client, told):
+        getattr(client, verb)(*arguments)
+        client._patience = -1.0
+        with pytest.raises(Problem) as refused:
+            getattr(client, verb)(*arguments, idempotency_key="mine")
+    first, again, given_key = (headers["idempotency-key"] for _, _, headers, _ in told.requests)
+    assert (first == again, given_key, refused.value.idempotency_key) == (True, "mine", "mine")
 
 
 def test_no_proxy_stands_before_this_machine_itself(monkeypatch):
@@ -282,6 +453,26 @@ def test_files_that_are_links_are_called_like_the_folder_they_were_named_in(tmp_
     assert [path for _, path, _, _ in told.requests] == ["/v1/datasets?name=fashion"] * 3
 
 
+def test_a_file_may_be_named_by_text_and_one_need_not_stand_in_a_list(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat.jpg", "dog.jpg", "pets.zip", "model.pth"):
+        Path(name).write_bytes(name.encode())
+    made, found = json_answer({"id": "ds_1", "job": {"id": "job_1"}}, 202), json_answer(RESULTS)
+    with server(*[found] * 4, made, made, made, found) as (client, told):
+        for images in ("cat.jpg", Path("cat.jpg"), ["cat.jpg", Path("dog.jpg"), b"picture"], b"picture"):
+            client.classify(images)
+        for files in ("pets.zip", ["cat.jpg", "dog.jpg"]):
+            client.upload_dataset(files)
+        client.import_model("model.pth", "pets")
+        client.explain("cat.jpg", model="pets")
+    bodies = [body for *_, body in told.requests]
+    named = [[n for n in ("cat.jpg", "dog.jpg", "image-0", "image-2") if f'"{n}"'.encode() in body] for body in bodies]
+    assert named[:4] == [["cat.jpg"], ["cat.jpg"], ["cat.jpg", "dog.jpg", "image-2"], ["image-0"]]
+    assert (bodies[4], named[5], bodies[7]) == (b"pets.zip", ["cat.jpg", "dog.jpg"], b"cat.jpg")
+    assert told.requests[4][1] == "/v1/datasets?name=pets"
+    assert b'filename="model.pth"' in bodies[6]
+
+
 def test_a_file_without_a_folder_or_a_stem_still_gives_a_name():
     assert _called([Path("/images.gz"), Path("/labels.gz")]) == "images"
     assert _called([Path("folder/.zip")]) == ".zip"
@@ -317,6 +508,10 @@ def test_a_history_is_asked_for_as_pages_of_json():
     assert told.requests[0][2]["accept"] == "application/json"
 
 
+def test_an_event_tells_when_it_happened():
+    assert Event("1769860801250-3", "epoch", {}).at == datetime(2026, 1, 31, 12, 0, 1, 250_000, tzinfo=UTC)
+
+
 def test_a_job_that_had_ended_before_the_given_event_gives_no_more_events():
     with server(stream(cut=b"event: end\ndata: {}\n\n", clean=True), json_answer({"state": "failed"})) as (
         client,
@@ -335,6 +530,45 @@ def test_a_stream_that_is_refused_is_a_problem():
     body = {"title": "Not Found", "code": "job_not_found", "detail": "", "hint": None}
     with server(json_answer(body, 404)) as (client, _), pytest.raises(Problem):
         list(client.events("job_1"))
+
+
+def test_an_alias_is_deleted_only_where_the_aliases_are_those_that_were_seen():
+    def gone(handler: Handler) -> None:
+        handler.send(204, b"")
+
+    with server(gone, gone) as (client, told):
+        client.delete_alias("pets", "nightly", if_match='"5f1c"')
+        client.delete_alias("pets", "nightly")
+    assert [headers.get("if-match") for _, _, headers, _ in told.requests] == ['"5f1c"', None]
+
+
+def test_the_example_of_the_api_page_works_as_it_stands(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text().split("## From Python")[1]
+    example = page.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    for name in ("images.zip", "cat.jpg", "dog.jpg"):
+        Path(name).write_bytes(b"content")
+    cat = {"top_k": [{"label": "cat", "probability": 0.934}], "error": None}
+    bad = {"top_k": [], "error": {"message": "This is no image."}}
+    with server(
+        json_answer({"id": "ds_1", "job": {"id": "job_1"}}, 202),
+        json_answer({"id": "job_1", "state": "succeeded"}),
+        json_answer({"id": "job_2"}, 202),
+        stream(("1769860801250-0", "epoch"), ("1769860802250-0", "succeeded"), clean=True),
+        json_answer({"model": "pets", "version": 1, "results": [cat, bad]}),
+        json_answer({"code": "model_not_found", "hint": "models here: pets"}, 404),
+    ) as (client, told):
+        exec(example.replace("http://127.0.0.1:8000", client.server), {})
+    assert [path.partition("?")[0] for _, path, *_ in told.requests] == [
+        "/v1/datasets",
+        "/v1/jobs/job_1",
+        "/v1/jobs",
+        "/v1/jobs/job_2/events",
+        "/v1/classify",
+        "/v1/classify",
+    ]
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in ("2026-01-31", "cat.jpg cat", "no image", "model_not_found models here"))
 
 
 def test_names_from_people_stay_one_segment_of_the_path():

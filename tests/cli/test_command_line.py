@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from resnetd.commands import output
 from resnetd.commands.classify import MAX_BYTES, MAX_FILES, batches
 from resnetd.commands.follow import line
+from resnetd.commands.keys import ScopeName
 from resnetd.commands.options import flag, parse_setting, read_settings, server_of, variable, with_settings
 from resnetd.errors import Problem, Refused
 from store.keys import KeyRing, Scope
@@ -133,13 +134,11 @@ def test_it_starts_in_well_under_a_second_of_computing():
     assert ended.children_user + ended.children_system - began.children_user - began.children_system < 1.0
 
 
-def test_where_nobody_answers_it_says_how_to_start_a_server(tmp_path):
-    picture = tmp_path / "cat.jpg"
-    picture.write_bytes(b"...")
+def test_where_nobody_answers_it_says_how_to_start_a_server():
     for ended in (
-        resnetd("classify", str(picture), "--server", "http://127.0.0.1:9", RESNETD_PORT="7"),
-        resnetd("classify", str(picture), RESNETD_SERVER="http://127.0.0.1:9", RESNETD_PORT="7"),
-        resnetd("classify", str(picture), RESNETD_PORT="9"),
+        resnetd("status", "--server", "http://127.0.0.1:9", RESNETD_PORT="7"),
+        resnetd("status", RESNETD_SERVER="http://127.0.0.1:9", RESNETD_PORT="7"),
+        resnetd("status", RESNETD_PORT="9"),
     ):
         assert ended.returncode == 1
         assert "No answer from http://127.0.0.1:9:" in ended.stderr
@@ -181,6 +180,10 @@ def test_a_key_is_made_known_listed_without_its_secret_and_revoked(tmp_path):
     again = resnetd("keys", "revoke", found.id, "--data", str(tmp_path))
     assert again.returncode == 1
     assert "no key" in again.stderr
+
+
+def test_a_key_may_be_made_for_every_scope_there_is():
+    assert [each.value for each in ScopeName] == [each.value for each in Scope]
 
 
 def test_an_unknown_scope_is_a_wrong_command_line():

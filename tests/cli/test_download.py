@@ -1,6 +1,7 @@
 """Downloads are whole or absent, over whatever connection."""
 
 import hashlib
+import json
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -26,13 +27,28 @@ ARTIFACT: dict[str, Any] = {
 
 @contextmanager
 def serving(answer: Callable[[BaseHTTPRequestHandler, int], None]) -> Iterator[tuple[Client, list[str | None]]]:
-    """A server that answers with `answer(handler, number of the request)`, and the Range of each request."""
+    """A server that answers GET with `answer(handler, its number)`, and the Range of each; HEAD tells the length.
+
+    It has one version of one model.
+    """
     asked: list[str | None] = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(CONTENT)))
+            self.end_headers()
+
         def do_GET(self) -> None:
+            if self.path == "/v1/models/pets@3":
+                body = json.dumps({"versions": [{"version": 3, "weights_sha256": ARTIFACT["sha256"]}]}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+                return
             asked.append(self.headers["Range"])
             answer(self, len(asked))
 
@@ -114,3 +130,38 @@ def test_a_refusal_is_the_servers_own(target):
     with serving(refuse) as (client, asked), pytest.raises(Problem, match="artifact_gone"):
         client.download(ARTIFACT, target)
     assert len(asked) == 1
+
+
+def test_a_versions_weights_go_on_where_the_connection_broke(target):
+    with serving(lambda handler, _: cut(handler, 100_000)) as (client, asked):
+        client.download_model("pets", 3, str(target), form="weights")
+    assert target.read_bytes() == CONTENT
+    assert asked[0] is None
+    assert len(asked) >= 3
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_other_weights_than_those_of_the_version_are_refused_and_leave_nothing(target):
+    def other(handler: BaseHTTPRequestHandler, _: int) -> None:
+        assert handler.path == "/v1/models/pets/versions/3/download?format=weights"
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(CONTENT)))
+        handler.end_headers()
+        handler.wfile.write(bytes(len(CONTENT)))
+
+    with serving(other) as (client, _), pytest.raises(Refused, match="pets@3 did not arrive"):
+        client.download_model("pets", 3, target, form="weights")
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_bundle_is_taken_as_it_comes(target):
+    def bundle(handler: BaseHTTPRequestHandler, _: int) -> None:
+        assert handler.path == "/v1/models/pets/versions/3/download?format=bundle"
+        handler.send_response(200)
+        handler.send_header("Content-Length", "2")
+        handler.end_headers()
+        handler.wfile.write(b"PK")
+
+    with serving(bundle) as (client, _):
+        client.download_model("pets", 3, str(target))
+    assert target.read_bytes() == b"PK"

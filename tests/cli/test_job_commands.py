@@ -44,16 +44,20 @@ def test_a_verb_is_posted_once_under_a_key_and_the_state_is_told(verb):
     assert (method, path) == ("POST", f"/v1/jobs/job_1/{verb}")
     assert headers["idempotency-key"]
     assert said == "job_1 queued, place 3 in the queue\n"
-    printed, _, _ = resnetd("jobs", verb, "job_1", "--json", answers=[json_answer(queued, 202)])
-    assert json.loads(printed) == queued
+    printed, _, told = resnetd(
+        "jobs", verb, "job_1", "--json", "--idempotency-key", "mine", answers=[json_answer(queued, 202)]
+    )
+    assert (json.loads(printed), told.requests[0][2]["idempotency-key"]) == (queued, "mine")
 
 
 def test_settings_are_json_where_they_can_be():
+    changes = ("lr=0.1", "patience=null", "priority=low")
     _, said, told = resnetd(
-        "jobs", "set", "job_1", "lr=0.1", "patience=null", "priority=low", answers=[json_answer(JOB, 202)]
+        "jobs", "set", "job_1", *changes, "--idempotency-key", "mine", answers=[json_answer(JOB, 202)]
     )
-    method, path, _, body = told.requests[0]
+    method, path, headers, body = told.requests[0]
     assert (method, path, said) == ("PATCH", "/v1/jobs/job_1", "job_1 paused\n")
+    assert headers["idempotency-key"] == "mine"
     assert json.loads(body) == {"lr": 0.1, "patience": None, "priority": "low"}
 
 
@@ -86,6 +90,16 @@ def test_the_events_so_far_are_pages_that_follow_on_each_other():
     )
     assert printed == "1-0\tlog\thello\n2-0\tlog\thello\n"
     assert [path.partition("?")[2] for _, path, _, _ in told.requests] == ["limit=200", "limit=200&after=1-0"]
+
+
+@pytest.mark.parametrize("following", [True, False])
+def test_events_in_json_tell_when_they_happened_as_the_server_writes_it(following):
+    entry = {"id": "1769860801000-0", "type": "succeeded", "at": "2026-01-31T12:00:01Z", "data": {"n": 1}}
+    page = json_answer({"data": [entry], "has_more": False, "next": None})
+    answer = stream(("1769860801000-0", "succeeded"), clean=True) if following else page
+    follow = "--follow" if following else "--no-follow"
+    printed, _, _ = resnetd("jobs", "events", "job_1", "--json", follow, answers=[answer])
+    assert json.loads(printed) == entry
 
 
 def test_a_training_is_asked_with_its_terms_and_its_secret_is_told_once():
@@ -135,6 +149,15 @@ def test_watching_tells_each_change_of_state():
     done = json_answer({**JOB, "state": "succeeded"})
     _, said, _ = resnetd("jobs", "watch", "job_1", answers=[stream(*events, clean=True), done])
     assert said.splitlines() == ["queued", "running", "paused", "succeeded", "job_1 succeeded"]
+
+
+@pytest.mark.parametrize("command", [("jobs", "watch", "job_1"), ("train", "ds_1", "--recipe", "mnist")])
+def test_what_is_watched_in_json_prints_its_events_and_nothing_else(command):
+    events = stream(("1-0", "queued"), ("2-0", "succeeded"), clean=True)
+    answers = [json_answer(JOB, 202)] * (command[0] == "train")
+    done = json_answer({**JOB, "state": "succeeded"})
+    printed, _, _ = resnetd(*command, "--json", answers=[*answers, events, done])
+    assert [json.loads(each)["type"] for each in printed.splitlines()] == ["queued", "succeeded"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """`resnetd models …`, and the uploads of models and datasets: what they send, and what they refuse in words."""
 
+import json
+
 import pytest
 from test_client import Answer, Told, json_answer, server
 from typer.testing import CliRunner
@@ -36,6 +38,33 @@ def test_a_list_of_models_that_goes_on_is_gone_on_with_as_it_says():
     assert [path for _, path, *_ in told.requests] == ["/v1/models?limit=1"]
     assert [path for _, path, *_ in further.requests] == ["/v1/models?limit=100&after=pets"]
     assert said == ""
+
+
+ALIAS = {"name": "pets", "alias": "production", "version": 2, "canary": None, "shadow": None}
+
+
+def test_an_alias_is_taken_away_where_the_aliases_are_those_that_were_seen():
+    _, said, told = resnetd(
+        "models", "unalias", "pets", "nightly", "--if-match", '"5f1c"', answers=[lambda handler: handler.send(204, b"")]
+    )
+    ((method, path, headers, _),) = told.requests
+    assert (method, path, headers["if-match"]) == ("DELETE", "/v1/models/pets/aliases/nightly", '"5f1c"')
+    assert said == "pets has no alias nightly any more.\n"
+
+
+def test_a_rollback_is_told_and_asked_for_only_where_the_aliases_are_those_that_were_seen():
+    command = ("models", "rollback", "pets", "production")
+    _, said, told = resnetd(*command, answers=[json_answer(ALIAS)])
+    assert (said, told.requests[0][2].get("if-match")) == ("pets@production is version 2.\n", None)
+    printed, _, told = resnetd(*command, "--if-match", '"5f1c"', "--json", answers=[json_answer(ALIAS)])
+    assert (json.loads(printed), told.requests[0][2]["if-match"]) == (ALIAS, '"5f1c"')
+
+
+@pytest.mark.parametrize(("verb", "state"), [("load", "ready"), ("unload", "unloaded")])
+def test_loading_and_unloading_tell_the_servers_answer_as_json(verb, state):
+    answer = {"model": "pets", "version": 3, "state": state, "device": "cpu", "reason": None, "runtime": None}
+    printed, said, _ = resnetd("models", verb, "pets@3", "--json", answers=[json_answer(answer)])
+    assert (json.loads(printed), said) == (answer, "")
 
 
 def test_a_model_is_not_downloaded_to_where_nothing_can_be_written(tmp_path):

@@ -29,7 +29,27 @@ from resnetd.up import serving, worker
 from store.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+
+
+class Reset:
+    """What `!reset` stands for in an override: nothing is left of the value below it."""
+
+
+class Reader(yaml.SafeLoader):
+    """YAML with Compose's own tag."""
+
+
+Reader.add_constructor("!reset", lambda *_: Reset())
+
+
+def read(name: str) -> dict[str, Any]:
+    found = yaml.load((ROOT / name).read_text(), Reader)  # a safe loader
+    assert isinstance(found, dict)
+    return found
+
+
+COMPOSE = read("docker-compose.yml")
+WITHOUT_GPU = read("deploy/without_gpu.yml")
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 SERVICES = COMPOSE["services"]
 REDIS_PASSWORD = "0123456789abcdef" * 4
@@ -198,6 +218,48 @@ def test_the_worker_reserves_a_gpu_and_the_others_none():
     assert SERVICES["api"]["environment"]["RESNETD_DEVICE"] == "cpu"
 
 
+def test_the_override_for_a_machine_without_a_gpu_takes_the_reservation_away_and_nothing_else():
+    assert set(WITHOUT_GPU) == {"services"}
+    assert {name for name, service in SERVICES.items() if "deploy" in service} == set(WITHOUT_GPU["services"])
+    for service in WITHOUT_GPU["services"].values():
+        assert set(service) == {"deploy"}
+        assert isinstance(service["deploy"], Reset)
+
+
+def defaults(text: str) -> dict[str, str]:
+    """The variables with defaults in a value: `${VARIANT:-cuda}`."""
+    return dict(re.findall(r"\$\{(\w+):-([^}]*)\}", text))
+
+
+def test_the_image_is_built_for_cuda_unless_variables_say_otherwise_and_each_variant_has_its_own_name():
+    built = {name: service for name, service in SERVICES.items() if "build" in service}
+    assert set(built) == {"api", "worker"}
+    for service in built.values():
+        given = {name: defaults(value) for name, value in service["build"]["args"].items()}
+        assert given == {"VARIANT": {"VARIANT": "cuda"}, "CPU_PIP_OPTIONS": {"CPU_PIP_OPTIONS": ""}}
+        assert set(given) <= set(re.findall(r"^ARG (\w+)", DOCKERFILE, re.MULTILINE))
+        assert service["image"] == "resnetd:${VARIANT:-cuda}"
+    variants = set(re.findall(r"^FROM \w+ AS install-(\w+)$", DOCKERFILE, re.MULTILINE))
+    assert variants == {"cuda", "cpu"}
+
+
+def test_what_is_said_of_a_machine_without_a_gpu_names_files_that_exist_and_arguments_that_are_taken():
+    for name in ("docker-compose.yml", "docs/configuration.md"):
+        text = (ROOT / name).read_text()
+        (files,) = re.findall(r"COMPOSE_FILE=(\S+)", text)
+        assert [part for part in files.split(":") if not (ROOT / part).exists()] == []
+        said = set(re.findall(r"^#? +(\w+)=", text, re.MULTILINE))
+        assert said >= {"COMPOSE_FILE", "VARIANT", "CPU_PIP_OPTIONS"}
+        assert set(re.findall(r"VARIANT=(\w+)", text)) == {"cpu"}
+
+
+def test_settings_of_a_file_that_need_not_be_there_reach_the_services_that_are_resnetd():
+    for name, service in SERVICES.items():
+        files = service.get("env_file", [])
+        assert files == ([] if name == "redis" else [{"path": "resnetd.env", "required": False}])
+    assert "resnetd.env" in (ROOT / ".gitignore").read_text().splitlines()
+
+
 def test_redis_answers_after_the_fsync_and_evicts_nothing():
     options = dict(redis_options())
     assert (options["--appendonly"], options["--appendfsync"], options["--save"]) == (["yes"], ["always"], [""])
@@ -261,5 +323,6 @@ def test_the_image_is_built_from_files_that_exist_and_from_locked_packages():
 
 
 def test_no_file_names_a_registry():
-    for name in ("Dockerfile", "docker-compose.yml", "requirements.txt", "pyproject.toml", "Makefile"):
+    compose = ("docker-compose.yml", "deploy/without_gpu.yml")
+    for name in ("Dockerfile", *compose, "requirements.txt", "pyproject.toml", "Makefile", "docs/configuration.md"):
         assert not re.search(r"(index-url|find-links)[ =]+[a-z]+://", (ROOT / name).read_text()), name

@@ -24,7 +24,7 @@ from worker.evaluator.predictions import Predictions
 from worker.evaluator.subject import read_subject
 from worker.job_process import DONE, REFUSED, STOPPED, JobRefused
 from worker.trainer import metrics
-from worker.trainer.data import prepared
+from worker.trainer.pixels import prepared
 
 MODEL = "mnist-residual@1"
 SLOWER = "cifar10-resnet20@1"  # on grey 28×28 images, which have to become RGB of 32×32
@@ -183,6 +183,8 @@ def test_what_does_not_fit_is_refused_with_a_reason(layout, new_job, change, cod
         read_subject(run_dir, layout)
     assert refused.value.code == code
     assert hint in refused.value.hint
+    if code == "bad_spec":
+        assert str(refused.value).startswith("split: ")
     if code == "classes_differ":
         assert "'frog'" in str(refused.value)
         assert "'9'" in str(refused.value)

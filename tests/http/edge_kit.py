@@ -32,8 +32,8 @@ from app.inference.errors import (
     TooManyLabels,
 )
 from app.inference.protocol import (
-    Explanation,
     ImageError,
+    ImageExplanation,
     ImageResult,
     Label,
     Notice,
@@ -45,7 +45,8 @@ from app.main import create_app
 from app.protocol import HttpProtocol
 from app.state import State
 from benchmarks.manifests import lineage, manifest
-from jobs.ledger import Claim, JobNotFound, LeaseLost, Ledger
+from jobs.answers import Claim, JobNotFound, LeaseLost
+from jobs.ledger import Ledger
 from jobs.model import JobError, Lane
 from models.catalog import ModelNotFound
 from models.manifest import Preprocessing
@@ -128,9 +129,9 @@ class RuleEngines(Engines):
         label = Label(label=CLASSES[index], class_index=index, probability=0.7)
         png = b"\x89PNG overlay" if overlay else b""
         results = tuple(
-            Explanation(index=each.index, error=each.error)
+            ImageExplanation(index=each.index, error=each.error)
             if each.error
-            else Explanation(index=each.index, label=label, heatmap=((0.0, 1.0), (0.5, 0.0)), png=len(png))
+            else ImageExplanation(index=each.index, label=label, heatmap=((0.0, 1.0), (0.5, 0.0)), png=len(png))
             for each in answer.results
         )
         overlays = tuple(b"" if each.error else png for each in results)

@@ -215,22 +215,27 @@ def test_a_body_that_does_not_begin_is_not_waited_for_at_the_door(server: Server
 
 
 def test_methods_that_an_address_does_not_have_are_told_so_however_full_the_engine_is(server: Server, monkeypatch):
-    monkeypatch.setattr(server.engines, "refusing", engine_of("toy", "toy@3"))
-    for path in ("/v1/models/toy:explain", "/v1/models/toy:preprocess", "/v2/models/toy/versions/3/infer"):
+    monkeypatch.setattr(server.engines, "refusing", engine_of(None, "toy", "toy@3"))
+    shown = ["/v1/explain", "/v1/preprocess", "/v1/models/toy:explain", "/v1/models/toy:preprocess"]
+    for path in (*shown, "/v2/models/toy/versions/3/infer"):
         assert server.http.post(path, content=IMAGE).status_code == 503
-        assert server.http.put(path, content=IMAGE).status_code == 405
+        assert server.http.put(path, content=IMAGE).status_code == (503 if path in shown else 405)
+        assert server.http.patch(path, content=IMAGE).status_code == 405
 
 
 def test_the_door_asks_for_what_the_address_does_and_by_the_length_of_the_body(server: Server, monkeypatch):
     asked = []
     monkeypatch.setattr(server.engines, "refusing", lambda *what, **more: asked.append((*what, more["size"])))
-    for path in ("/v1/models/toy:explain", "/v1/models/toy:preprocess", "/v2/models/toy/infer", "/v1/classify"):
+    shown = ("/v1/models/toy:explain", "/v1/models/toy:preprocess", "/v1/explain?model=toy@2", "/v1/preprocess")
+    for path in (*shown, "/v2/models/toy/infer", "/v1/classify"):
         server.http.post(path, content=IMAGE)
     server.http.post("/v1/classify", content=iter([IMAGE]))
     of = len(IMAGE)
     assert asked == [
         ("toy", "explain", of),
         ("toy", "preprocess", of),
+        ("toy@2", "explain", of),
+        (None, "preprocess", of),
         ("toy", "infer", of),
         (None, "classify", of),
         (None, "classify", 0),  # in chunks: nobody knows

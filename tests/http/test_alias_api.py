@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from app.inference.routes import EngineState, Route, Routes
 from benchmarks.manifests import lineage, write_hollow
+from models import bundle
 from models.catalog import STARTERS, Catalog
 from models.manifest import WEIGHTS, Origin
 from resnetd.cli import app as command_line
@@ -43,6 +44,10 @@ def test_a_version_is_not_its_own_canary_or_shadow(http, name, other):
     answer = http.put(f"/v1/models/{name}/aliases/production", json={"version": 2, **other})
     body = problem(answer, 422, f"invalid_{field}")
     assert (body["errors"][0]["pointer"], f"`{field}`" in str(body["hint"])) == (f"#/{field}/version", True)
+
+
+def test_aliases_are_a_models_and_not_a_versions(http, name):
+    problem(http.get(f"/v1/models/{name}@1/aliases"), 404, "model_not_found")
 
 
 def test_aliases_are_changed_by_whoever_knows_them_as_they_are(http, name):
@@ -134,6 +139,28 @@ def test_a_version_is_taken_away_whole_or_its_weights_alone(http, server, name):
     problem(http.get(f"/v1/models/{name}/versions/7/download"), 404, "model_not_found")
     assert http.get(f"/v1/models/{name}/versions/2/download?format=onnx").status_code == 422
     assert not list(server.layout.uploads.glob("bundle-*"))
+
+
+@pytest.mark.parametrize("form", ["bundle", "weights"])
+def test_what_a_client_has_already_is_neither_sent_nor_zipped_again(http, name, form, monkeypatch):
+    url, query = f"/v1/models/{name}/versions/2/download", {"format": form}
+    etag = http.get(url, params=query).headers["etag"]
+    monkeypatch.setattr(bundle, "write_zip", None)  # from here on a zip is a 500
+    for ask in (http.get, http.head):
+        for known in (etag, f'"other", W/{etag}', "*"):
+            same = ask(url, params=query, headers={"If-None-Match": known})
+            assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", etag)
+    monkeypatch.undo()
+    assert http.get(url, params=query, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_aliases_that_a_client_knows_are_not_sent_again_until_they_change(http, name):
+    url = f"/v1/models/{name}/aliases"
+    known = {"If-None-Match": http.get(url).headers["etag"]}
+    same = http.get(url, headers=known)
+    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", known["If-None-Match"])
+    assert http.put(f"{url}/production", json={"version": 1}).status_code == 200
+    assert http.get(url, headers=known).json()["aliases"]["production"]["version"] == 1
 
 
 def test_a_version_is_deleted_once_nobody_needs_it(http, server, ledger, name):

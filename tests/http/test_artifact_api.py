@@ -112,7 +112,9 @@ def test_a_job_lists_its_files_with_their_digests(http, made):
     for name, content in FILES.items():
         assert (found[name]["bytes"], found[name]["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
         assert http.get(found[name]["href"]).content == content
-    result = http.get(f"/v1/jobs/{made}").json()["result"]
+    job = http.get(f"/v1/jobs/{made}").json()
+    assert http.get(job["links"]["artifacts"]).json() == page
+    result = job["result"]
     assert {each["name"] for each in result["artifacts"]} == set(FILES)
     assert result["split"] == "test"
 
@@ -158,8 +160,10 @@ def test_a_download_goes_on_where_it_broke_and_is_not_repeated(http, made):
     assert (part.status_code, part.content) == (206, FILES["report.json"][5:])
     other = http.get(url, headers={"Range": "bytes=5-", "If-Range": '"another"'})
     assert (other.status_code, other.content) == (200, FILES["report.json"])
-    same = http.get(url, headers={"If-None-Match": f'"other", W/{etag}'})
-    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", etag)
+    for known in (f'"other", W/{etag}', etag, "*"):
+        same = http.get(url, headers={"If-None-Match": known})
+        assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", etag)
+    assert http.get(url, headers={"If-None-Match": f'"other", {etag[1:-1]}'}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -181,6 +185,7 @@ def test_a_job_that_goes_on_has_no_files_yet_and_one_that_failed_has_none(http, 
     job_id = idle.submit(Kind.EVALUATE, {"model": f"{model}@1", "dataset": "ds_x", "split": "test"}).job_id
     url = f"/v1/jobs/{job_id}/artifacts"
     assert http.get(url).json()["data"] == []
+    assert "artifacts" not in http.get(f"/v1/jobs/{job_id}").json()["links"]
     problem(http.get(f"{url}/report.json"), 409, "wrong_state", state="queued")
     idle.fail(claimed(idle, job_id), JobError(code="bad", message="no"))
     assert http.get(url).json()["data"] == []

@@ -8,7 +8,9 @@ import subprocess
 import httpx
 import pytest
 from edge_kit import BAD_IMAGE, CLASSES, IMAGE, Server, problem
+from samples import photo, png
 
+from models.images import ImageRejected, decode
 from store.settings import Settings
 
 
@@ -61,6 +63,46 @@ def test_the_model_in_the_address_is_the_one_that_is_asked(server):
     assert server.engines.asked[-1][0] == "toy@2"
     server.http.post("/v1/classify", content=IMAGE)
     assert server.engines.asked[-1] == (None, 1, 5)
+
+
+# Without a query the door answers, with one the route behind it.
+@pytest.mark.parametrize("query", ["", "?top_k=2"])
+def test_a_body_that_names_another_model_than_the_address_is_refused_and_not_ignored(server: Server, query):
+    path, before = f"/v1/models/toy:classify{query}", len(server.engines.asked)
+    for sent in (
+        {"json": {"images": [{"b64": b64(IMAGE)}], "model": "other"}},
+        {"files": {"f": ("a", IMAGE)}, "data": {"model": "other"}},
+    ):
+        body = problem(server.http.post(path, **sent), 422, "invalid_request")
+        assert body["errors"] == [{"pointer": "#/model", "detail": "the address says toy"}]
+        assert "`model`" in str(body["hint"])
+    assert len(server.engines.asked) == before
+    alike = {"images": [{"b64": b64(IMAGE)}], "model": "toy"}
+    assert server.http.post(path, json=alike).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "query", "differs", "alike", "said"),
+    [
+        ("model", "toy", "other", "toy", "toy"),
+        ("top_k", "2", 3, 2, "2"),
+        ("outputs", "embedding,logits", ["logits"], ["logits", "embedding"], "logits, embedding"),
+    ],
+)
+def test_what_query_and_body_say_differently_is_refused_and_what_they_say_alike_is_not(
+    *, http, name, query, differs, alike, said
+):
+    def ask(value: object) -> list[httpx.Response]:
+        field = ",".join(value) if isinstance(value, list) else str(value)
+        return [
+            http.post("/v1/classify", params={name: query}, json={"images": [{"b64": b64(IMAGE)}], name: value}),
+            http.post("/v1/classify", params={name: query}, files={"f": ("a", IMAGE)}, data={name: field}),
+        ]
+
+    for answer in ask(differs):
+        errors = problem(answer, 422, "invalid_request")["errors"]
+        assert errors == [{"pointer": f"#/{name}", "detail": f"the address says {said}"}]
+    assert [answer.status_code for answer in ask(alike)] == [200, 200]
 
 
 def test_every_file_part_of_a_form_counts_whatever_its_field_is_called(http):
@@ -116,11 +158,20 @@ def test_an_oversized_image_fails_alone(http, settings):
     assert [each["error"] and each["error"]["code"] for each in answer.json()["results"]] == ["image_too_large", None]
     answer = classify(http, [{"b64": b64(big)}, {"b64": b64(IMAGE)}])
     assert [each["error"] and each["error"]["code"] for each in answer.json()["results"]] == ["image_too_large", None]
-    problem(http.post("/v1/classify", content=big), 413, "image_too_large")
-    problem(classify(http, [{"b64": b64(big)}]), 413, "image_too_large")
+    setting = f"RESNETD_MAX_IMAGE_BYTES is {settings.max_image_bytes:,}"
+    assert setting in answer.json()["results"][0]["error"]["hint"]
+    for alone in (http.post("/v1/classify", content=big), classify(http, [{"b64": b64(big)}])):
+        assert setting in str(problem(alone, 413, "image_too_large")["hint"])
     several = [("a", ("1.png", big)), ("b", ("2.png", big))]
     body = problem(http.post("/v1/classify", files=several), 422, "image_too_large")
     assert [each["pointer"] for each in body["errors"]] == ["#/images/0", "#/images/1"]
+
+
+def test_an_image_of_too_many_pixels_is_refused_with_the_setting_that_bounds_them():
+    with pytest.raises(ImageRejected) as rejected:
+        decode(png(photo(size=(20, 20))), max_pixels=399)
+    assert rejected.value.code == "image_too_large"
+    assert "RESNETD_MAX_IMAGE_PIXELS is 399" in rejected.value.hint
 
 
 def test_a_body_over_the_limit_is_refused_by_its_length_and_by_counting(http, settings):
@@ -189,6 +240,12 @@ def test_bad_json_is_a_problem_and_never_a_500(http, body, status):
     problem(answer, status, "invalid_json" if status == 400 else "invalid_request")
 
 
+def test_json_of_very_many_values_is_refused_before_anything_is_made_of_them(http):
+    body = b'{"images": [' + b"0," * 20_001 + b"0]}"
+    answer = http.post("/v1/classify", content=body, headers={"Content-Type": "application/json"})
+    assert "20,000 values" in problem(answer, 400, "invalid_json")["detail"]
+
+
 def test_an_unknown_field_is_answered_with_the_nearest_name(http):
     answer = http.post("/v1/classify", json={"images": [{"b64": b64(IMAGE)}], "topk": 2})
     assert "`top_k`" in str(problem(answer, 422, "invalid_request")["hint"])
@@ -218,7 +275,8 @@ def test_a_broken_form_is_a_400_problem(http, content_type, body):
 def test_too_many_images_are_refused_in_a_form_and_in_json(http, settings):
     many = settings.max_images_per_request + 1
     answer = http.post("/v1/classify", files=[("f", (f"{i}.png", IMAGE)) for i in range(many)])
-    problem(answer, 422, "too_many_images")
+    setting = f"RESNETD_MAX_IMAGES_PER_REQUEST is {settings.max_images_per_request}"
+    assert setting in str(problem(answer, 422, "too_many_images")["hint"])
     problem(http.post("/v1/classify", files=[("f", ("a", IMAGE))] * (many + 5)), 422, "too_many_parts")
     problem(classify(http, [{"b64": b64(IMAGE)}] * many), 422, "too_many_images")
 

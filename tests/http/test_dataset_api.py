@@ -21,9 +21,12 @@ from samples import tiny_zip
 from app.problems import ProblemError
 from app.services.dataset_uploads import dataset_name
 from app.services.datasets import Datasets, UploadRecord
+from app.services.jobs import Jobs
 from app.services.ledger import AsyncLedger
 from app.services.uploads import Upload, sweep
-from jobs.model import JobError, Kind, Lane
+from jobs.answers import Claim
+from jobs.ledger import Ledger
+from jobs.model import JobError, Kind, Lane, Priority
 from store.datasets import UPLOAD
 from store.layout import Layout
 
@@ -69,6 +72,55 @@ def test_curl_t_uploads(server, tmp_path):
     assert json.loads(told.stdout)["bytes"] == archive.stat().st_size
 
 
+def test_curl_t_to_the_list_calls_the_dataset_like_the_file(server, tmp_path):
+    """It puts the file's name behind an address that ends in a slash."""
+    archive = tmp_path / "my pets.tar.gz"
+    archive.write_bytes(ONE)
+    command = ["curl", "-sS", "--max-time", "20", "-T", archive, f"{server.url}/v1/datasets/"]
+    told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert stored(server, told["id"]) == ONE
+    shown = server.http.get(f"/v1/datasets/{told['id']}").json()
+    assert (shown["name"], shown["filename"], shown["job"]) == ("my pets", "my pets.tar.gz", told["job"])
+
+
+def test_a_name_that_is_asked_for_comes_before_the_one_of_the_file(server):
+    named = server.http.put("/v1/datasets/pets.zip", params={"name": "mine"}, content=ONE)
+    assert (named.status_code, named.json()["name"]) == (202, "mine")
+    assert named.headers["location"] == f"/v1/datasets/{named.json()['id']}"
+    form = server.http.put("/v1/datasets/pets.zip", files={"f": ("other.zip", ONE)}).json()
+    assert form["name"] == "pets"
+    bare = server.http.put("/v1/datasets", content=ONE).json()
+    assert bare["name"] == bare["id"]
+
+
+def test_a_file_in_the_address_is_refused_by_its_name_and_a_dataset_is_never_replaced(server):
+    body = problem(server.http.put("/v1/datasets/pets.rar", content=b"Rar!" + bytes(9000)), 422, "unsupported_archive")
+    assert "'pets.rar'" in str(body["detail"])
+    there = server.http.put("/v1/datasets", content=ONE).json()["id"]
+    body = problem(server.http.put(f"/v1/datasets/{there}", content=ONE), 422, "invalid_filename")
+    assert body["errors"][0]["pointer"] == "/path/dataset_id"
+    assert parts_left(server.layout) == []
+
+
+def test_an_import_has_the_priority_and_the_time_that_the_query_or_the_form_names(server, ledger):
+    terms = {"priority": "high", "max_seconds": "90"}
+    for sent in ({"params": terms, "content": ONE}, {"data": terms, "files": {"f": ("a.zip", ONE)}}):
+        job = ledger.get(server.http.post("/v1/datasets", **sent).json()["job"]["id"])
+        assert (job.priority, job.max_seconds) == (Priority.HIGH, 90.0)
+        assert not {"priority", "max_seconds"} & set(job.spec)
+
+
+@pytest.mark.parametrize(("field", "value"), [("priority", "urgent"), ("max_seconds", "0"), ("max_seconds", "inf")])
+def test_terms_that_make_no_sense_are_refused_at_their_field_and_leave_nothing(server, field, value):
+    before = len(list(server.layout.datasets.iterdir()))
+    by_query = server.http.post("/v1/datasets", params={field: value}, content=ONE)
+    by_form = server.http.post("/v1/datasets", data={field: value}, files={"f": ("a.zip", ONE)})
+    for place, answer in (("/query", by_query), ("#", by_form)):
+        assert problem(answer, 422, "invalid_request")["errors"][0]["pointer"] == f"{place}/{field}"
+    assert parts_left(server.layout) == []
+    assert len(list(server.layout.datasets.iterdir())) == before
+
+
 def test_the_same_idempotency_key_with_the_same_bytes_is_one_dataset(server):
     headers = {"Idempotency-Key": uuid4().hex}
     first = server.http.post("/v1/datasets", params={"name": "a"}, content=ONE, headers=headers)
@@ -76,6 +128,8 @@ def test_the_same_idempotency_key_with_the_same_bytes_is_one_dataset(server):
     assert (again.status_code, again.json()) == (202, first.json())
     other = server.http.post("/v1/datasets", params={"name": "a"}, content=tiny_zip(b"two"), headers=headers)
     problem(other, 422, "idempotency_conflict")
+    sooner = {"name": "a", "priority": "high"}
+    problem(server.http.post("/v1/datasets", params=sooner, content=ONE, headers=headers), 422, "idempotency_conflict")
     assert stored(server, first.json()["id"]) == ONE
 
 
@@ -123,6 +177,21 @@ def test_a_repetition_that_fails_leaves_what_the_first_had_acknowledged(layout, 
     for each in (first, again):
         each.close()
     assert parts_left(layout) == []
+
+
+def test_a_full_disk_is_a_507_that_leaves_nothing(server, monkeypatch):
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def kept() -> list[Path]:
+        return [*server.layout.datasets.iterdir(), *server.layout.jobs.glob("*/request.json")]
+
+    before = kept()
+    monkeypatch.setattr("app.services.uploads.fsync_dir", full)
+    problem(server.http.put("/v1/datasets/pets.zip", content=ONE), 507, "disk_full")
+    problem(server.http.put("/v1/models?name=mine", content=b"bytes"), 507, "disk_full")
+    assert set(kept()) == set(before)
+    assert parts_left(server.layout) == []
 
 
 def test_refused_uploads_are_clear_problems_and_leave_nothing(server, settings):
@@ -173,7 +242,8 @@ def test_a_start_sweeps_what_dead_uploads_left_and_nothing_else(tmp_path):
 
 def test_an_upload_whose_job_a_crash_cut_off_is_handed_in_at_the_next_start(alone, ledger):
     with serving(alone) as server:
-        made = server.http.post("/v1/datasets", content=ONE).json()
+        asked = {"priority": "low", "max_seconds": 90}
+        made = server.http.post("/v1/datasets", params=asked, content=ONE).json()
     job_id = made["job"]["id"]
     ledger.cancel(job_id)
     ledger.redis.delete(f"rn:job:{job_id}", f"rn:job:{job_id}:events")
@@ -184,12 +254,61 @@ def test_an_upload_whose_job_a_crash_cut_off_is_handed_in_at_the_next_start(alon
         while (answer := server.http.get(f"/v1/jobs/{job_id}")).status_code == 404:
             pass
         assert (answer.json()["kind"], answer.json()["state"]) == ("import", "queued")
+        assert (answer.json()["priority"], answer.json()["max_seconds"]) == ("low", 90.0)
+
+
+def claimed_import(ledger: Ledger, job_id: str) -> Claim:
+    while True:
+        claim = ledger.claim(Lane.CPU, owner="test", token=uuid4().hex)
+        assert claim is not None
+        if claim.job_id == job_id:
+            return claim
+        ledger.fail(claim, JobError(code="swept", message="of another test"))
+
+
+def test_a_look_at_a_dataset_may_wait_for_the_end_of_its_import(server, ledger):
+    made = server.http.post("/v1/datasets", content=ONE).json()
+    url = f"/v1/datasets/{made['id']}"
+    assert server.http.get(url, params={"wait": 0.2}).json()["status"] == "importing"
+    claim = claimed_import(ledger, made["job"]["id"])
+    threading.Timer(0.3, ledger.fail, (claim, JobError(code="not_an_archive", message="It is no zip."))).start()
+    shown = server.http.get(url, params={"wait": 30}, timeout=10).json()
+    assert (shown["status"], shown["error"]["code"]) == ("failed", "not_an_archive")
+    again = server.http.post(f"/v1/jobs/{made['job']['id']}/retry").json()["id"]
+    threading.Timer(0.3, ledger.cancel, (again,)).start()
+    assert server.http.get(url, params={"wait": 30}, timeout=10).json()["status"] == "cancelled"
+
+
+def test_a_dataset_that_is_there_is_not_waited_for_nor_one_that_is_not(http, dataset):
+    assert http.get(f"/v1/datasets/{dataset}", params={"wait": 60}, timeout=10).json()["status"] == "ready"
+    problem(http.get("/v1/datasets/ds_none", params={"wait": 60}, timeout=10), 404, "dataset_not_found")
+    problem(http.get(f"/v1/datasets/{dataset}", params={"wait": 61}), 422, "invalid_request")
+
+
+def test_datasets_filter_by_name_and_status(server, dataset):
+    name = uuid4().hex
+    uploads = [server.http.post("/v1/datasets", params={"name": name}, content=ONE).json() for _ in range(3)]
+    first, second, third = (each["id"] for each in uploads)
+    server.http.post(f"/v1/jobs/{uploads[1]['job']['id']}/cancel")
+
+    def listed(**query: str) -> list[str]:
+        return [each["id"] for each in server.http.get("/v1/datasets", params=query).json()["data"]]
+
+    assert listed(name=name) == [third, second, first]
+    assert listed(name=name, status="cancelled") == [second]
+    assert listed(name=name, status="ready,importing") == [third, first]
+    assert dataset in listed(status="ready")
+    assert listed(name=name[:-1]) == listed(name=name, status="ready") == []
+    page = server.http.get("/v1/datasets", params={"name": name, "status": "importing", "limit": 1}).json()
+    assert ([each["id"] for each in page["data"]], page["has_more"]) == ([third], True)
+    assert listed(name=name, status="importing", after=page["next"]) == [first]
+    body = problem(server.http.get("/v1/datasets", params={"status": "happy"}), 422, "invalid_request")
+    assert body["errors"] == [{"pointer": "/query/status", "detail": "'happy' is no status of a dataset"}]
 
 
 def test_a_failed_import_shows_its_error(server, ledger):
     made = server.http.post("/v1/datasets", content=ONE).json()
-    while (claim := ledger.claim(Lane.CPU, owner="test", token=uuid4().hex)).job_id != made["job"]["id"]:
-        ledger.fail(claim, JobError(code="swept", message="of another test"))
+    claim = claimed_import(ledger, made["job"]["id"])
     ledger.fail(claim, JobError(code="not_an_archive", message="It is no zip.", hint="Send a zip."))
     shown = server.http.get(f"/v1/datasets/{made['id']}").json()
     assert (shown["status"], shown["error"]["code"]) == ("failed", "not_an_archive")
@@ -224,7 +343,7 @@ def test_who_is_cancelled_while_it_waits_for_a_dataset_does_not_keep_it(layout, 
 
     async def main() -> None:
         ledger = AsyncLedger(str(settings.redis_url))
-        datasets = Datasets(ledger, layout)
+        datasets = Datasets(ledger, layout, Jobs(ledger, layout, str(settings.redis_url)))
         lock = datasets._lock
 
         def tell(*args):

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,40 @@ def test_preprocess_shows_the_pixels_as_a_picture_or_as_json(http):
 
 
 @pytest.mark.parametrize("verb", ["explain", "preprocess"])
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_both_are_asked_of_the_default_model_or_of_one_that_is_named_as_for_a_classification(server, verb, method):
+    def asked(path: str, **sent: object) -> str | None:
+        answer = server.http.request(method, path, headers={"Accept": "image/png"}, **sent)
+        assert (answer.status_code, answer.headers["x-model"]) == (200, "toy@3"), answer.text
+        return server.engines.asked[-1][0]
+
+    assert asked(f"/v1/{verb}", content=IMAGE) is None
+    assert asked(f"/v1/{verb}?model=toy@2", content=IMAGE) == "toy@2"
+    assert asked(f"/v1/{verb}", files={"f": ("a", IMAGE)}, data={"model": "toy@4"}) == "toy@4"
+    assert asked(f"/v1/{verb}", json={"images": [{"b64": B64}], "model": "toy@5"}) == "toy@5"
+    assert asked(f"/v1/models/toy@3:{verb}", content=IMAGE) == "toy@3"
+    assert asked(f"/v1/models/toy:{verb}", json={"images": [{"b64": B64}], "model": "toy"}) == "toy"
+
+
+def test_curl_t_explains(server: Server, tmp_path: Path):
+    photo = tmp_path / "cat.jpg"
+    photo.write_bytes(IMAGE * 3000)
+    for path in ("/v1/explain", "/v1/models/toy:explain?class_index=1"):
+        command = ["curl", "-sS", "--max-time", "20", "-T", photo, server.url + path]
+        told = subprocess.run(command, capture_output=True, check=True)
+        assert json.loads(told.stdout)["results"][0]["label"] in ("cat", "dog")
+
+
+@pytest.mark.parametrize("verb", ["explain", "preprocess"])
+def test_what_a_pictures_headers_say_the_openapi_document_names(http, verb):
+    paths = http.get("/openapi.json").json()["paths"]
+    headers = http.put(f"/v1/{verb}", content=IMAGE, headers={"Accept": "image/png"}).headers
+    sent = {name for name in headers if name.startswith("x-")} - {"x-request-id", "x-content-type-options"}
+    for operation in (*paths[f"/v1/{verb}"].values(), *paths[f"/v1/models/{{name}}:{verb}"].values()):
+        assert {name.lower() for name in operation["responses"]["200"]["headers"]} == sent
+
+
+@pytest.mark.parametrize("verb", ["explain", "preprocess"])
 def test_what_cannot_be_shown_is_refused(http, verb):
     path, png = f"/v1/models/toy:{verb}", {"Accept": "image/png"}
     problem(http.post(path, content=IMAGE, headers={"Accept": "text/html"}), 406, "not_acceptable")
@@ -105,7 +140,7 @@ def test_what_cannot_be_shown_is_refused(http, verb):
     problem(http.post(path, content=b""), 422, "no_image")
     problem(http.post(f"/v1/models/unknown:{verb}", content=IMAGE), 404, "model_not_found")
     problem(http.post(f"/v1/models/late:{verb}", content=IMAGE), 504, "deadline_exceeded")
-    for name, value in (("top_k", 1), ("model", "toy"), ("outputs", ["logits"])):
+    for name, value in (("top_k", 1), ("model", "other"), ("outputs", ["logits"])):
         answer = http.post(path, json={"images": [{"b64": B64}], name: value})
         assert problem(answer, 422, "invalid_request")["errors"][0]["pointer"] == f"#/{name}"
 

@@ -11,7 +11,7 @@ from app.event_responses import choose
 from app.problems import UnavailableError
 from app.services import feeds
 from app.services.feeds import _HELD, Feed, Feeds
-from jobs.archive import order
+from jobs.event_file import order
 from jobs.ledger import Ledger
 from jobs.model import Event, Kind
 from store.settings import Settings

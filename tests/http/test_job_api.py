@@ -72,7 +72,8 @@ def test_a_body_that_is_no_json_is_a_400(http, body):
 
 
 def test_a_json_request_has_a_limit_in_bytes(http):
-    problem(http.post("/v1/jobs", content=b" " * 1_000_001), 413, "body_too_large")
+    body = problem(http.post("/v1/jobs", content=b" " * 1_000_001), 413, "body_too_large")
+    assert "no setting" in str(body["hint"])
 
 
 def test_a_dataset_that_is_still_imported_is_a_409_that_says_what_to_wait_for(http):
@@ -112,6 +113,27 @@ def test_filters_that_are_repeated_add_up(http, dataset, idle):
     assert [each["id"] for each in http.get("/v1/jobs", params=query).json()["data"]] == [queued, running]
     only = http.get("/v1/jobs", params=[*query, ("priority", "low,high")]).json()
     assert only["data"][0]["id"] == running
+
+
+def test_lists_filter_by_the_dataset_and_by_the_model_that_a_job_is_about(http, dataset, idle):
+    name = f"model-{uuid4().hex}"
+    training = train(http, dataset, register_as=name).json()["id"]
+    other = train(http, dataset).json()["id"]
+    measuring = idle.submit(Kind.EVALUATE, {"model": f"{name}@3", "dataset": "ds_x", "split": "test"}).job_id
+
+    def listed(**query: str) -> list[str]:
+        return [each["id"] for each in http.get("/v1/jobs", params=query).json()["data"]]
+
+    assert listed(dataset=dataset) == [other, training]
+    assert listed(model=name) == [measuring, training]
+    assert listed(model=f"{name}@3") == [measuring]
+    assert listed(model=name, dataset=dataset, state="queued") == [training]
+    assert listed(model=name[:-1]) == listed(model=name, kind="export") == []
+    idle.succeed(claimed(idle, training), {"model": name, "version": 4})
+    assert listed(model=f"{name}@4") == [training]
+    page = http.get("/v1/jobs", params={"model": name, "limit": 1}).json()
+    assert ([each["id"] for each in page["data"]], page["has_more"]) == ([measuring], True)
+    assert listed(model=name, after=page["next"]) == [training]
 
 
 @pytest.mark.parametrize(

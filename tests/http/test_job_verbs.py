@@ -10,8 +10,9 @@ from samples import tiny_zip
 
 from app.services.deletion import Deletion
 from app.services.ledger import AsyncLedger
+from jobs.answers import JobNotFound
 from jobs.archive import archive
-from jobs.ledger import JobNotFound, Ledger
+from jobs.ledger import Ledger
 from jobs.model import JobError, Kind, Lane, State
 from models.catalog import Catalog
 

@@ -1,11 +1,14 @@
 """Figures of several HTTP processes as one, and what is told of engines; labels stay few."""
 
+import ast
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +21,18 @@ from app.inference.shadow import Shadowed
 from app.metrics import Metrics, cumulative
 from store import redis_account
 from store.layout import Layout
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
+COUNTING = """
+from app.inference.figures import Asked
+from app.metrics import Metrics
+
+metrics = Metrics()
+metrics.count(Asked("cats", 3, "classify", "answered", 2, 1, {"decode": 2, "queue": 4, "compute": 8, "total": 15}))
+metrics.count(Asked("cats", 3, "explain", "lost"))
+metrics.count(Asked("dogs", 1, "infer", "overloaded"))
+print({names: (each.answered, each.failed, each.images) for names, each in metrics.of_versions().items()})
+"""
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:
@@ -98,6 +113,60 @@ def test_each_request_to_an_engine_is_counted_by_model_version_and_outcome() -> 
     assert told["inference_images_total", "cats", "rejected", "3"] == 1
     sums = [told[f"inference_{stage}_seconds_sum", "cats", "3"] for stage in ("decode", "queue", "compute")]
     assert sums == pytest.approx([0.002, 0.004, 0.008])
+
+
+def test_what_was_counted_of_a_version_is_told_together() -> None:
+    metrics = Metrics()
+    assert metrics.of_versions() == {}
+    stages = {"decode": 2, "queue": 4, "compute": 8, "total": 15}
+    metrics.count(Asked("cats", 3, "classify", "answered", 2, 1, stages))
+    metrics.count(Asked("cats", 3, "infer", "answered", 5, 0, stages))
+    metrics.count(Asked("cats", 3, "classify", "overloaded"))
+    metrics.count(Asked("cats", 3, "explain", "lost"))
+    metrics.count(Asked("dogs", 1, "classify", "cancelled"))
+    metrics.count_shadowed(Shadowed("cats", 3, 4, {"agreed": 5}))
+    told = metrics.of_versions()
+    assert set(told) == {("cats", "3"), ("dogs", "1")}
+    cats, dogs = told["cats", "3"], told["dogs", "1"]
+    assert (cats.answered, cats.failed, cats.images) == (2, 2, 7)
+    assert {stage: count for stage, (count, _) in cats.seconds.items()} == {"decode": 2, "queue": 2, "compute": 2}
+    sums = {stage: seconds for stage, (_, seconds) in cats.seconds.items()}
+    assert sums == pytest.approx({"decode": 0.004, "queue": 0.008, "compute": 0.016})
+    assert abs(cats.last - time.time()) < 60
+    assert (dogs.answered, dogs.failed, dogs.images, dogs.last) == (0, 1, 0, 0.0)
+
+
+def test_what_was_counted_of_a_version_is_of_all_processes(tmp_path: Path) -> None:
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", COUNTING]
+    told = [subprocess.run(command, env=environment, capture_output=True, check=True, text=True) for _ in range(2)]
+    first, second = (ast.literal_eval(each.stdout) for each in told)
+    assert first == {("cats", "3"): (1, 1, 2), ("dogs", "1"): (0, 1, 0)}
+    assert second == {("cats", "3"): (2, 2, 4), ("dogs", "1"): (0, 2, 0)}
+
+
+def documented() -> dict[str, tuple[str, set[str]]]:
+    """Metric → its type and its labels, from the table of docs/configuration.md."""
+    rows = re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram) \| ([^|]*)\|", PAGE.read_text(), re.MULTILINE)
+    return {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+
+
+def test_every_metric_is_documented_with_its_type_and_labels_and_nothing_else_is() -> None:
+    metrics = Metrics()
+    metrics.requests.labels("GET", "/livez", "200").inc()
+    metrics.duration.labels("GET", "/livez").observe(0.1)
+    metrics.refused.labels("key").inc()
+    metrics.count(Asked("cats", 3, "classify", "answered", 2, 1, {"decode": 2, "queue": 4, "compute": 8}))
+    metrics.count_shadowed(Shadowed("cats", 3, 4, {"agreed": 5}))
+    engine = EngineFigures("cats", 3, ready=True, restarts=2, waiting=7, batches={1: 10})
+    text = metrics.render(jobs={"queued": 4}, engines=[engine]).decode()
+    found = {}
+    for family in text_string_to_metric_families(text):
+        if family.name.endswith("_created"):
+            continue
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        found[name] = family.type, {label for sample in family.samples for label in sample.labels} - {"le"}
+    assert documented() == found
 
 
 def test_copies_for_a_shadow_are_counted_by_model_both_versions_and_outcome() -> None:

@@ -8,7 +8,7 @@ from edge_kit import Server, problem, serving
 from app.services.uploads import Upload, sweep
 from jobs.archive import archive
 from jobs.ledger import Ledger
-from jobs.model import Kind, State
+from jobs.model import Kind, Priority, State
 
 CLASSES = '["cat", "dog"]'
 
@@ -44,6 +44,16 @@ def test_a_form_says_the_same_with_its_fields_and_classes_may_be_a_file(http, se
     }
 
 
+def test_its_job_has_the_priority_and_the_time_that_the_query_or_the_form_names(http, ledger):
+    terms = {"name": "mine", "priority": "high", "max_seconds": "90"}
+    for sent in ({"params": terms, "content": b"bytes"}, {"data": terms, "files": {"file": ("a.pth", b"PK")}}):
+        answer = http.post("/v1/models", **sent)
+        assert (answer.json()["priority"], answer.json()["max_seconds"]) == ("high", 90.0)
+        job = ledger.get(answer.json()["id"])
+        assert (job.priority, job.max_seconds) == (Priority.HIGH, 90.0)
+        assert not {"priority", "max_seconds"} & set(job.spec)
+
+
 @pytest.mark.parametrize(
     ("query", "pointer", "said"),
     [
@@ -56,6 +66,8 @@ def test_a_form_says_the_same_with_its_fields_and_classes_may_be_a_file(http, se
         ({"name": "mine", "preprocessing": '{"size": 3}'}, "#/preprocessing/size", ""),
         ({"name": "mine", "preprocessing": '{"std": [0]}'}, "#/preprocessing/std/0", ""),
         ({"name": "mine", "alias": "7"}, "#/alias", "must not be a number"),
+        ({"name": "mine", "priority": "urgent"}, "/query/priority", "'high', 'normal' or 'low'"),
+        ({"name": "mine", "max_seconds": 0}, "/query/max_seconds", "greater than 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused_at_its_field_and_leaves_nothing(http, server, query, pointer, said):
@@ -113,14 +125,14 @@ def test_a_repetition_is_told_that_the_file_is_still_being_written_and_learns_of
 
 def test_a_file_whose_job_was_never_handed_in_gets_it_at_the_next_start(alone, ledger: Ledger):
     with serving(alone) as server:
-        job_id = server.http.put("/v1/models?name=mine", content=b"bytes").json()["id"]
+        job_id = server.http.put("/v1/models?name=mine&priority=low", content=b"bytes").json()["id"]
         spec = ledger.get(job_id).spec
     ledger.redis.delete(f"rn:job:{job_id}")
     with serving(alone) as server:
         answer = server.http.get(f"/v1/jobs/{job_id}")
         while answer.status_code == 404:
             answer = server.http.get(f"/v1/jobs/{job_id}")
-        assert answer.json()["spec"] == spec
+        assert (answer.json()["spec"], answer.json()["priority"]) == (spec, "low")
 
 
 def test_what_a_dead_upload_left_is_swept_and_what_lives_or_was_taken_stays(server: Server):

@@ -9,9 +9,9 @@ import pytest
 from ledger_kit import claim, ended, submit
 
 from jobs import event_file, keys
+from jobs.answers import JobNotFound
 from jobs.archive import archive, archived_events, archived_job, history, spill
 from jobs.event_file import offset_above, order
-from jobs.ledger import JobNotFound
 from jobs.model import Kind, State, Webhook
 from store.layout import Layout
 

@@ -6,7 +6,7 @@ import pytest
 from ledger_kit import ERROR, claim, due_now, lease_is_past, submit, types
 
 from jobs import keys
-from jobs.ledger import LeaseLost
+from jobs.answers import LeaseLost
 from jobs.model import JobError, Lane, State
 
 

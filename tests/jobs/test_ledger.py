@@ -4,7 +4,7 @@ import pytest
 from ledger_kit import claim, submit, types
 
 from jobs import keys, owner
-from jobs.ledger import Answer, IdempotencyConflict, JobNotFound
+from jobs.answers import Answer, IdempotencyConflict, JobNotFound
 from jobs.model import Held, Kind, Lane, Priority, State, Webhook
 
 

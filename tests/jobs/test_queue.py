@@ -6,7 +6,7 @@ import pytest
 from ledger_kit import ERROR, claim, lease_is_past, submit
 
 from jobs import keys
-from jobs.ledger import JobNotFound
+from jobs.answers import JobNotFound
 from jobs.model import Kind, Lane, Priority, State
 
 

@@ -4,7 +4,7 @@ import pytest
 from ledger_kit import ERROR, claim, due_now, ended, events, lease_is_past, submit, types
 
 from jobs import keys
-from jobs.ledger import Answer, JobNotFound, LeaseLost, RetryRefused
+from jobs.answers import Answer, JobNotFound, LeaseLost, RetryRefused
 from jobs.model import TERMINAL, Kind, Lane, Priority, State, Webhook
 
 ENDED = {state: Answer(state, "refused") for state in TERMINAL}

@@ -14,7 +14,7 @@ from jobs.doorbell import Doorbell
 from jobs.model import Kind, Lane
 from jobs.plans import Plans, PlanState
 from worker import plan_process, plans
-from worker.lane import last_taken, path, slot
+from worker.lane import last_taken, lock_path, slot
 from worker.supervisor import Workplace
 
 QUESTION = {"dataset": "ds_pets", "recipe": "fashion-mnist-small", "overrides": {"epochs": 2}}
@@ -70,7 +70,7 @@ def test_on_a_free_device_the_plan_is_measured_and_the_slot_is_free_again(ask, a
     assert (entry.state, entry.body["measured"]["reason"]) == (PlanState.ANSWERED, None)
     assert ask.held
     assert "--measure" in runs(tmp_path)[0]["arguments"]
-    assert last_taken(path(at.layout, Lane.DEVICE, "cpu")) is not None
+    assert last_taken(lock_path(at.layout, Lane.DEVICE, "cpu")) is not None
 
 
 def test_the_same_question_again_starts_nothing_and_says_that_its_figures_are_from_before(ask, tmp_path):
@@ -140,7 +140,7 @@ def test_a_job_that_waits_for_a_process_ends_a_plan_that_has_no_slot(ask, ledger
 
 
 def test_a_worker_that_hears_questions_does_not_pass_for_deaf(ask, at):
-    lock = path(at.layout, Lane.CPU, "cpu")
+    lock = lock_path(at.layout, Lane.CPU, "cpu")
     with slot(at.layout, Lane.CPU, "cpu"):
         pass
     os.utime(lock, ns=(0, 0))

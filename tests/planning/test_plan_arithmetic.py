@@ -5,35 +5,20 @@ import mmap
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from planning_kit import described, recipe
 
 from models.manifest import NetworkSpec
 from models.networks import registry
-from models.recipes import RECIPES, RecipeError
+from models.recipes import RecipeError
 from worker.planner import memory, network
 from worker.planner.curve import learning_rates
 from worker.planner.estimate import Speed, run_seconds
 from worker.planner.measuring import Measured, rounded
 from worker.planner.memory import Peak, Room
-from worker.planner.rehearsal import fresh_state
 from worker.planner.request import PlanRequest, measured_key, plan_key
 from worker.planner.summary import MOST, Plan
-from worker.trainer import train
-from worker.trainer.data import stratified
-from worker.trainer.distributed import World
 from worker.trainer.optimizer import learning_rate
-from worker.trainer.split_sizes import Sizes, held_out, sizes
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.integers(0, 400), min_size=2, max_size=8), st.floats(0.01, 0.89))
-def test_as_many_images_are_held_out_as_the_trainer_holds_out(per_class, fraction):
-    labels = np.repeat(np.arange(len(per_class)), per_class)
-    _, held = stratified(labels, fraction=fraction, seed=0)
-    expected = np.bincount(labels[held], minlength=len(per_class))
-    assert held_out(np.array(per_class), fraction).tolist() == expected.tolist()
+from worker.trainer.split_sizes import Sizes, sizes
 
 
 def test_a_step_takes_no_more_images_than_there_are():
@@ -215,17 +200,3 @@ def test_plans_that_say_different_things_are_different():
     ]
     others.append(plan_key(question, recipe(lr=0.3), "sha256:1", "here"))
     assert len(set(others)) == 5
-
-
-@pytest.mark.parametrize("name", ["cifar10-resnet20", "mnist"])
-def test_a_rehearsal_begins_with_what_a_training_begins_with(name):
-    chosen = RECIPES[name]
-    spec = NetworkSpec(name=chosen.network, num_classes=10, in_channels=chosen.channels)
-    ours = fresh_state(spec, chosen, torch.device("cpu"))
-    theirs = train._fresh(spec, chosen, torch.device("cpu"), World())
-    assert (ours.average is None) == (theirs.average is None)
-    assert str(ours.optimizer) == str(theirs.optimizer)
-    for key, tensor in theirs.network.state_dict().items():
-        mine = ours.network.state_dict()[key]
-        assert torch.equal(mine, tensor)
-        assert mine.stride() == tensor.stride()

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, cast
 
 import orjson
 import pytest
-from test_engine_client import DONE, Scene, with_scene
+from engine_scene import DONE, Scene, with_scene
 
 from app.engine.server import Server
 from app.inference import protocol, sizes
 from app.inference.errors import TooManyLabels
-from app.inference.protocol import Answer, ImageResult, Timings
+from app.inference.protocol import ClassifyAnswer, ImageResult, Timings
 from app.services.classification import Classification, ImageIn
 from benchmarks.manifests import lineage, write_hollow
 from models.catalog import Catalog
@@ -93,8 +93,8 @@ def test_an_answer_that_does_not_fit_into_a_frame_is_an_error_of_its_own_request
     class Wide:
         """A pipeline that has as many results as images."""
 
-        async def classify(self, images: Sequence[memoryview], **_: object) -> Answer:
-            return Answer(results=tuple(map(result, range(len(images)))), timings_ms=TIMINGS)
+        async def classify(self, images: Sequence[memoryview], **_: object) -> ClassifyAnswer:
+            return ClassifyAnswer(results=tuple(map(result, range(len(images)))), timings_ms=TIMINGS)
 
     def result(index: int) -> ImageResult:
         return ImageResult(index=index)

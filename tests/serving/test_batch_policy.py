@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from app.engine.batch import Batcher, Computed, ComputeFailed, Turn, Waiting, take, turn
-from app.engine.batch import Device as Fed
+from app.engine.batch import Batcher, Computed, ComputeFailed, Computing, Turn, Waiting, take, turn
 from models.runtime import Outputs
 
 Pixels = npt.NDArray[np.uint8]
@@ -76,7 +75,7 @@ class Device:
 def with_batcher(test: Callable[[Batcher, Device], Awaitable[None]], *, max_batch: int = 4) -> None:
     async def main() -> None:
         device = Device()
-        batcher = Batcher(device, max_batch=max_batch)
+        batcher = Batcher(Computing(wide=device, max_batch=max_batch))
         try:
             async with asyncio.timeout(20):
                 await test(batcher, device)
@@ -134,9 +133,11 @@ def test_a_ping_waits_for_the_running_batch_only() -> None:
         await asyncio.sleep(0)
         tasks.append(submit(batcher, 99, first=True))
         await asyncio.sleep(0)
-        device.release(4)
+        device.release(5)
         await asyncio.gather(*tasks)
         assert device.batches == [[1], [99, 2], [3, 4]]
+        await submit(batcher, 99, first=True)
+        assert dict(batcher.sizes) == {1: 2, 2: 1}  # of clients' images
 
     with_batcher(test, max_batch=2)
 
@@ -203,8 +204,7 @@ def test_a_lone_image_that_is_quick_needs_no_thread_and_a_crowd_has_them() -> No
             value = images[:, 0, 0].astype(np.float32)
             return Outputs(logits=value, embedding=value)
 
-        batcher = Batcher(compute)
-        batcher.use(Fed(wide=compute, narrow=compute, streams=2, quick=True))
+        batcher = Batcher(Computing(wide=compute, narrow=compute, streams=2, quick=True))
         assert int((await submit(batcher, 1)).logits[0]) == 1
         with pytest.raises(ComputeFailed):
             await submit(batcher, 13)
@@ -259,10 +259,10 @@ def test_every_image_is_answered_with_its_own_numbers(size: int) -> None:
     with_batcher(test, max_batch=32)
 
 
-def due(device: Fed, **now: int) -> Turn | None:
+def due(computing: Computing, **now: int) -> Turn | None:
     state = {"waiting": 0, "present": 0, "running": 0, "wide": 0, "waited": 0} | now
     return turn(
-        device,
+        computing,
         waiting=state["waiting"],
         present=state["present"],
         running=state["running"],
@@ -275,7 +275,7 @@ def nothing(images: npt.NDArray[np.uint8]) -> Outputs:
     raise AssertionError("only turns are asked for")
 
 
-TWO_CORES = Fed(wide=nothing, narrow=nothing, streams=2, max_batch=8)
+TWO_CORES = Computing(wide=nothing, narrow=nothing, streams=2, max_batch=8)
 
 
 def test_a_lone_image_gets_all_cores_and_a_crowd_one_each() -> None:
@@ -303,14 +303,14 @@ def test_a_full_batch_is_in_hand_for_the_core_that_ends_next() -> None:
 
 
 def test_an_undivided_device_takes_what_gathered() -> None:
-    gpu = Fed(wide=nothing, max_batch=8)
+    gpu = Computing(wide=nothing, max_batch=8)
     assert due(gpu, waiting=1, present=9) == Turn(wide=True, sizes=(1,))
     assert due(gpu, waiting=20, present=20) == Turn(wide=True, sizes=(8,))
     assert due(gpu, waiting=20, present=20, running=1, wide=1) is None
 
 
 def test_a_batch_waits_for_more_only_while_another_is_computed_and_no_longer_than_it_may() -> None:
-    patient = Fed(wide=nothing, narrow=nothing, streams=2, max_batch=8, max_delay=0.005)
+    patient = Computing(wide=nothing, narrow=nothing, streams=2, max_batch=8, max_delay=0.005)
     assert due(patient, waiting=2, present=3, running=1, waited=4) is None
     assert due(patient, waiting=2, present=3, running=1, waited=5) == Turn(wide=False, sizes=(2,))
     assert due(patient, waiting=8, present=9, running=1, waited=0) == Turn(wide=False, sizes=(8,))  # a full one
@@ -319,13 +319,13 @@ def test_a_batch_waits_for_more_only_while_another_is_computed_and_no_longer_tha
 
 def test_streams_compute_at_the_same_time_and_a_new_device_takes_over_between_batches() -> None:
     async def test(batcher: Batcher, device: Device) -> None:
-        batcher.use(Fed(wide=nothing, narrow=device, streams=2, max_batch=1))
+        batcher.use(Computing(wide=nothing, narrow=device, streams=2, max_batch=1))
         batcher.watch(lambda: 9)
         first = [submit(batcher, 1), submit(batcher, 2)]
         await started(device)
         await started(device)  # both run, neither was released
         other = Device()
-        batcher.use(Fed(wide=nothing, narrow=other, streams=2, max_batch=1))
+        batcher.use(Computing(wide=nothing, narrow=other, streams=2, max_batch=1))
         third = submit(batcher, 3)
         device.release(2)
         await started(other)
@@ -348,7 +348,7 @@ def test_while_every_core_computes_nobody_looks_at_the_queue_again_and_again() -
             looks += 1
             return 9
 
-        batcher.use(Fed(wide=nothing, narrow=device, streams=2, max_batch=1, max_delay=1e-9))
+        batcher.use(Computing(wide=nothing, narrow=device, streams=2, max_batch=1, max_delay=1e-9))
         batcher.watch(present)
         answers = [submit(batcher, 1), submit(batcher, 2)]
         await started(device)
@@ -366,7 +366,7 @@ def test_while_every_core_computes_nobody_looks_at_the_queue_again_and_again() -
 
 def test_a_delayed_batch_starts_by_itself_when_its_time_has_come() -> None:
     async def test(batcher: Batcher, device: Device) -> None:
-        batcher.use(Fed(wide=nothing, narrow=device, streams=2, max_batch=8, max_delay=0.01))
+        batcher.use(Computing(wide=nothing, narrow=device, streams=2, max_batch=8, max_delay=0.01))
         batcher.watch(lambda: 9)
         first = submit(batcher, 1)
         await started(device)

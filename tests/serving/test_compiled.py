@@ -39,12 +39,12 @@ def test_a_network_is_compiled_in_a_process_of_its_own_and_serves_from_then_on(t
     selected = selection("toy=6").known()
     assert selected is not None
     assert (selected.shown["name"], selected.shown["precision"]) == ("compiled", "bf16")
-    assert selected.device.max_batch == 6
+    assert selected.computing.max_batch == 6
     assert set(selected.shown["images_per_second"]["loaded"]) == {"1", "4", "6"}  # the batches that serve
     assert selection("toy=5").known() is None  # which were not measured
     reference = load(folder, "cpu")
     pixels = np.random.default_rng(1).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
-    for compute in (selected.device.wide, selected.device.narrow or selected.device.wide):
+    for compute in (selected.computing.wide, selected.computing.narrow or selected.computing.wide):
         for count in (1, 2, 6, 7):
             assert_near(compute(pixels[:count]), reference.outputs(pixels[:count]), reference.manifest)
 

@@ -33,6 +33,20 @@ def test_pace_follows_what_happens_now() -> None:
     assert 9 < pace.wait(100) <= 10
 
 
+def test_the_pace_of_work_that_takes_seconds_is_known_after_as_many_images_as_that_of_any_other() -> None:
+    pace = Pace()
+    pace.begin(0.0)
+    for finished in range(1, 8):
+        pace.done(1, 2.0 * finished)
+    assert pace.wait(64) == 0
+    for finished in range(8, 30):
+        pace.done(1, 2.0 * finished)
+        assert pace.wait(64) == pytest.approx(128.0)
+    for finished in range(1, 11):
+        pace.done(1, 58.0 + 20.0 * finished)  # and slower still
+    assert 1200 < pace.wait(64) <= 1280
+
+
 def test_images_that_were_given_up_make_it_slower_not_faster() -> None:
     pace = Pace()
     pace.begin(0.0)
@@ -67,6 +81,23 @@ def test_a_request_that_would_wait_longer_than_it_may_is_refused_at_once_and_a_p
         release.set()
         await asyncio.gather(holding, patient)
         assert admission.images == 0
+
+    run(main())
+
+
+def test_of_slow_work_no_more_is_taken_in_than_can_be_done_in_time() -> None:
+    async def main() -> None:
+        admission, release = Admission(WIDE), asyncio.Event()
+        admission._pace.begin(0.0)
+        for finished in range(1, 11):
+            admission._pace.done(1, 1.0 * finished)  # an explanation a second
+        asked = [asyncio.create_task(held(admission, images=1, timeout=30, release=release)) for _ in range(64)]
+        await asyncio.sleep(0)
+        assert admission.images == 21  # seven tenths of their time
+        release.set()
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(each) for each in outcomes[21:]] == [Overloaded] * 43
+        assert outcomes[:21] == [None] * 21
 
     run(main())
 

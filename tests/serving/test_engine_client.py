@@ -1,94 +1,17 @@
-"""The client against engines and fleets that misbehave as the test says: stand-ins that speak our own protocol."""
+"""The client against engines and fleets that misbehave as the test says."""
 
 import asyncio
-import tempfile
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
-from serving_toys import make_artifact
+import uvloop
+from engine_scene import DONE, Run, Scene, with_scene
 
-from app.inference.client import Engines
+from app.inference.connection import Connection, ConnectionLost
 from app.inference.errors import DeadlineExceeded, EngineFailed, EngineOverloaded, EngineStarting, EngineUnavailable
-from app.inference.protocol import Answer, ImageResult, Timings, frame, read_frame
-from app.inference.routes import Choice, EngineState, Route, Routes
-from models.catalog import Catalog, ModelNotFound
-from store.layout import Layout
-from store.settings import Settings
-
-DONE = Answer(results=(ImageResult(index=0),), timings_ms=Timings(decode=0, queue=0, compute=0, total=0)).model_dump()
-
-
-class Scene:
-    """A data directory with toy@1, a stand-in fleet that says what `fleet_says`, and stand-in engines."""
-
-    def __init__(self, folder: Path, layout: Layout) -> None:
-        self.layout = layout
-        artifact = make_artifact(folder / "model", job="job_a", network=False)
-        Catalog(self.layout.models).publish("toy", artifact, "job_a")
-        self.engines = Engines(self.layout, Settings(data=self.layout.root, model="toy"))
-        self.fleet_says: dict[str, Any] = {"state": "ready", "socket": "", "reason": None}
-        self.headers: list[dict[str, Any]] = []
-        self.arrivals: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
-        self._servers: list[asyncio.Server] = []
-        self._writers: list[asyncio.StreamWriter] = []
-
-    async def engine(self, name: str, answer: Callable[[dict[str, Any]], dict[str, Any] | None]) -> str:
-        """An engine that answers each request by `answer`, and hangs up where that is None."""
-
-        async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            self._writers.append(writer)
-            try:
-                while True:
-                    header = orjson.loads((await read_frame(reader))[0])
-                    self.headers.append(header)
-                    self.arrivals.put_nowait((header["id"], header["op"]))
-                    fields = answer(header)
-                    if fields is None:
-                        return
-                    if fields:
-                        writer.write(frame({"id": header["id"], **fields}))
-            except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-                pass
-            finally:
-                writer.close()
-
-        socket = self.layout.run / name
-        self._servers.append(await asyncio.start_unix_server(connection, socket))
-        return str(socket)
-
-    def say(self, number: int, fields: dict[str, Any]) -> None:
-        """A late answer, over the newest connection."""
-        self._writers[-1].write(frame({"id": number, **fields}))
-
-    def route(self, socket: str, state: EngineState = EngineState.READY) -> None:
-        engine = Route(model="toy", version=1, state=state, socket=socket, device="cpu")
-        Routes(engines=(engine,), aliases={"toy": {"production": 1}}).write(self.layout.routes)
-
-    async def __aenter__(self) -> "Scene":
-        async def fleet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readline()
-            writer.write(orjson.dumps(self.fleet_says) + b"\n")
-            writer.close()
-
-        self._servers.append(await asyncio.start_unix_server(fleet, self.layout.fleet_socket))
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.engines.close()
-        for server in self._servers:
-            server.close()
-
-
-def with_scene(tmp_path: Path, test: Callable[[Scene], Awaitable[None]]) -> None:
-    async def main() -> None:
-        with tempfile.TemporaryDirectory(prefix="resnetd-test-") as data:
-            async with Scene(tmp_path, Layout(Path(data)).create()) as scene, asyncio.timeout(20):
-                await test(scene)
-
-    asyncio.run(main())
+from app.inference.routes import Choice, EngineState
+from models.catalog import ModelNotFound
 
 
 def test_a_request_whose_engine_died_is_asked_again_of_the_next_engine_and_not_of_the_dying_one(tmp_path: Path) -> None:
@@ -117,6 +40,43 @@ def test_a_request_that_kills_two_engines_is_not_sent_to_a_third(tmp_path: Path)
         with pytest.raises(EngineUnavailable, match="died twice"):
             await scene.engines.classify("toy", [b"x"], timeout=10)
         assert len(scene.headers) == 2
+
+    with_scene(tmp_path, test)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_connection_whose_transport_closes_is_lost_at_once_and_not_when_its_reader_hears_of_it(
+    tmp_path: Path, run: Run
+) -> None:
+    async def test(scene: Scene) -> None:
+        socket = await scene.engine("engine", lambda _: DONE)
+        for turns in range(4):  # after the first one uvloop has closed the transport, and says so by a RuntimeError
+            connection = await Connection.open(socket)
+            connection._writer.transport.abort()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            assert connection.closed
+            with pytest.raises(ConnectionLost, match="has closed") as lost:
+                await connection.request("ping", {"timeout": 1})
+            assert lost.value.socket == socket
+            await connection.close()
+        assert scene.headers == []
+
+    with_scene(tmp_path, test, run=run)
+
+
+def test_what_the_event_loop_says_of_a_closed_transport_is_that_the_engine_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(_: object) -> None:
+        raise RuntimeError("unable to perform operation on <UnixTransport closed=True>; the handler is closed")
+
+    async def test(scene: Scene) -> None:
+        connection = await Connection.open(await scene.engine("engine", lambda _: DONE))
+        monkeypatch.setattr(connection._writer, "writelines", closed)
+        with pytest.raises(ConnectionLost, match="handler is closed"):
+            await connection.request("ping", {"timeout": 1})
+        await connection.close()
 
     with_scene(tmp_path, test)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_engine_client import DONE, Scene, with_scene
+from engine_scene import DONE, Scene, with_scene
 
 from app import tracing
 from app.inference import asking, queues

@@ -1,13 +1,14 @@
 """Whether an engine is alive, as /readyz tells it: in less than two seconds, and nobody who computes is called dead."""
 
 import asyncio
+import selectors
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_engine_client import DONE, Scene, with_scene
+from engine_scene import DONE, Scene, with_scene
 
 from app.inference import pings
 from app.inference.errors import EngineOverloaded
@@ -27,15 +28,42 @@ def pinged(scene: Scene) -> int:
     return sum(header["op"] == "ping" for header in scene.headers)
 
 
-def test_a_hang_is_told_within_two_seconds_of_it() -> None:
-    assert pings._HEALTH_AGE + pings._SILENCE + pings._HEARING < 2.0
+class Leaping(selectors.DefaultSelector):
+    """Where nothing happens it waits for nothing: its clock leaps to the end of the waiting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = time.monotonic()
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        happened = super().select(None if timeout is None else 0)
+        if not happened and timeout is not None:
+            self.now += timeout
+        return happened
 
 
-def test_all_who_ask_share_one_ping_and_learn_of_a_hang_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hang_is_told_within_two_seconds_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaping = Leaping()
+    monkeypatch.setattr(time, "monotonic", lambda: leaping.now)
+
+    def run(main: Coroutine[None, None, None]) -> None:
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(leaping)) as runner:
+            runner.run(main)
+
     async def test(scene: Scene) -> None:
-        monkeypatch.setattr(pings, "_SILENCE", 0.3)
+        hangs = False
+        scene.route(await scene.engine("engine", lambda _: {} if hangs else PONG))
+        assert (await scene.engines.health()).ready
+        hangs, since = True, time.monotonic()
+        while (await scene.engines.health()).ready:  # noqa: ASYNC110 - as whoever looks at /readyz
+            await asyncio.sleep(0.01)
+        assert time.monotonic() - since < 2.0
+
+    with_scene(tmp_path, test, run=run)
+
+
+def test_all_who_ask_share_one_ping_and_learn_of_a_hang_together(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
         scene.route(await scene.engine("hung", but_no_pong({})))
         clock = asyncio.get_running_loop().time
         began = clock()
@@ -46,14 +74,11 @@ def test_all_who_ask_share_one_ping_and_learn_of_a_hang_together(
         assert not (await scene.engines.health()).ready  # the ping is still on its way
         assert pinged(scene) == 1
 
-    with_scene(tmp_path, test)
+    with_scene(tmp_path, test, silence=0.3)
 
 
-def test_an_answer_is_good_from_when_it_came_and_not_from_when_it_was_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_is_good_from_when_it_came_and_not_from_when_it_was_asked_for(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
-        monkeypatch.setattr(pings, "_SILENCE", 10.0)
         scene.route(await scene.engine("slow", lambda header: {} if len(scene.headers) == 1 else PONG))
         asking = asyncio.create_task(scene.engines.health())
         number, _ = await scene.arrivals.get()
@@ -62,11 +87,11 @@ def test_an_answer_is_good_from_when_it_came_and_not_from_when_it_was_asked_for(
         assert (await scene.engines.health()).ready
         assert pinged(scene) == 1
 
-    with_scene(tmp_path, test)
+    with_scene(tmp_path, test, silence=10.0)
 
 
 def test_an_engine_that_computes_for_others_is_alive_however_long_a_ping_waits_and_one_that_refuses_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     async def while_going(work: Callable[[], Awaitable[object]], scene: Scene) -> bool:
         stop = asyncio.Event()
@@ -82,7 +107,6 @@ def test_an_engine_that_computes_for_others_is_alive_however_long_a_ping_waits_a
         return ready
 
     async def test(scene: Scene) -> None:
-        monkeypatch.setattr(pings, "_SILENCE", 0.3)
         answer = COMPUTED
         scene.route(await scene.engine("busy", lambda header: {} if header["op"] == "ping" else answer))
 
@@ -104,14 +128,11 @@ def test_an_engine_that_computes_for_others_is_alive_however_long_a_ping_waits_a
         assert not await while_going(be_refused, scene)
         assert pinged(scene) == 1
 
-    with_scene(tmp_path, test)
+    with_scene(tmp_path, test, silence=0.3)
 
 
-def test_an_engine_with_a_long_batch_in_hand_is_waited_for_and_nobody_waits_for_that_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_with_a_long_batch_in_hand_is_waited_for_and_nobody_waits_for_that_answer(tmp_path: Path) -> None:
     async def test(scene: Scene) -> None:
-        monkeypatch.setattr(pings, "_SILENCE", 0.2)
         seconds = {**COMPUTED, "timings_ms": {**COMPUTED["timings_ms"], "compute": 5000.0}}
         scene.route(await scene.engine("busy", but_no_pong(seconds)))
         await scene.engines.classify("toy", [b"x"], timeout=10)
@@ -120,7 +141,7 @@ def test_an_engine_with_a_long_batch_in_hand_is_waited_for_and_nobody_waits_for_
         assert (await scene.engines.health()).ready
         assert clock() - began < 5.0
 
-    with_scene(tmp_path, test)
+    with_scene(tmp_path, test, silence=0.2)
 
 
 def test_a_ping_that_is_given_up_is_no_hang_of_an_engine_that_has_just_computed(
@@ -143,15 +164,15 @@ def test_an_engine_is_waited_for_as_long_as_its_batches_take_and_less_when_they_
 ) -> None:
     now = 100.0
     monkeypatch.setattr("app.inference.pings.time.monotonic", lambda: now)
-    signs = Signs()
-    assert (signs.patience, now - signs.heard) == (pings._SILENCE, float("inf"))
+    signs = Signs(silence=1.4)
+    assert (signs.patience, now - signs.heard) == (1.4, float("inf"))
     signs.answered(3.0)
     assert (signs.patience, signs.heard) == (6.0, 100.0)
     signs.answered(0.1)
-    assert pings._SILENCE < signs.patience < 6.0
+    assert 1.4 < signs.patience < 6.0
     for _ in range(20):
         signs.answered(0.1)
-    assert signs.patience == pings._SILENCE
+    assert signs.patience == 1.4
     signs.answered(1e6)
     assert signs.patience == 2 * pings._PING_TIMEOUT
 

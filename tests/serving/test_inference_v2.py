@@ -2,6 +2,7 @@
 
 import base64
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,6 +18,7 @@ from serving_toys import CLASSES, FleetProcess, picture
 from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
+from app.services import statistics_v2
 from models.runtime import Outputs, Runtime, load, probabilities
 from store import redis_account
 from store.layout import Layout
@@ -82,7 +84,13 @@ def test_a_triton_client_finds_server_and_model_ready_and_described(stack: Stack
     assert not client.is_model_ready("nobody")
     about = client.get_server_metadata()
     assert about["name"] == "resnetd"
-    assert {"binary_tensor_data", "classification", "model_repository"} == set(about["extensions"])
+    assert set(about["extensions"]) == {
+        "binary_tensor_data",
+        "classification",
+        "model_configuration",
+        "model_repository",
+        "statistics",
+    }
     model = client.get_model_metadata("toy")
     assert (model["name"], model["versions"]) == ("toy", ["1"])
     assert {(each["name"], each["datatype"], tuple(each["shape"])) for each in model["inputs"]} == {
@@ -96,6 +104,67 @@ def test_a_triton_client_finds_server_and_model_ready_and_described(stack: Stack
         ("embedding", (-1, -1)),
     }
     assert client.get_model_metadata("toy", "1") == model
+
+
+def test_a_triton_client_reads_a_configuration_that_agrees_with_the_metadata(stack: Stack) -> None:
+    config, model = stack.client.get_model_config("toy"), stack.client.get_model_metadata("toy")
+    assert (config["name"], config["platform"], config["backend"]) == ("toy", model["platform"], "resnetd")
+    assert config["max_batch_size"] == stack.fleet.settings.max_images_per_request
+    for ours, theirs in (("input", "inputs"), ("output", "outputs")):
+        told = {each["name"]: (each["data_type"].removeprefix("TYPE_"), [-1, *each["dims"]]) for each in config[ours]}
+        known = {each["name"]: (each["datatype"], each["shape"]) for each in model[theirs]}
+        assert told == {name: (kind.replace("BYTES", "STRING"), shape) for name, (kind, shape) in known.items()}
+    assert {each["name"]: each["format"] for each in config["input"]} == {
+        "image": "FORMAT_NONE",
+        "pixels": "FORMAT_NHWC",
+        "normalised": "FORMAT_NCHW",
+    }
+    assert all(each["optional"] for each in config["input"])  # a request has one of them
+    assert stack.client.get_model_config("toy", "1") == config
+
+
+def test_a_triton_client_reads_what_was_counted(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics_v2, "_FRESH_SECONDS", 0.0)  # each look is a new one
+    client = stack.client
+    (before,) = client.get_inference_statistics("toy")["model_stats"]
+    for _ in range(2):
+        client.infer("toy", [files_input(*FILES)])
+    batch = np.full((1, 3, 32, 32), np.nan, dtype=np.float32)
+    tensor = triton.InferInput("normalised", list(batch.shape), "FP32").set_data_from_numpy(batch)
+    with pytest.raises(InferenceServerException, match="not finite"):
+        client.infer("toy", [tensor])
+    (after,) = client.get_inference_statistics("toy", "1")["model_stats"]
+    assert (after["name"], after["version"], after["batch_stats"]) == ("toy", "1", [])
+    assert after["inference_count"] - before["inference_count"] == 6
+    assert after["execution_count"] > before["execution_count"]
+    assert abs(after["last_inference"] / 1000 - time.time()) < 60
+    was, now = before["inference_stats"], after["inference_stats"]
+    counted = {name: now[name]["count"] - was[name]["count"] for name in now}
+    stages = ("queue", "compute_input", "compute_infer")
+    assert counted == {"success": 2, "fail": 1, **dict.fromkeys(stages, 2), "compute_output": 0}
+    assert now["compute_infer"]["ns"] > was["compute_infer"]["ns"]
+    assert abs(now["success"]["ns"] - sum(now[name]["ns"] for name in stages)) <= len(stages)  # rounded
+    known = {(each["name"], each["version"]): each for each in client.get_inference_statistics()["model_stats"]}
+    assert known["toy", "1"]["inference_count"] == after["inference_count"]
+    assert known["other", "1"]["inference_count"] == known["other", "1"]["last_inference"] == 0
+    for which in (("nobody",), ("toy", "9")):
+        with pytest.raises(InferenceServerException):
+            client.get_inference_statistics(*which)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_request_may_be_compressed_and_its_answer_is_read(
+    stack: Stack, expected: Outputs, coding: str, binary: bool
+) -> None:
+    found = stack.client.infer(
+        "toy",
+        [pixels_input(binary=binary)],
+        outputs=[triton.InferRequestedOutput("logits", binary_data=binary)],
+        request_compression_algorithm=coding,
+        response_compression_algorithm=coding,
+    )
+    np.testing.assert_allclose(found.as_numpy("logits"), expected.logits, **SERVED)
 
 
 @pytest.mark.parametrize("binary", [True, False])
@@ -217,6 +286,8 @@ def asked_wrong(**changes: object) -> dict[str, object]:
         (asked_wrong(data=[256] * 3072), "whole numbers from 0 to 255"),
         (asked_wrong(data=[0.5] * 3072), "whole numbers from 0 to 255"),
         (asked_wrong(data=["1"] * 3072), "not numbers"),
+        (asked_wrong(data=["1" * 100_000, *[""] * 3071]), "not numbers"),  # 1.2 GB as an array
+        ({**asked_wrong(), **{f"k{number}": 0 for number in range(2000)}}, "members"),
         (asked_wrong(data=None), "neither an array"),
         (asked_wrong(shape=[0, 32, 32, 3], data=[]), "(N, 32, 32, 3)"),
         (asked_wrong(shape=[1000, 32, 32, 3]), "images a request"),
@@ -251,7 +322,8 @@ def test_what_is_wrong_is_a_400_with_one_text(stack: Stack, body: dict[str, obje
         (b"\x05\0\0\0", {"Inference-Header-Content-Length": "0"}, 400, "unsupported_format"),
         (b"", {"Inference-Header-Content-Length": "0"}, 400, "empty_image"),
         (b"x" * 100_001, {"Inference-Header-Content-Length": "0"}, 413, "larger than 100,000 bytes"),
-        (b"{}", {"Content-Encoding": "gzip"}, 415, "gzip"),
+        (b"{}", {"Content-Encoding": "gzip"}, 400, "Content-Encoding gzip is none"),
+        (b"{}", {"Content-Encoding": "br"}, 415, "gzip or deflate"),
     ],
 )
 def test_a_body_that_cannot_be_read_is_refused_in_the_same_shape(
@@ -285,6 +357,10 @@ def test_unknown_models_addresses_and_methods_are_errors_of_the_protocol(stack: 
         ("GET", "/v2/models/nobody", 404),
         ("GET", "/v2/models/toy/versions/9", 404),
         ("GET", "/v2/models/toy/versions/9/ready", 404),
+        ("GET", "/v2/models/nobody/config", 404),
+        ("GET", "/v2/models/nobody/stats", 404),
+        ("GET", "/v2/models/toy/versions/9/stats", 404),
+        ("POST", "/v2/models/stats", 405),
         ("POST", "/v2/models/nobody/infer", 404),
         ("POST", "/v2/repository/models/nobody/load", 404),
         ("GET", "/v2/nothing", 404),

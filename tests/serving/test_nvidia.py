@@ -1,9 +1,12 @@
 """What computes on NVIDIA. Without a GPU all of this is skipped, and nothing else tests it."""
 
 import asyncio
+import itertools
 import shutil
 import signal
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +53,26 @@ def proven(loaded: Loaded, reference: Runtime, folder: Path) -> None:
 @on_a_gpu
 def test_recorded_kernels_give_every_batch_its_own_outputs(reference: Runtime, folder: Path) -> None:
     proven(cuda_graphs.load(reference), reference, folder)
+
+
+@on_a_gpu
+def test_kernels_are_recorded_while_another_thread_computes_and_neither_fails(reference: Runtime, folder: Path) -> None:
+    stop = threading.Event()
+
+    def serve() -> None:
+        for count in itertools.cycle((1, 8, 3, 64)):  # other sizes take other memory
+            reference.outputs(pixels(count))
+            if stop.is_set():
+                return
+
+    with ThreadPoolExecutor(1) as other:
+        serving = other.submit(serve)
+        try:
+            loaded = [cuda_graphs.load(reference) for _ in range(3)]
+        finally:
+            stop.set()
+        serving.result()
+    proven(loaded[-1], reference, folder)
 
 
 @on_a_gpu

@@ -17,14 +17,13 @@ from serving_toys import CLASSES, make_artifact, picture
 
 from app.engine import pipeline as pipeline_module
 from app.engine.admission import Limits, Overloaded
-from app.engine.batch import Batcher
-from app.engine.batch import Device as Fed
+from app.engine.batch import Batcher, ComputeFailed, Computing
 from app.engine.cost import cheap
 from app.engine.decode import Read, reader
 from app.engine.pipeline import Pipeline
 from app.engine.ranking import top_k
 from app.engine.tensors import Refused
-from app.inference.protocol import Answer, Inferred, Label, Output, TensorInput
+from app.inference.protocol import ClassifyAnswer, InferAnswer, Label, Output, TensorInput
 from models.images import ImageWarning
 from models.manifest import Calibration, Manifest
 from models.runtime import Outputs, Runtime, load, probabilities
@@ -69,8 +68,7 @@ def with_pipeline(
 
     async def main() -> None:
         device = Device()
-        batcher = Batcher(device)
-        batcher.use(Fed(wide=device, makes=makes))
+        batcher = Batcher(Computing(wide=device, makes=makes))
         pipeline = Pipeline(
             manifest,
             batcher,
@@ -269,6 +267,37 @@ def test_a_cancelled_request_is_not_computed(manifest: Manifest) -> None:
     with_pipeline(manifest, test)
 
 
+@pytest.mark.parametrize("files", [False, True])
+def test_a_request_over_which_the_device_failed_leaves_nothing_behind_to_be_computed(
+    manifest: Manifest, files: bool
+) -> None:
+    async def test(pipeline: Pipeline, device: Device) -> None:
+        failed = False
+
+        def failing(images: npt.NDArray[np.uint8]) -> Outputs:
+            nonlocal failed
+            if not failed:
+                failed = True
+                raise RuntimeError("out of memory")
+            return device(images)
+
+        async def four() -> object:
+            if files:
+                return await pipeline.classify([picture()] * 4, k=1, timeout=10)
+            shape, kind, outputs = [4, 32, 32, 3], TensorInput.PIXELS, [Output.LOGITS]
+            return await pipeline.infer(bytes(4 * 32 * 32 * 3), kind=kind, shape=shape, outputs=outputs, timeout=10)
+
+        pipeline._batcher.use(Computing(wide=failing, max_batch=1, makes=True))
+        with pytest.raises(ComputeFailed):
+            await four()
+        assert pipeline.images == 0
+        device.go.set()
+        await pipeline.ping(timeout=10)
+        assert device.computed <= 2  # the ping's, and one that the device may have had in hand
+
+    with_pipeline(manifest, test)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_probability_that_is_not_finite_never_leaves(manifest: Manifest, value: float) -> None:
     async def test(pipeline: Pipeline, device: Device) -> None:
@@ -315,7 +344,7 @@ def test_where_labels_are_many_they_are_not_made_on_the_event_loop(
     assert here == [few] * images
 
 
-def tensors(answer: Answer | Inferred) -> dict[Output, npt.NDArray[np.float32]]:
+def tensors(answer: ClassifyAnswer | InferAnswer) -> dict[Output, npt.NDArray[np.float32]]:
     return {
         head.name: np.frombuffer(data, "<f4").reshape(head.shape)
         for head, data in zip(answer.tensors, answer.payload, strict=True)
@@ -358,7 +387,7 @@ def test_pixels_of_a_client_go_to_the_device_and_wrong_shapes_do_not(manifest: M
         device.go.set()
         pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
 
-        async def infer(shape: list[int], data: bytes) -> Inferred:
+        async def infer(shape: list[int], data: bytes) -> InferAnswer:
             kind = TensorInput.PIXELS
             return await pipeline.infer(data, kind=kind, shape=shape, outputs=[Output.EMBEDDING], timeout=10)
 
@@ -373,6 +402,26 @@ def test_pixels_of_a_client_go_to_the_device_and_wrong_shapes_do_not(manifest: M
         assert pipeline.images == 0
 
     with_pipeline(manifest, test)
+
+
+def test_batches_of_every_kind_are_counted_and_pings_are_not(artifacts: list[Path]) -> None:
+    runtime = load(artifacts[0], "cpu")
+
+    async def test(pipeline: Pipeline, device: Device) -> None:
+        device.go.set()
+        for _ in range(3):
+            await pipeline.ping(timeout=10)
+        assert pipeline.batches == {}
+        await pipeline.classify([picture()], k=1, timeout=10)
+        assert pipeline.batches == {1: 1}
+        shape, kind = [4, 3, 32, 32], TensorInput.NORMALISED
+        data = np.zeros(shape, np.float32).tobytes()
+        for _ in range(2):
+            await pipeline.infer(data, kind=kind, shape=shape, outputs=[Output.LOGITS], timeout=10)
+        assert pipeline.batches == {1: 1, 4: 2}
+        assert device.computed == 4  # the pings' and the file's: what is normalised is the float32 network's
+
+    with_pipeline(runtime.manifest, test, reference=lambda: runtime)
 
 
 def test_preprocess_shows_what_the_device_gets_to_the_bit(manifest: Manifest) -> None:

@@ -12,15 +12,16 @@ from serving_toys import make_artifact
 from torch import nn
 
 from app.engine import __main__ as engine
-from app.engine.batch import Batcher, Device
+from app.engine.batch import Batcher, Computing
 from app.engine.runtimes import gates, measure, tuning
 from app.engine.runtimes.base import REFERENCE, Candidate, Loaded, Numbers, candidates
 from app.engine.runtimes.choose import batching, choose, wide_pays
-from app.engine.runtimes.records import Cache, Measured, Record, digest, kind_of, sweep
+from app.engine.runtimes.records import Cache, Measured, Record, kind_of, sweep
 from app.engine.selection import Selected, Selection
 from models import probes
 from models.manifest import Manifest
 from models.runtime import Outputs, Runtime
+from store.files import sha256_of
 from store.settings import BatchLimits, Precision, RuntimeName, Settings
 
 FOLDED = Candidate(RuntimeName.FOLDED, Numbers.BF16)
@@ -198,10 +199,10 @@ def test_measuring_that_was_given_up_or_failed_is_done_again_until_the_engine_ca
             return end
 
         def known(self):
-            return Selected(device=Device(wide=computes(2.0)), shown={"name": "folded"})
+            return Selected(computing=Computing(wide=computes(2.0)), shown={"name": "folded"})
 
     async def main():
-        batcher = Batcher(computes(1.0))
+        batcher = Batcher(Computing(wide=computes(1.0)))
         async with asyncio.timeout(10):
             await engine._improve(Measures(), batcher)
             deadline = asyncio.get_running_loop().time() + 10
@@ -372,7 +373,7 @@ def test_converted_networks_are_used_only_as_they_were_written(tmp_path: Path):
     cache = Cache(tmp_path, model="toy", version=3, device="cpu", cores=2)
     file = cache.folder / "openvino.bin"
     file.write_bytes(b"weights")
-    files = {"openvino.bin": digest(file)}
+    files = {"openvino.bin": sha256_of(file)}
     assert cache.checked(files) == cache.folder
     file.write_bytes(b"other")
     assert cache.checked(files) is None

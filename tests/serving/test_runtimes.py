@@ -6,6 +6,8 @@ import json
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +94,28 @@ def test_folding_leaves_alone_what_is_used_twice_or_cannot_be_traced():
         torch.testing.assert_close(fold(network)(x), network(x))
 
 
+def test_folding_disturbs_no_network_that_another_thread_computes():
+    """torch traces one network by replacing what every module of the process is called by."""
+    plain = reference("cifar/resnet8")
+    batch, stop = images(plain, 1), threading.Event()
+
+    def serve() -> int:
+        served = 0
+        while not stop.is_set():
+            plain.outputs(batch)
+            served += 1
+        return served
+
+    with ThreadPoolExecutor(1) as other:
+        serving = other.submit(serve)
+        try:
+            copies = [fold(plain.network) for _ in range(20)]
+        finally:
+            stop.set()
+        assert serving.result() > 0
+    assert not [each for one in copies for each in one.modules() if isinstance(each, nn.BatchNorm2d)]
+
+
 def test_a_network_starts_from_bytes():
     plain = reference("cifar/resnet8")
     batch = torch.from_numpy(images(plain, 2))
@@ -114,7 +138,7 @@ def test_openvino_and_nncf_never_load_what_would_call_home():
 def test_a_cpu_that_is_named_by_its_number_is_fed_as_any_other(artifacts, tmp_path):
     settings = Settings(data=tmp_path)
     fed = [
-        Selection(artifacts[0], model="toy", version=1, device=device, settings=settings).reference_serves().device
+        Selection(artifacts[0], model="toy", version=1, device=device, settings=settings).reference_serves().computing
         for device in ("cpu", "cpu:0")
     ]
     assert [(each.makes, each.max_batch) for each in fed] == [(True, 8), (True, 8)]

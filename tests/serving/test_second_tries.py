@@ -6,16 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_engine_client import DONE, Scene, with_scene
+from engine_scene import DONE, Scene, with_scene
 
 from app.inference import asking, queues
-from app.inference.errors import EngineOverloaded, EngineUnavailable
+from app.inference.errors import EngineOverloaded, EngineUnavailable, RequestRefused
 from app.inference.figures import Asked
 from app.inference.queues import Kind
 from app.inference.routes import EngineState, Route, Routes, Split
 
 Say = Callable[[dict[str, Any]], dict[str, Any] | None]
 FULL = {"error": {"code": "overloaded", "message": "full"}}
+REFUSED = {"error": {"code": "refused", "message": "class_index 7 is none of this model's"}}
+FAILED = {"error": {"code": "internal", "message": "the output is not a finite number"}}
+LATE = {"error": {"code": "deadline", "message": "no answer within 15 s"}}
+BAD = {"message": "", "hint": ""}
+NOT_FINITE = {**DONE, "results": [{"index": 0}, {"index": 1, "error": {**BAD, "code": "internal"}}]}
+CORRUPT = {**DONE, "results": [{"index": 0, "error": {**BAD, "code": "corrupt_image"}}]}
 
 
 def share(
@@ -35,8 +41,18 @@ async def classified(scene: Scene, *, timeout: float = 10) -> int:  # noqa: ASYN
     return (await scene.engines.classify("toy", [b"x"], timeout=timeout)).version
 
 
-@pytest.mark.parametrize(("says", "outcome"), [(FULL, "overloaded"), (None, "lost")])
-def test_a_canary_that_is_full_or_dies_costs_no_client_an_answer(
+@pytest.mark.parametrize(
+    ("says", "outcome"),
+    [
+        (FULL, "overloaded"),
+        (None, "lost"),
+        (REFUSED, "refused"),
+        (FAILED, "internal"),
+        (LATE, "deadline"),
+        (NOT_FINITE, "answered"),
+    ],
+)
+def test_a_canary_that_is_full_dies_or_answers_anything_but_results_costs_no_client_an_answer(
     tmp_path: Path, says: dict[str, Any] | None, outcome: str
 ) -> None:
     async def test(scene: Scene) -> None:
@@ -47,6 +63,27 @@ def test_a_canary_that_is_full_or_dies_costs_no_client_an_answer(
         assert await classified(scene) == 1
         await asyncio.sleep(0)  # it is told just after its answer
         assert [(each.version, each.outcome) for each in heard] == [(2, outcome), (1, "answered")]
+
+    with_scene(tmp_path, test)
+
+
+def test_a_canary_that_hangs_leaves_the_version_that_is_served_half_of_the_requests_time(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        share(scene, await scene.engine("served", lambda _: DONE), await scene.engine("hung", lambda _: {}))
+        assert await classified(scene, timeout=1) == 1
+        hung, cancelled, served = scene.headers
+        assert (hung["op"], cancelled["op"], served["op"]) == ("classify", "cancel", "classify")
+        assert 0.4 < hung["timeout"] <= 0.5
+        assert served["timeout"] <= 0.5
+
+    with_scene(tmp_path, test)
+
+
+def test_an_image_that_a_canary_refuses_for_its_own_sake_is_asked_about_once(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        share(scene, await scene.engine("served", lambda _: DONE), await scene.engine("canary", lambda _: CORRUPT))
+        assert await classified(scene) == 2
+        assert len(scene.headers) == 1
 
     with_scene(tmp_path, test)
 
@@ -87,6 +124,9 @@ def test_what_the_version_that_is_served_refuses_is_refused(tmp_path: Path) -> N
             await classified(scene)
         share(scene, served, await scene.engine("full", lambda _: FULL))
         with pytest.raises(EngineOverloaded):
+            await classified(scene)
+        share(scene, await scene.engine("other", lambda _: REFUSED), await scene.engine("broken", lambda _: FAILED))
+        with pytest.raises(RequestRefused, match="class_index 7"):
             await classified(scene)
 
     with_scene(tmp_path, test)

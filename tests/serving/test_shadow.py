@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from test_engine_client import DONE, Scene, with_scene
+from engine_scene import DONE, Scene, with_scene
 
 from app.inference import shadow
 from app.inference.errors import EngineUnavailable

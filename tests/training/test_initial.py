@@ -24,11 +24,11 @@ from worker.job_process import DONE, REFUSED, JobRefused
 from worker.trainer import freezing, optimizer, precision
 from worker.trainer.data import TrainingData
 from worker.trainer.distributed import World
+from worker.trainer.fresh import fresh_state
 from worker.trainer.initial import initialise
 from worker.trainer.pixels import Images
 from worker.trainer.state import RunState
 from worker.trainer.steps import Steps
-from worker.trainer.train import _fresh
 
 CPU = torch.device("cpu")
 DIGITS = tuple("0123456789")
@@ -257,7 +257,7 @@ def test_a_run_killed_while_frozen_ends_with_the_bits_of_one_never_interrupted(s
 def epoch_of(recipe: Recipe, *, until: int, labels: np.ndarray | None = None) -> tuple[RunState, list[torch.Tensor]]:
     """The state after steps of the trainer's own, without a process around it, and what its first layer was given."""
     spec = NetworkSpec(name=recipe.network, num_classes=len(CLASSES), in_channels=recipe.channels)
-    state = _fresh(spec, recipe, CPU, World())
+    state = fresh_state(spec, recipe, CPU, World())
     given: list[torch.Tensor] = []
     first = next(layer for layer in state.network.modules() if isinstance(layer, torch.nn.Conv2d))
     first.register_forward_pre_hook(lambda _layer, inputs: given.append(inputs[0]))

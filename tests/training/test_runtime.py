@@ -13,7 +13,8 @@ from models.manifest import Calibration, Manifest, NetworkSpec, Preprocessing
 from models.networks.registry import build
 from models.recipes import RECIPES
 from models.runtime import ModelDamagedError
-from worker.trainer.data import Images, TrainingData
+from worker.trainer.data import TrainingData
+from worker.trainer.pixels import Images
 from worker.trainer.save import save_model
 
 PREPROCESSING = Preprocessing(channels=1, height=28, width=28, resize=28, mean=(0.3,), std=(0.2,))

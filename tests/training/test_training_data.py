@@ -1,4 +1,5 @@
 import os
+import shutil
 from collections.abc import Callable
 
 import numpy as np
@@ -15,7 +16,8 @@ from worker.job_process import JobRefused
 from worker.memory import available_bytes
 from worker.trainer import data
 from worker.trainer.feed import Resident, Stream, feed
-from worker.trainer.pixels import Streamed
+from worker.trainer.pixels import Images, Streamed
+from worker.trainer.split_sizes import held_out
 
 
 def nothing() -> None:
@@ -33,6 +35,19 @@ def test_the_carved_validation_split_is_stratified_and_repeats_with_the_seed():
     assert sorted([*kept, *held]) == list(range(151))
     assert np.array_equal(held, data.stratified(labels, fraction=0.1, seed=4)[1])
     assert not np.array_equal(held, data.stratified(labels, fraction=0.1, seed=5)[1])
+
+
+def test_the_images_held_out_are_the_same_in_every_version():
+    """A run that goes on with newer code validates on what it has not trained on."""
+    labels = np.array([0, 4, 0, 4, 4, 0, 0, 4, 1, 0, 0, 4, 4, 1, 2, 4, 0, 1, 1, 4])
+    kept, held = data.stratified(labels, fraction=0.3, seed=7)
+    assert held.tolist() == [0, 2, 4, 13, 19]
+    assert kept.tolist() == sorted(set(range(20)) - set(held.tolist()))
+
+
+def test_of_a_class_with_two_images_or_more_one_at_least_is_held_out_and_one_is_not():
+    assert held_out(np.array([0, 1, 2, 3, 5, 40]), 0.1).tolist() == [0, 0, 1, 1, 1, 4]
+    assert held_out(np.array([2, 10]), 0.89).tolist() == [1, 9]
 
 
 def test_mean_and_std_are_those_of_the_pixels():
@@ -77,6 +92,22 @@ def test_a_dataset_without_a_train_split_is_refused(layout: Layout):
         data.read_training_data(layout.dataset(dataset.id), dataset, resolve("mnist", {}), MEMORY)
 
 
+def test_what_is_too_small_is_refused_before_an_image_is_read(layout: Layout):
+    pixels, labels = squares(9, seed=0)
+    dataset = write_dataset(layout, {"train": (pixels[:2], labels[:2])})  # one of each of two classes
+    shutil.rmtree(layout.dataset(dataset.id) / "data")
+    with pytest.raises(JobRefused, match="none can be held out"):
+        data.read_training_data(layout.dataset(dataset.id), dataset, resolve("mnist", {}), MEMORY)
+
+
+def test_a_descriptor_that_counts_other_images_than_its_classes_have_is_damage(layout: Layout):
+    """What counts by the descriptor, as a plan does, counts what is read."""
+    dataset = write_dataset(layout, {"train": squares(12, seed=0)})
+    more = dataset.splits["train"].model_copy(update={"images": 13})
+    with pytest.raises(JobRefused, match="damaged"):
+        data.opened(layout.dataset(dataset.id), dataset.model_copy(update={"splits": {"train": more}}), "train")
+
+
 def test_what_memory_cannot_hold_is_streamed_or_refused_as_the_recipe_says(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ):
@@ -84,7 +115,7 @@ def test_what_memory_cannot_hold_is_streamed_or_refused_as_the_recipe_says(
     folder, need = layout.dataset(dataset.id), 12 * 28 * 28
     monkeypatch.setattr(data, "_SMALL", 0)
 
-    def read(free: int, loader: str, readers: int = 1) -> data.Images:
+    def read(free: int, loader: str, readers: int = 1) -> Images:
         monkeypatch.setattr(data, "available_bytes", lambda: free)
         reading = data.Reading(between=nothing, loader=loader, readers=readers)
         return data.read(folder, dataset, "train", PREPARED, reading)

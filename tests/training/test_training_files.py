@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from squares import CLASSES, squares, write_dataset
 
-from jobs.ledger import Claim
+from jobs.answers import Claim
 from jobs.model import Kind
 from models import runtime
 from models.recipes import Recipe, resolve

@@ -7,7 +7,7 @@ import threading
 from waiting import wait_for
 
 from jobs.model import Lane
-from worker.lane import last_taken, path, slot
+from worker.lane import last_taken, lock_path, slot
 
 
 def free(layout, lane=Lane.DEVICE):
@@ -24,7 +24,7 @@ def test_a_slot_is_one_for_each_lane(layout):
 
 
 def test_a_device_has_one_slot_however_it_is_named(layout):
-    for_device = {name: path(layout, Lane.DEVICE, name) for name in ("auto", "cpu", "cuda", "cuda:0", "cuda:1")}
+    for_device = {name: lock_path(layout, Lane.DEVICE, name) for name in ("auto", "cpu", "cuda", "cuda:0", "cuda:1")}
     assert for_device["cuda"] == for_device["cuda:0"]
     assert for_device["auto"] in (for_device["cpu"], for_device["cuda"])
     assert len(set(for_device.values())) == 3
@@ -42,7 +42,7 @@ def test_a_slot_is_free_only_when_the_last_process_that_has_it_is_gone(layout):
 
 
 def test_looking_at_a_slot_tells_whether_it_is_held_and_when_it_was_taken(layout):
-    lock = path(layout, Lane.DEVICE, "cpu")
+    lock = lock_path(layout, Lane.DEVICE, "cpu")
     assert last_taken(lock) == 0  # never
     with slot(layout, Lane.DEVICE, "cpu"):
         assert last_taken(lock) is None
@@ -54,7 +54,7 @@ def test_looking_at_a_slot_tells_whether_it_is_held_and_when_it_was_taken(layout
 
 def test_however_often_somebody_looks_the_slot_can_be_taken(layout):
     done = threading.Event()
-    lock = path(layout, Lane.DEVICE, "cpu")
+    lock = lock_path(layout, Lane.DEVICE, "cpu")
 
     def look():
         while not done.is_set():

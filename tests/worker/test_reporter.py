@@ -3,7 +3,7 @@
 import pytest
 from redis import ConnectionError as RedisIsAway
 
-from jobs.ledger import Claim
+from jobs.answers import Claim
 from jobs.model import Kind
 from worker import reporter
 from worker.reporter import Reporter

@@ -2,17 +2,14 @@
 
 import os
 import resource
-from pathlib import Path
 from uuid import uuid4
 
 import torch
-from pydantic import ValidationError
 
 from models import checkpoint_files
 from models.manifest import Origin
-from store.artifacts import sha256_of
 from store.datasets import UPLOAD
-from store.files import publish_dir, remove_tree
+from store.files import publish_dir, remove_tree, sha256_of
 from store.layout import Layout
 from worker.adopter.bundles import adopt_bundle
 from worker.adopter.reading import format_of
@@ -21,6 +18,7 @@ from worker.adopter.task import AdoptSpec, Task
 from worker.adopter.weights import adopt_tensors
 from worker.job_arguments import JobArguments
 from worker.job_process import JobRefused, Stop, emit
+from worker.job_spec import read_job_spec
 from worker.signs_of_life import SignsOfLife
 
 _MOST_MEMORY = 24 * 2**30  # bytes; the largest network of the registry needs 2 GiB
@@ -31,7 +29,7 @@ def adopt(arguments: JobArguments, stop: Stop) -> None:
     """Run the job to its end. Raises JobRefused for a file that is no model of a network here."""
     limit(resource.RLIMIT_CORE, 0)
     limit(resource.RLIMIT_DATA, _MOST_MEMORY)
-    spec = _spec(arguments.run_dir)
+    spec = read_job_spec(arguments.run_dir, AdoptSpec)
     upload = Layout(arguments.data_dir).job(spec.upload) / UPLOAD
     if not upload.is_file():
         raise JobRefused("upload_missing", "the uploaded file is gone", "Upload it again: POST /v1/models.")
@@ -83,12 +81,3 @@ class _Steps:
     def say(self) -> None:
         total = len(_STEPS)
         emit("progress", {"phase": self._phase, "done": self._done, "total": total, "fraction": self._done / total})
-
-
-def _spec(run_dir: Path) -> AdoptSpec:
-    try:
-        return AdoptSpec.model_validate_json((run_dir / "spec.json").read_bytes())
-    except FileNotFoundError as error:
-        raise JobRefused("no_spec", f"{run_dir} holds no spec.json", "Give the folder of a job.") from error
-    except ValidationError as error:
-        raise JobRefused("bad_spec", str(error.errors(include_url=False)[0]["msg"]), "Correct spec.json.") from error

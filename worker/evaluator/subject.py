@@ -14,6 +14,7 @@ from store.datasets import Dataset, SplitName
 from store.layout import Layout
 from store.splits import Split
 from worker.job_process import JobRefused
+from worker.job_spec import read_job_spec
 from worker.trainer.data import described, opened
 from worker.trainer.metrics import Labels
 
@@ -67,12 +68,7 @@ class Subject:
 
 def read_subject(run_dir: Path, layout: Layout) -> Subject:
     """Raises JobRefused where the spec, the model, the dataset or their classes do not fit."""
-    try:
-        spec = EvaluateSpec.model_validate_json((run_dir / "spec.json").read_bytes())
-    except FileNotFoundError as error:
-        raise JobRefused("no_spec", f"{run_dir} holds no spec.json", "Give the folder of a job.") from error
-    except ValidationError as error:
-        raise JobRefused("bad_spec", str(error.errors(include_url=False)[0]["msg"]), "Correct spec.json.") from error
+    spec = read_job_spec(run_dir, EvaluateSpec)
     catalog = Catalog(layout.models)
     try:
         name, version = catalog.resolve(spec.model)

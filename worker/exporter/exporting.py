@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from models import bundle, checkpoint_files, golden, runtime
 from models.catalog import Catalog, ModelNotFound
@@ -18,6 +18,7 @@ from store.layout import Layout
 from worker.exporter import onnx_model, program
 from worker.job_arguments import JobArguments
 from worker.job_process import JobRefused, Stop, emit
+from worker.job_spec import read_job_spec
 from worker.signs_of_life import SignsOfLife
 
 
@@ -33,7 +34,7 @@ class ExportSpec(BaseModel):
 
 def export(arguments: JobArguments, stop: Stop) -> None:
     """Run the job to its end. What an earlier claim left is written anew: an export takes seconds."""
-    spec = _spec(arguments.run_dir)
+    spec = read_job_spec(arguments.run_dir, ExportSpec)
     catalog = Catalog(Layout(arguments.data_dir).models)
     try:
         name, version = catalog.resolve(spec.model)
@@ -116,12 +117,3 @@ class _Steps:
         done = max(self._begun - 1, 0)
         fraction = round(done / self._total, 4)
         emit("progress", {"phase": self._phase, "done": done, "total": self._total, "fraction": fraction})
-
-
-def _spec(run_dir: Path) -> ExportSpec:
-    try:
-        return ExportSpec.model_validate_json((run_dir / "spec.json").read_bytes())
-    except FileNotFoundError as error:
-        raise JobRefused("no_spec", f"{run_dir} holds no spec.json", "Give the folder of a job.") from error
-    except ValidationError as error:
-        raise JobRefused("bad_spec", str(error.errors(include_url=False)[0]["msg"]), "Correct spec.json.") from error

@@ -13,10 +13,11 @@ from worker.planner.curve import learning_rates
 from worker.planner.identical import compare
 from worker.planner.measuring import Measured, Measurement
 from worker.planner.problems import error, find_problems, warning
-from worker.planner.rehearsal import fresh_state
 from worker.planner.request import PlanRequest
 from worker.planner.summary import MOST, Plan, Reason
 from worker.trainer.data import described
+from worker.trainer.distributed import World
+from worker.trainer.fresh import fresh_state
 from worker.trainer.precision import prepared_device
 from worker.trainer.split_sizes import Sizes, sizes
 
@@ -99,7 +100,7 @@ def _measured(training: _Training, device_name: str, *, flops_per_image: int, st
     measurement = Measurement(
         training.recipe,
         sample.take(training.folder, training.dataset, training.recipe),
-        fresh_state(training.network, training.recipe, device),
+        fresh_state(training.network, training.recipe, device, World()),
         device,
         classes=len(training.dataset.classes),
         batch_size=training.sizes.batch,

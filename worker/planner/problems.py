@@ -7,16 +7,14 @@ from typing import Any, Literal
 
 from models.networks.registry import find
 from models.recipes import Recipe
-from models.recipes.sense import trains_alone
 from store.datasets import Dataset
 from worker.planner.hints import advice, settings
-from worker.trainer.split_sizes import Sizes
+from worker.trainer.split_sizes import Sizes, refusals
 
 FEW_IMAGES = 10  # of a class in train; fewer are hardly a class
 IMBALANCE = 10.0  # the largest class against the smallest, from which accuracy says little
-OTHER_SCALE = (
-    3.5  # how many times larger or smaller than the source's own input an image size is no longer the same work
-)
+# How many times larger or smaller than the source's own input an image size is no longer the same work.
+OTHER_SCALE = 3.5
 
 Severity = Literal["error", "warning", "note"]
 
@@ -49,7 +47,7 @@ def note(code: str, message: str, hint: str) -> Problem:
 def find_problems(dataset: Dataset, recipe: Recipe, sizes: Sizes) -> list[Problem]:
     """The worst first."""
     found = [
-        *_refusals(dataset, recipe, sizes),
+        *(error(*each) for each in refusals(dataset, recipe)),
         *_classes(dataset, recipe),
         *_splits(dataset, recipe),
         *_import(dataset),
@@ -62,19 +60,6 @@ def find_problems(dataset: Dataset, recipe: Recipe, sizes: Sizes) -> list[Proble
 def in_order(found: list[Problem]) -> list[Problem]:
     order = ("error", "warning", "note")
     return sorted(found, key=lambda problem: order.index(problem.severity))
-
-
-def _refusals(dataset: Dataset, recipe: Recipe, sizes: Sizes) -> Iterator[Problem]:
-    train = dataset.splits.get("train")
-    if len(dataset.classes) < 2:
-        yield error("too_few_classes", "the dataset has fewer than two classes", "Upload one with two or more.")
-    if train is None or train.images < 2:
-        yield error("no_training_data", "the dataset has no train split to learn from", "Add a train split.")
-    elif sizes.val == 0:
-        yield error("dataset_too_small", "no class has two images: none can be held out", "Add images.")
-    elif sizes.train == 1 and not trains_alone(recipe):
-        message = f"there is one image to train on, and {recipe.network} does not learn from one at a time at this size"
-        yield error("dataset_too_small", message, "Add images.")
 
 
 def _classes(dataset: Dataset, recipe: Recipe) -> Iterator[Problem]:

@@ -5,31 +5,16 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from models.manifest import NetworkSpec
-from models.networks import registry
 from models.recipes import Recipe
 from models.runtime import Normalise, with_flip
 from worker.job_process import Stop
 from worker.trainer import optimizer
 from worker.trainer.data import TrainingData
 from worker.trainer.distributed import World
-from worker.trainer.state import RunState, averaged_copy
+from worker.trainer.state import RunState
 from worker.trainer.steps import Steps
 
 _CONSTANT = {"schedule": "constant", "warmup_epochs": 0.0}  # an epoch of a rehearsal has fewer steps than the run's
-
-
-def fresh_state(spec: NetworkSpec, recipe: Recipe, device: torch.device) -> RunState:
-    """What the trainer begins with, but for weights that the recipe takes from elsewhere: they cost the same."""
-    torch.manual_seed(recipe.seed)
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    network = registry.build(spec).to(device).to(memory_format=layout)
-    return RunState(
-        network=network,
-        optimizer=optimizer.build(network, recipe),
-        average=averaged_copy(network) if recipe.ema_decay is not None else None,
-        sums=torch.zeros(3, dtype=torch.float64, device=device),
-    )
 
 
 class Rehearsal:

@@ -9,9 +9,10 @@ import numpy as np
 
 from models.manifest import Preprocessing
 from models.recipes import Recipe
+from store.control_group import usable_cores
 from store.datasets import Dataset
 from worker.trainer.data import Reading, TrainingData, mean_and_std, opened, read
-from worker.trainer.pixels import Images, Streamed, threads
+from worker.trainer.pixels import Images, Streamed
 
 SECONDS = 2.0  # of reading
 _ENOUGH = 1024  # images: more say no more about speed
@@ -56,7 +57,7 @@ def take(folder: Path, dataset: Dataset, recipe: Recipe) -> Sample:
     )
     split = opened(folder, dataset, "train")
     chosen = np.arange(0, len(split), max(len(split) // _ENOUGH, 1))[:_ENOUGH]
-    source = Streamed(split, chosen, preprocessing, workers=threads())
+    source = Streamed(split, chosen, preprocessing, workers=usable_cores())
     pieces = []
     began = time.monotonic()
     for start in range(0, len(chosen), _PIECE):

@@ -11,13 +11,13 @@ from pydantic import ValidationError
 
 from models.manifest import Preprocessing
 from models.recipes import Recipe
-from store.datasets import Dataset, SplitName
+from store.control_group import usable_cores
+from store.datasets import Dataset, SplitName, SplitSummary
 from store.splits import Split, open_split
 from worker.job_process import JobRefused
 from worker.memory import available_bytes
-from worker.trainer.pixels import Images, Rows, Streamed, fill, prepared, threads
-
-__all__ = ["Images", "Reading", "TrainingData", "prepared", "read", "read_training_data"]
+from worker.trainer.pixels import Images, Rows, Streamed, fill
+from worker.trainer.split_sizes import held_out, refusals
 
 _CHUNK = 256
 _SMALL = 2**28  # bytes that every machine has, whatever it says
@@ -68,10 +68,10 @@ def read(
     labels = split.labels[chosen]
     shape = (len(chosen), preprocessing.height, preprocessing.width, preprocessing.channels)
     if reading.streams(name, shape):
-        workers = max(1, threads() // reading.readers) if reading.workers is None else reading.workers
+        workers = max(1, usable_cores() // reading.readers) if reading.workers is None else reading.workers
         return Images(pixels=Streamed(split, chosen, preprocessing, workers=workers), labels=labels)
     pixels = np.empty(shape, dtype=np.uint8)
-    with ThreadPoolExecutor(threads(), "prepare") as pool:
+    with ThreadPoolExecutor(usable_cores(), "prepare") as pool:
         fill(pixels, split, chosen, preprocessing, pool=pool, between=reading.between)
     return Images(pixels=pixels, labels=labels)
 
@@ -99,9 +99,10 @@ def opened(folder: Path, dataset: Dataset, name: SplitName) -> Split:
         bad = split.fault()
     except (FileNotFoundError, ValueError, EOFError) as error:  # ValueError: cut or no .npy; EOFError: an empty one
         raise refusal(str(error)) from error
-    expected = dataset.splits[name]
-    if bad is None and np.bincount(split.labels, minlength=len(dataset.classes)).tolist() != list(expected.per_class):
-        bad = "its labels are not those that were imported"
+    if bad is None:
+        per_class = tuple(np.bincount(split.labels, minlength=len(dataset.classes)).tolist())
+        if dataset.splits[name] != SplitSummary(images=len(split), per_class=per_class):
+            bad = "its labels are not those that were imported"
     if bad is not None:
         raise refusal(bad)
     return split
@@ -130,13 +131,13 @@ def mean_and_std(
 def stratified(
     labels: npt.NDArray[np.int64], *, fraction: float, seed: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Indices (kept, held out), both in order: `fraction` of each class, at least one of a class with two or more."""
+    """Indices (kept, held out), both in order: of each class as many as `held_out` says, drawn by the seed."""
     generator = np.random.default_rng([seed, 0x5A1])
+    counts = held_out(np.bincount(labels), fraction)
     held = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
-        held[generator.permutation(members)[:count]] = True
+        held[generator.permutation(members)[: counts[label]]] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
@@ -151,7 +152,8 @@ class TrainingData:
 
 def read_training_data(folder: Path, dataset: Dataset, recipe: Recipe, reading: Reading) -> TrainingData:
     """Train and val images; val is carved from train where the dataset has none. Raises JobRefused."""
-    _refuse_what_cannot_be_learned(dataset)
+    for refusal in refusals(dataset, recipe):  # all there are: a split is `opened` only if it has what these counted
+        raise JobRefused(*refusal)
     resize = recipe.resize or recipe.image_size
     blank = (0.0,) * recipe.channels, (1.0,) * recipe.channels  # pixels do not depend on the normalisation
     shape = Preprocessing(
@@ -169,8 +171,6 @@ def read_training_data(folder: Path, dataset: Dataset, recipe: Recipe, reading: 
     else:
         labels = opened(folder, dataset, "train").labels
         kept, held = stratified(labels, fraction=recipe.val_fraction, seed=recipe.seed)
-        if len(held) == 0:
-            raise JobRefused("dataset_too_small", "no class has two images: none can be held out", "Add images.")
         train = read(folder, dataset, "train", canvas, reading, rows=kept)
         val = read(folder, dataset, "train", shape, reading, rows=held)
     mean, std = recipe.mean, recipe.std
@@ -179,10 +179,3 @@ def read_training_data(folder: Path, dataset: Dataset, recipe: Recipe, reading: 
         mean, std = mean or measured_mean, std or measured_std
     preprocessing = shape.model_copy(update={"mean": mean, "std": std})
     return TrainingData(train=train, val=val, preprocessing=preprocessing)
-
-
-def _refuse_what_cannot_be_learned(dataset: Dataset) -> None:
-    if len(dataset.classes) < 2:
-        raise JobRefused("too_few_classes", "the dataset has fewer than two classes", "Upload one with two or more.")
-    if "train" not in dataset.splits or dataset.splits["train"].images < 2:
-        raise JobRefused("no_training_data", "the dataset has no train split to learn from", "Add a train split.")

@@ -7,9 +7,9 @@ import numpy.typing as npt
 import torch
 
 from worker.evaluator.reader import batch_size
-from worker.trainer.data import Images
 from worker.trainer.distributed import World
 from worker.trainer.metrics import Logits
+from worker.trainer.pixels import Images
 
 
 def logits(

@@ -12,7 +12,6 @@ import torch
 
 from models import checkpoint as checkpoints
 from models.recipes import Recipe
-from models.recipes.sense import trains_alone
 from models.runtime import Normalise, with_flip
 from store.faults import point
 from worker.job_process import JobRefused, JobStopped, Stop, emit
@@ -56,8 +55,9 @@ class Loop:
         self.orders_file, self.orders = orders_file, Orders()
         self.claim_dir, self.identity, self.stop = claim_dir, identity, stop
         self.normalise = Normalise(data.preprocessing, device)
-        parts = in_parts(recipe, images=len(data.train))
-        self.steps = Steps(recipe=parts, data=data, classes=classes, state=state, device=device, world=world)
+        parts = recipe.parts(min(recipe.batch_size, len(data.train)))
+        in_parts = recipe.model_copy(update={"accumulate": parts})
+        self.steps = Steps(recipe=in_parts, data=data, classes=classes, state=state, device=device, world=world)
         self.steps_per_epoch = self.steps.per_epoch
         self.progress = Progress(
             epochs=self.recipe.epochs,
@@ -140,7 +140,9 @@ class Loop:
                     break
                 if save and state.epoch_step < self.steps_per_epoch:
                     self._checkpoint()
-        self._speak()
+        self._speak()  # which waits for a GPU that is still at the last steps
+        waited = time.monotonic() - last
+        state.elapsed, state.epoch_elapsed = state.elapsed + waited, state.epoch_elapsed + waited
 
     def _take(self, step: Step) -> float:
         """The learning rate of one step.
@@ -260,18 +262,6 @@ def why_ended(recipe: Recipe, history: list[dict[str, Any]]) -> str | None:
     if recipe.patience is not None and len(top1) - 1 - top1.index(best) >= recipe.patience:
         return "patience"
     return "epochs" if len(top1) >= recipe.epochs else None
-
-
-def in_parts(recipe: Recipe, *, images: int) -> Recipe:
-    """The recipe with batches in as many parts as so many training images make. Raises JobRefused."""
-    batch = min(recipe.batch_size, images)
-    if batch == 1 and not trains_alone(recipe):
-        raise JobRefused(
-            "dataset_too_small",
-            f"there is one image to train on, and {recipe.network} does not learn from one at a time at this size",
-            "Add images.",
-        )
-    return recipe.model_copy(update={"accumulate": recipe.parts(batch)})
 
 
 def _not_finite(what: str, step: int) -> JobRefused:

@@ -10,7 +10,6 @@ from PIL import Image
 
 from models.images import Decoded, ImageRejected, decode, prepare
 from models.manifest import Preprocessing
-from store.control_group import usable_cores
 from store.splits import Split
 from worker.job_process import JobRefused
 
@@ -104,11 +103,6 @@ def prepared(split: Split, chosen: Sequence[int], preprocessing: Preprocessing) 
     for place, index in enumerate(chosen):
         pixels[place], _ = prepare(_decoded(split, index), preprocessing)
     return pixels
-
-
-def threads() -> int:
-    """One for each core that this process may use."""
-    return usable_cores()
 
 
 def _decoded(split: Split, index: int) -> Decoded:

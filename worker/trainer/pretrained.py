@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import hashlib
 import re
 import socket
 import threading
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from store.files import sha256_of
 from worker.job_process import JobRefused, emit
 
 _SILENCE = 20.0  # seconds without a byte after which a download is given up
@@ -39,11 +39,11 @@ def torchvision_weights(network: str, weights: str, *, folder: Path, between: Ca
     file = folder / Path(urlsplit(chosen.url).path).name
     converted = file.with_suffix(".safetensors")
     if converted.is_file():
-        _tell(converted, _sha256(converted))
+        _tell(converted, sha256_of(converted))
         return _safetensors(converted)
     if not file.is_file():
         _download(chosen, file, between)
-    expected, digest = _DIGEST.search(file.name), _sha256(file)
+    expected, digest = _DIGEST.search(file.name), sha256_of(file)
     if expected is None or not digest.startswith(expected[1]):
         raise _damaged(file, "its SHA-256 is not the one in its name")
     _tell(file, digest)
@@ -118,11 +118,6 @@ def _alone(folder: Path, between: Callable[[], None]) -> Iterator[None]:
 def _tell(file: Path, digest: str) -> None:
     """In the job's events: where the first weights come from."""
     emit("log", {"message": f"takes weights/{file.name}", "file": file.name, "sha256": digest})
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _damaged(file: Path, reason: str) -> JobRefused:

@@ -19,7 +19,8 @@ from store.files import publish_dir, remove_tree, write_atomic
 from worker.evaluator.documents import Evaluation
 from worker.evaluator.report import summary
 from worker.trainer import evaluate, metrics
-from worker.trainer.data import Images, TrainingData
+from worker.trainer.data import TrainingData
+from worker.trainer.pixels import Images
 
 _GOLDEN_IMAGES = 12
 
@@ -79,15 +80,16 @@ def save_model(
         report = {"split": split, **figures, **training}
 
         chosen = data.val.pixels[_spread(data.val, _GOLDEN_IMAGES)]
-        digest = golden.write(draft, chosen, loaded.logits(chosen))
-        held = _spread(data.val, probes.HELDOUT_IMAGES)
-        seen = data.train.pixels[_spread(data.train, probes.CALIBRATION_IMAGES)]  # random crops are taken from more
+        golden_sha256 = golden.write(draft, chosen, loaded.logits(chosen))
+        heldout_rows = _spread(data.val, probes.HELDOUT_IMAGES)
+        train_pixels = data.train.pixels[_spread(data.train, probes.CALIBRATION_IMAGES)]
         want = data.preprocessing
-        probing = probes.write(
+        calibration_sha256 = probes.write(
             draft,
-            calibration=probes.centre(seen, height=want.height, width=want.width),
-            heldout=data.val.pixels[held],
-            labels=data.val.labels[held],
+            # Random crops are taken from more than the network sees.
+            calibration=probes.centre(train_pixels, height=want.height, width=want.width),
+            heldout=data.val.pixels[heldout_rows],
+            labels=data.val.labels[heldout_rows],
             logits=lambda images: evaluate.logits(
                 loaded.logits, Images(pixels=images, labels=data.val.labels[: len(images)]), between=between
             ),
@@ -97,8 +99,8 @@ def save_model(
                 "parameters": sum(parameter.numel() for parameter in loaded.network.parameters()),
                 "metrics": report,
                 "calibration": Calibration(temperature=temperature),
-                "golden_sha256": digest,
-                "calibration_sha256": probing,
+                "golden_sha256": golden_sha256,
+                "calibration_sha256": calibration_sha256,
             }
         )
         manifest.write(draft)

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from models.manifest import Name
 from models.recipes import Recipe, RecipeError, resolve
 from store.datasets import Dataset
 from worker.job_process import JobRefused
+from worker.job_spec import read_job_spec
 
 
 class TrainSpec(BaseModel):
@@ -26,17 +27,11 @@ class TrainSpec(BaseModel):
 
 def read_spec(run_dir: Path) -> tuple[TrainSpec, Recipe]:
     """The spec and the recipe that it means. Raises JobRefused."""
+    spec = read_job_spec(run_dir, TrainSpec)
     try:
-        spec = TrainSpec.model_validate_json((run_dir / "spec.json").read_bytes())
         return spec, resolve(spec.recipe, spec.overrides)
-    except FileNotFoundError as error:
-        raise JobRefused("no_spec", f"{run_dir} holds no spec.json", "Give the folder of a job.") from error
     except RecipeError as error:
         raise JobRefused("bad_recipe", str(error), error.hint) from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "spec.json"
-        raise JobRefused("bad_spec", f"{where}: {first['msg']}", "Correct spec.json.") from error
 
 
 def identity(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:

@@ -1,11 +1,13 @@
-"""How many images each part of a run has, before any is read."""
+"""How many images each part of a run has, before any is read, and whether they are enough."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from models.recipes import Recipe
+from models.recipes.sense import trains_alone
 from store.datasets import Dataset
 
 
@@ -38,3 +40,17 @@ def held_out(per_class: npt.NDArray[np.int64], fraction: float) -> npt.NDArray[n
     wanted = np.maximum(np.array([round(fraction * int(count)) for count in per_class]), 1)
     held: npt.NDArray[np.int64] = np.maximum(np.minimum(wanted, per_class - 1), 0)
     return held
+
+
+def refusals(dataset: Dataset, recipe: Recipe) -> Iterator[tuple[str, str, str]]:
+    """Why the trainer would refuse: code, message and hint of each reason."""
+    train, counted = dataset.splits.get("train"), sizes(dataset, recipe)
+    if len(dataset.classes) < 2:
+        yield "too_few_classes", "the dataset has fewer than two classes", "Upload one with two or more."
+    if train is None or train.images < 2:
+        yield "no_training_data", "the dataset has no train split to learn from", "Add a train split."
+    elif counted.val == 0:
+        yield "dataset_too_small", "no class has two images: none can be held out", "Add images."
+    elif counted.train == 1 and not trains_alone(recipe):
+        message = f"there is one image to train on, and {recipe.network} does not learn from one at a time at this size"
+        yield "dataset_too_small", message, "Add images."

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -51,6 +52,24 @@ class RunState:
     def judged(self) -> nn.Module:
         """The network that is validated and kept: the averaged one where there is one."""
         return self.network if self.average is None else self.average
+
+    @torch.no_grad()
+    def move_average(self, *, decay: float) -> None:
+        """Exponential moving average of weights and normalisation statistics; young averages forget faster."""
+        weight = 1 - min(decay, (1 + self.step) / (10 + self.step))
+        numbers, counts = self._averaged
+        torch._foreach_lerp_(*numbers, weight)
+        torch._foreach_copy_(*counts)
+
+    @cached_property
+    def _averaged(self) -> tuple[tuple[list[Tensor], list[Tensor]], tuple[list[Tensor], list[Tensor]]]:
+        """The average's tensors and the network's, of floating point and of whole numbers."""
+        if self.average is None:
+            return ([], []), ([], [])
+        pairs = list(zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True))
+        numbers = [pair for pair in pairs if pair[0].is_floating_point()]
+        counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+        return _apart(numbers), _apart(counts)
 
     def is_finite(self) -> bool:
         """Whether no weight, statistic or tensor of the optimizer has become infinite or not a number."""
@@ -114,12 +133,5 @@ def averaged_copy(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network).requires_grad_(requires_grad=False)
 
 
-@torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, *, decay: float, step: int) -> None:
-    """Exponential moving average of weights and normalisation statistics; young averages forget faster."""
-    weight = 1 - min(decay, (1 + step) / (10 + step))
-    for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(new, weight)
-        else:
-            kept.copy_(new)
+def _apart(pairs: list[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    return [kept for kept, _ in pairs], [new for _, new in pairs]

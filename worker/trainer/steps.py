@@ -21,7 +21,7 @@ from worker.trainer.distributed import World, shares
 from worker.trainer.feed import Batch, feed
 from worker.trainer.loss import Targets, class_weights, cross_entropy
 from worker.trainer.optimizer import learning_rate
-from worker.trainer.state import RunState, update_average
+from worker.trainer.state import RunState
 
 Step = Callable[[Recipe], float]
 
@@ -110,7 +110,7 @@ class Steps:
         state.step += 1
         state.epoch_step += 1
         if state.average is not None and recipe.ema_decay is not None:
-            update_average(state.average, state.network, decay=recipe.ema_decay, step=state.step)
+            state.move_average(decay=recipe.ema_decay)
         return lr
 
     def _set_mode(self, *, frozen: bool) -> None:
@@ -166,7 +166,8 @@ class Steps:
         loss = cross_entropy(logits, targets, smoothing=recipe.label_smoothing, weights=self._class_weights)
         own = len(targets.labels) if self._class_weights is None else targets.weight(self._class_weights)
         share = own / weight
-        (loss * share * self.world.size).backward()  # gradients are averaged over the devices, not summed
+        averaged = loss * share * self.world.size  # as gradients are, over the devices
+        averaged.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         correct = (logits.detach().argmax(1) == targets.labels).sum()
         losses = loss.detach() * share * self.batch_size  # added over parts and devices, the batch's mean for each
         return torch.stack((losses, correct, torch.full_like(correct, len(targets.labels)))).double()

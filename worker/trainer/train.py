@@ -4,12 +4,9 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-import torch
-
 from models import checkpoint as checkpoints
 from models import checkpoint_files
 from models.manifest import Lineage, NetworkSpec
-from models.networks import registry
 from models.recipes import Recipe
 from store.datasets import Dataset
 from store.files import remove_tree
@@ -19,8 +16,9 @@ from worker.job_arguments import JobArguments
 from worker.job_process import Stop, emit
 from worker.orders import NAME as ORDERS
 from worker.orders import OrdersFile
-from worker.trainer import data, files, optimizer
+from worker.trainer import data, files
 from worker.trainer.distributed import World, joined
+from worker.trainer.fresh import fresh_state
 from worker.trainer.initial import initialise
 from worker.trainer.loop import Loop
 from worker.trainer.orders import warn_of_late_orders, with_settings
@@ -29,7 +27,7 @@ from worker.trainer.progress import Progress
 from worker.trainer.save import save_model
 from worker.trainer.spec import identity, is_of, read_spec
 from worker.trainer.split_sizes import sizes
-from worker.trainer.state import RunState, averaged_copy
+from worker.trainer.state import RunState
 
 
 def train(at: JobArguments, stop: Stop) -> None:
@@ -42,7 +40,7 @@ def train(at: JobArguments, stop: Stop) -> None:
     with joined(devices=recipe.devices, device=at.device) as (world, device_name):
         device = prepared_device(device_name, recipe)
         _sweep(at, world)
-        state = _fresh(network_spec, recipe, device, world)
+        state = fresh_state(network_spec, recipe, device, world)
         resumed = _resume(state, at.run_dir, recipe, dataset)
         between = _loading(recipe, state, dataset, stop)
         reading = data.Reading(between=between, loader=recipe.loader, workers=recipe.workers, readers=world.size)
@@ -161,18 +159,6 @@ def _loading(recipe: Recipe, state: RunState, dataset: Dataset, stop: Stop) -> C
             progress.say("load")
 
     return between
-
-
-def _fresh(spec: NetworkSpec, recipe: Recipe, device: torch.device, world: World) -> RunState:
-    torch.manual_seed(recipe.seed)  # of the first weights; nothing later draws from torch
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    network = world.spread(registry.build(spec).to(device)).to(memory_format=layout)
-    return RunState(
-        network=network,
-        optimizer=optimizer.build(network, recipe),
-        average=averaged_copy(network) if recipe.ema_decay is not None else None,
-        sums=torch.zeros(3, dtype=torch.float64, device=device),
-    )
 
 
 def _start_from(state: RunState, recipe: Recipe, dataset: Dataset, data_dir: Path, between: Callable[[], None]) -> None:

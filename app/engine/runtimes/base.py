@@ -21,7 +21,7 @@ class Numbers(StrEnum):
     INT8 = "int8"
 
 
-ALLOWED = {
+_ALLOWED = {
     Precision.EXACT: frozenset({Numbers.FP32}),
     Precision.BF16: frozenset({Numbers.FP32, Numbers.BF16}),
     Precision.FASTEST: frozenset(Numbers),
@@ -79,9 +79,10 @@ _CUDA = (
 def candidates(device: str, *, precision: Precision, runtime: RuntimeName) -> tuple[Candidate, ...]:
     """What may serve on a device of this type, the reference first: it is what all fall back to."""
     every = _CUDA if device == "cuda" else _CPU
-    asked = runtime is RuntimeName.AUTO
-    return tuple(
-        each
-        for each in every
-        if each == REFERENCE or (each.numbers in ALLOWED[precision] and (asked or each.runtime is runtime))
-    )
+    return tuple(each for each in every if allowed(each, precision=precision, runtime=runtime))
+
+
+def allowed(each: Candidate, *, precision: Precision, runtime: RuntimeName) -> bool:
+    """Whether these settings let it serve; the reference always may."""
+    fits = each.numbers in _ALLOWED[precision] and runtime in (RuntimeName.AUTO, each.runtime)
+    return fits or each == REFERENCE

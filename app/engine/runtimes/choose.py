@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping
 
-from app.engine.runtimes.base import ALLOWED, REFERENCE, Candidate, Numbers
+from app.engine.runtimes.base import REFERENCE, Numbers, allowed
 from app.engine.runtimes.records import Measured
 from store.settings import Precision, RuntimeName
 
 _NOISE = 0.05  # rates nearer than this are called equal
-_EXACTNESS = {Numbers.FP32: 0, Numbers.BF16: 1, Numbers.INT8: 2}
+_MOST_EXACT_FIRST = tuple(Numbers)
 _FULL_SPEED = 0.95  # of the best rate: the smallest batch that reaches it is the largest that is made
 _WORTH_WAITING = 1.25  # what batches must gain over single images before one may wait for others
 _MOST_DELAY_MS = 5.0
@@ -19,19 +19,15 @@ def choose(measured: Iterable[Measured], *, precision: Precision, runtime: Runti
 
     Speed is the geometric mean of two rates: of single images alone, and of the best batches under load.
     """
-
-    def allowed(each: Candidate) -> bool:
-        asked = runtime in (RuntimeName.AUTO, each.runtime) or each == REFERENCE
-        return asked and each.numbers in ALLOWED[precision]
-
-    fit = [each for each in measured if each.refused is None and allowed(each.candidate)]
+    may = [each for each in measured if allowed(each.candidate, precision=precision, runtime=runtime)]
+    fit = [each for each in may if each.refused is None]
     if runtime not in (RuntimeName.AUTO, REFERENCE.runtime):  # asked for by name: the reference only where it fails
         fit = [each for each in fit if each.candidate != REFERENCE] or fit
     if not fit:
         return None
     best = max(map(speed, fit))
     near = [each for each in fit if speed(each) >= best * (1 - _NOISE)]
-    return min(near, key=lambda each: (_EXACTNESS[each.candidate.numbers], -speed(each)))
+    return min(near, key=lambda each: (_MOST_EXACT_FIRST.index(each.candidate.numbers), -speed(each)))
 
 
 def speed(each: Measured) -> float:

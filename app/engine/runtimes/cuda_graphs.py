@@ -44,7 +44,8 @@ class _Recordings:
                         network(images)
                 torch.cuda.current_stream().wait_stream(side)
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, pool=pool):
+                # The reference serves meanwhile: by default its thread's calls would fail, and the recording with them.
+                with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
                     outputs = network(images)
                 pool = graph.pool()
                 self._recorded[size] = graph, images, outputs

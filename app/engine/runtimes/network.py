@@ -1,7 +1,10 @@
 """A model's network as one module from bytes to outputs, in the forms that runtimes take."""
 
 import copy
+import threading
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -31,6 +34,24 @@ class Network(nn.Module):
         return self.head(embedding).to(torch.float32), embedding.to(torch.float32)
 
 
+class _Tracer(fx.Tracer):
+    """Traces what its own thread calls.
+
+    While one traces, torch sends it the call of every module in the process: others may be serving.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401 - what the module gives, or stands for it
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+
 def fold(network: nn.Module) -> nn.Module:
     """A copy in which each convolution has the normalisation behind it in its own weights: the same function.
 
@@ -38,7 +59,7 @@ def fold(network: nn.Module) -> nn.Module:
     """
     whole = copy.deepcopy(network).eval()
     try:
-        traced = fx.symbolic_trace(whole)
+        traced = fx.GraphModule(whole, _Tracer().trace(whole))
     except Exception:  # tracing runs the network's own code, which may raise anything
         return whole
     modules = dict(traced.named_modules())

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from app.engine.runtimes.base import Candidate
 from models.manifest import Manifest
 from store.control_group import usable_cores
-from store.files import remove_tree, write_atomic
+from store.files import remove_tree, sha256_of, write_atomic
 from store.settings import Precision, RuntimeName
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class Cache:
     def checked(self, files: dict[str, str]) -> Path | None:
         """The folder, if it holds these files unchanged."""
         same = all(
-            (self.folder / name).is_file() and digest(self.folder / name) == sha256 for name, sha256 in files.items()
+            (self.folder / name).is_file() and sha256_of(self.folder / name) == sha256 for name, sha256 in files.items()
         )
         return self.folder if same else None
 
@@ -147,11 +147,6 @@ def _changed(file: Path) -> float:
         return file.stat().st_mtime
     except FileNotFoundError:
         return 0.0
-
-
-def digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @cache

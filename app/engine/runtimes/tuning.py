@@ -10,9 +10,10 @@ from app.engine.runtimes import gates, measure
 from app.engine.runtimes.base import Candidate, Loaded, Unavailable, candidates
 from app.engine.runtimes.choose import choose
 from app.engine.runtimes.loading import build, load
-from app.engine.runtimes.records import Cache, Measured, Record, digest, kind_of
+from app.engine.runtimes.records import Cache, Measured, Record, kind_of
 from models import golden, probes
 from models.runtime import Runtime
+from store.files import sha256_of
 from store.settings import Precision, RuntimeName
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ def _try(which: list[Candidate], reference: Runtime, folder: Path, cache: Cache,
                 candidate=candidate,
                 refused=verdict.refused,
                 deviation=verdict.deviation,
-                files={name: digest(cache.folder / name) for name in names},
+                files={name: sha256_of(cache.folder / name) for name in names},
             )
             if verdict.refused is None:
                 tried.ready[candidate] = loaded

@@ -1,0 +1,33 @@
+"""What a training can be asked with by name: recipes and architectures."""
+
+from fastapi import APIRouter
+
+from app.auth import needs
+from app.deps import MAX_LIMIT, After, Limit
+from app.schemas.choices import ArchitectureBody, RecipeBody
+from app.schemas.common import Page, problem_responses
+from app.services import choices
+from store.keys import Scope
+
+router = APIRouter(prefix="/v1", tags=["models"])
+
+
+@router.get(
+    "/recipes", responses=problem_responses(401, 403, 422), dependencies=needs(Scope.PREDICT), summary="List recipes"
+)
+async def recipes(limit: Limit = MAX_LIMIT, after: After = None) -> Page[RecipeBody]:
+    """Every recipe with all its fields, by name."""
+    found, following = choices.recipes(limit=limit, after=after)
+    return Page.of([RecipeBody(name=name, fields=each.model_dump(mode="json")) for name, each in found], following)
+
+
+@router.get(
+    "/architectures",
+    responses=problem_responses(401, 403, 422),
+    dependencies=needs(Scope.PREDICT),
+    summary="List networks",
+)
+async def architectures(limit: Limit = MAX_LIMIT, after: After = None) -> Page[ArchitectureBody]:
+    """Every network that a recipe can name, with its source."""
+    found, following = choices.networks(limit=limit, after=after)
+    return Page.of([ArchitectureBody.of(each) for each in found], following)
