@@ -125,7 +125,13 @@ def test_what_the_version_that_is_served_refuses_is_refused(tmp_path: Path) -> N
         share(scene, served, await scene.engine("full", lambda _: FULL))
         with pytest.raises(EngineOverloaded):
             await classified(scene)
-        share(scene, await scene.engine("other", lambda _: REFUSED), await scene.engine("broken", lambda _: FAILED))
+
+    with_scene(tmp_path, test)
+
+
+def test_a_request_that_both_refuse_is_refused_in_the_words_of_the_version_that_is_served(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        share(scene, await scene.engine("served", lambda _: REFUSED), await scene.engine("broken", lambda _: FAILED))
         with pytest.raises(RequestRefused, match="class_index 7"):
             await classified(scene)
 

@@ -70,7 +70,7 @@ def test_as_long_as_bells_are_answered_the_worker_listens(watch, ledger, layout)
 def taken(layout):
     with slot(layout, Lane.DEVICE, "cpu"):
         pass
-    return idle.last_taken(idle.path(layout, Lane.DEVICE, "cpu")) or 0
+    return idle.last_taken(idle.lock_path(layout, Lane.DEVICE, "cpu")) or 0
 
 
 def test_a_job_of_another_lane_is_stopped_in_good_order_first(watch, ledger, layout, workplace):

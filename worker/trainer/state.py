@@ -59,7 +59,8 @@ class RunState:
         weight = 1 - min(decay, (1 + self.step) / (10 + self.step))
         numbers, counts = self._averaged
         torch._foreach_lerp_(*numbers, weight)
-        torch._foreach_copy_(*counts)
+        if counts[0]:  # of batches; a network without normalisation has none
+            torch._foreach_copy_(*counts)
 
     @cached_property
     def _averaged(self) -> tuple[tuple[list[Tensor], list[Tensor]], tuple[list[Tensor], list[Tensor]]]:
