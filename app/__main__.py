@@ -11,13 +11,13 @@ from types import FrameType
 
 import uvicorn
 
-from app.auth import is_loopback
 from app.main import create_app
 from app.protocol import HttpProtocol
 from app.state import State
 from store.keys import list_keys
 from store.layout import Layout
 from store.logs import configure
+from store.loopback import is_loopback
 from store.open_files import raise_open_files
 from store.process import attach_to_parent
 from store.settings import Settings

@@ -4,7 +4,6 @@ On a loopback address no key is needed, but a wrong key is still refused, and a 
 loopback host name and from a loopback page: a foreign page in the same browser gets nothing done (DNS rebinding, CSRF).
 """
 
-import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import urlsplit
 
@@ -14,20 +13,10 @@ from fastapi.security import HTTPBearer
 
 from app.problems import ForbiddenError, UnauthorizedError
 from store.keys import Key, KeyRing, Scope
+from store.loopback import is_loopback
 
 bearer = HTTPBearer(auto_error=False, description="A key made by `resnetd keys create`; not needed on loopback.")
 _HINT = f"Send `Authorization: Bearer <key>`; make one with `resnetd keys create --scope {'|'.join(Scope)}`."
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host, as in a URL or a setting, is this machine and nobody else can reach it."""
-    name = host.strip("[]").rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _host_name(address: str) -> str:

@@ -12,7 +12,7 @@ from app.dataset_files import EXAMPLE, DatasetFiles
 from app.form_files import MAX_FORM_OVERHEAD, TERM_FIELDS, read_files, terms_of
 from app.multipart import plain_filename
 from app.services.dataset_uploads import DatasetUploads, check_filename
-from app.services.datasets import UploadRecord
+from app.services.dataset_views import UploadRecord
 from store.settings import Settings
 
 _FIELDS = {"name": 1024, **TERM_FIELDS}  # and the most bytes of each

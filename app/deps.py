@@ -9,7 +9,7 @@ from fastapi.dependencies.models import Dependant
 
 from app.problems import BadRequestError, InvalidError, wrong
 from app.schemas.jobs import YEAR_SECONDS
-from app.services.datasets import Status
+from app.services.dataset_views import Status
 from app.state import State
 from jobs.model import Kind, Priority
 from jobs.model import State as JobState

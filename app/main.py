@@ -36,6 +36,7 @@ from app.schemas.common import Problem
 from app.state import build
 from app.tracing import telemetry
 from store.settings import Settings
+from store.version import code_version
 
 _DESCRIPTION = "Trains residual networks and serves them. Errors are RFC 9457 problems with `code` and `hint`."
 
@@ -54,7 +55,7 @@ def create_app(settings: Settings, *, engines: Engines | None = None) -> FastAPI
 
     app = FastAPI(
         title="resnetd",
-        version=system.VERSION,
+        version=code_version(),
         description=_DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,

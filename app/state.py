@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from app.auth import Gate, is_loopback
+from app.auth import Gate
 from app.drain import Drain
 from app.inference.client import Engines
 from app.inference.fleet import FleetClient
@@ -35,6 +35,7 @@ from jobs.redis import url
 from models.catalog import Catalog
 from store.keys import KeyRing
 from store.layout import Layout
+from store.loopback import is_loopback
 from store.settings import Settings
 
 

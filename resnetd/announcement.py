@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from resnetd.listener import is_loopback
 from store.layout import Layout
+from store.loopback import is_loopback
 from store.settings import Settings
 
 

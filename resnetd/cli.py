@@ -2,7 +2,6 @@
 
 import os
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -17,6 +16,7 @@ from resnetd.commands.plan import plan
 from resnetd.commands.status import status
 from resnetd.commands.train import train
 from resnetd.errors import Problem, Refused, Unreachable
+from store.version import code_version
 
 app = typer.Typer(
     name="resnetd",
@@ -30,7 +30,7 @@ INTERRUPTED = 130  # what a shell says of a command that Ctrl-C ended
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(version("resnetd"))
+        print(code_version())
         raise typer.Exit
 
 

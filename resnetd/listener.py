@@ -1,11 +1,11 @@
 """The socket that the HTTP processes serve on: bound once, by their parent."""
 
-import ipaddress
 import socket
 
 from resnetd.errors import CannotStart
 from store.keys import list_keys
 from store.layout import Layout
+from store.loopback import is_loopback
 from store.settings import Settings
 
 
@@ -41,13 +41,3 @@ def address_of(listener: socket.socket) -> str:
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether nobody else reaches this address, so that no key is needed."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

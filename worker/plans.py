@@ -10,7 +10,6 @@ import socket
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 from jobs.ledger import Ledger
@@ -18,6 +17,7 @@ from jobs.model import Lane
 from jobs.plans import ANSWER_SECONDS, TAKE_SECONDS, Plans
 from models.recipes import resolve
 from store.datasets import Dataset
+from store.version import code_version
 from worker import plan_process
 from worker.lane import heard, last_taken, lock_path, slot
 from worker.plan_process import Said
@@ -73,7 +73,7 @@ def _keys(request: PlanRequest, at: Workplace) -> _Keys:
     """Raises RecipeError for an unknown recipe, and FileNotFoundError where the dataset is not here."""
     recipe = resolve(request.recipe, request.overrides)
     digest = Dataset.read(at.layout.dataset(request.dataset)).digest
-    machine = f"{version('resnetd')} {socket.gethostname()} {at.device}"
+    machine = f"{code_version()} {socket.gethostname()} {at.device}"
     return _Keys(
         plan=plan_key(request, recipe, digest, machine),
         measured=measured_key(recipe, digest, machine),

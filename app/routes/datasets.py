@@ -10,7 +10,7 @@ from app.deps import After, DatasetId, DatasetStatuses, IdempotencyKey, Limit, S
 from app.schemas.common import Page, problem_responses
 from app.schemas.datasets import DatasetAccepted, DatasetBody, JobRef
 from app.schemas.jobs import TERMS
-from app.services.datasets import UploadRecord
+from app.services.dataset_views import UploadRecord
 from jobs.cursor import cursor
 from store.keys import Scope
 

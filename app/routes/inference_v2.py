@@ -10,7 +10,6 @@ from app.auth import needs
 from app.deps import ModelRef, StateDep
 from app.disconnect import unless_gone
 from app.problems import BadRequestError
-from app.routes.system import VERSION
 from app.schemas.inference_v2 import (
     ANSWER_EXAMPLE,
     CONFIG_EXAMPLE,
@@ -33,6 +32,7 @@ from app.schemas.inference_v2 import (
 from app.services.inference_v2 import EXTENSIONS
 from app.state import State
 from store.keys import Scope
+from store.version import code_version
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
@@ -62,7 +62,7 @@ def _body(model: str, example: dict[str, Any], *, required: bool) -> dict[str, A
 
 @router.get("", responses=_errors(), summary="The server, and what of the protocol it knows")
 async def server() -> ServerBody:
-    return ServerBody(name="resnetd", version=VERSION, extensions=list(EXTENSIONS))
+    return ServerBody(name="resnetd", version=code_version(), extensions=list(EXTENSIONS))
 
 
 @router.get("/health/live", responses=_errors(), summary="Is this process alive")

@@ -1,6 +1,5 @@
 """What probes, scrapers and newcomers ask. Only /metrics has a scope."""
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -12,13 +11,9 @@ from app.responses import JsonResponse
 from app.schemas.common import problem_responses
 from app.schemas.system import Discovery, Liveness, ReadinessBody
 from store.keys import Scope
+from store.version import code_version
 
 router = APIRouter(tags=["system"])
-
-try:
-    VERSION = version("resnetd")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    VERSION = "0"
 
 _LINKS = {
     "classify": "/v1/classify",
@@ -53,7 +48,7 @@ _METRICS: dict[int | str, dict[str, Any]] = {
 
 @router.get("/", responses=problem_responses(), summary="Where everything is")
 async def discovery() -> Discovery:
-    return Discovery(name="resnetd", version=VERSION, links=_LINKS)
+    return Discovery(name="resnetd", version=code_version(), links=_LINKS)
 
 
 @router.get("/livez", responses=problem_responses(), summary="Is this process alive")

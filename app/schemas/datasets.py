@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from app.services.datasets import DatasetView, Status
+from app.services.dataset_views import DatasetView, Status
 from jobs.model import JobError
 from store.datasets import ImageSummary, Report, Source, SplitSummary
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from app.services.datasets import REQUEST
+from app.services.dataset_views import REQUEST
 from app.services.deletion import is_marked
 from app.services.jobs import Jobs, Placed
 from app.services.ledger import AsyncLedger

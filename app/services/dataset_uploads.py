@@ -7,7 +7,8 @@ from uuid import uuid4
 import anyio.to_thread
 
 from app.problems import InvalidError, wrong
-from app.services.datasets import REQUEST, Datasets, UploadRecord, is_id
+from app.services.dataset_views import REQUEST, UploadRecord, is_id
+from app.services.datasets import Datasets
 from app.services.ledger import AsyncLedger
 from app.services.submissions import Terms
 from app.services.uploads import Intake, Upload, check_filled, sweep, terms_in

@@ -8,18 +8,12 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import StrEnum
-from pathlib import Path
-from typing import Any
 
 import anyio.to_thread
-from pydantic import BaseModel, ConfigDict
 
 from app.problems import ConflictError, InvalidError, NotFoundError, UnavailableError, wrong
+from app.services.dataset_views import DatasetView, Status, UploadRecord, folders, is_id, record_of, view_of
 from app.services.jobs import Jobs
 from app.services.ledger import AsyncLedger
 from app.services.pages import bad_cursor
@@ -27,59 +21,10 @@ from jobs.answers import JobNotFound
 from jobs.archive import archived_job
 from jobs.cursor import cursor, place
 from jobs.ledger import Ledger
-from jobs.model import TERMINAL, Job, JobError, Priority, State
-from store.datasets import UPLOAD, Dataset
+from jobs.model import TERMINAL, Job, JobError, State
+from store.datasets import UPLOAD
 from store.files import remove_tree
 from store.layout import Layout
-
-REQUEST = "request.json"
-_ID = re.compile(r"ds_[A-Za-z0-9_-]{1,64}")
-
-
-class Status(StrEnum):
-    #: Uploaded; the import is queued or runs.
-    IMPORTING = "importing"
-    #: Imported: it can be trained on.
-    READY = "ready"
-    #: The import failed; `error` says why.
-    FAILED = "failed"
-    #: The import was cancelled.
-    CANCELLED = "cancelled"
-
-
-class UploadRecord(BaseModel):
-    """request.json: an upload as it was acknowledged."""
-
-    model_config = ConfigDict(frozen=True)
-
-    id: str
-    name: str
-    filename: str | None
-    bytes: int
-    sha256: str
-    job: str
-    created_at: datetime
-    priority: Priority = Priority.NORMAL
-    max_seconds: float | None = None
-
-    def spec(self) -> dict[str, Any]:
-        """What the import job is asked."""
-        return {"dataset": self.id, "name": self.name, "filename": self.filename}
-
-
-@dataclass(frozen=True)
-class DatasetView:
-    """A dataset with its status; `descriptor` where it is ready."""
-
-    id: str
-    name: str
-    status: Status
-    created_at: datetime
-    filename: str | None = None
-    bytes: int | None = None
-    job: str | None = None
-    error: JobError | None = None
-    descriptor: Dataset | None = None
 
 
 class Datasets:
@@ -167,8 +112,8 @@ class Datasets:
 
     def records(self) -> Iterator[UploadRecord]:
         """Every upload that is not imported yet. For threads."""
-        for folder in _folders(self._layout):
-            if (folder / UPLOAD).exists() and (record := _record(folder)) is not None:
+        for folder in folders(self._layout):
+            if (folder / UPLOAD).exists() and (record := record_of(folder)) is not None:
                 yield record
 
     async def _missing(self, dataset_id: str) -> InvalidError:
@@ -206,12 +151,12 @@ class Datasets:
         return None
 
     def _load(self, dataset_id: str) -> DatasetView | None:
-        if not _ID.fullmatch(dataset_id):
+        if not is_id(dataset_id):
             return None
-        return _view(self._layout.dataset(dataset_id))
+        return view_of(self._layout.dataset(dataset_id))
 
     def _load_all(self) -> list[DatasetView]:
-        views = [view for folder in _folders(self._layout) if (view := _view(folder)) is not None]
+        views = [view for folder in folders(self._layout) if (view := view_of(folder)) is not None]
         return sorted(views, key=lambda view: (view.created_at, view.id), reverse=True)
 
     async def _locked(self, dataset_id: str, how: int) -> int | None:
@@ -228,7 +173,7 @@ class Datasets:
 
     def _lock(self, dataset_id: str, how: int) -> int | None:
         """For threads."""
-        if not _ID.fullmatch(dataset_id):
+        if not is_id(dataset_id):
             return None
         try:
             fd = os.open(self._layout.dataset(dataset_id), os.O_RDONLY | os.O_DIRECTORY)
@@ -236,11 +181,6 @@ class Datasets:
             return None
         fcntl.flock(fd, how)
         return fd
-
-
-def is_id(text: str) -> bool:
-    """Whether a dataset may have this id."""
-    return _ID.fullmatch(text) is not None
 
 
 def _give_up(locking: "asyncio.Future[int | None]") -> None:
@@ -258,51 +198,6 @@ def _closing(lock: int, view: DatasetView) -> Iterator[DatasetView]:
 
 def _replace(view: DatasetView, *, status: Status, error: JobError | None = None) -> DatasetView:
     return DatasetView(**{**vars(view), "status": status, "error": error})
-
-
-def _folders(layout: Layout) -> list[Path]:
-    try:
-        return [each for each in layout.datasets.iterdir() if _ID.fullmatch(each.name)]
-    except FileNotFoundError:
-        return []
-
-
-def _record(folder: Path) -> UploadRecord | None:
-    try:
-        return UploadRecord.model_validate_json((folder / REQUEST).read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _view(folder: Path) -> DatasetView | None:
-    """What the files say; the import's job is asked elsewhere. None where the upload is not whole yet."""
-    record = _record(folder)
-    try:
-        descriptor = Dataset.read(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        descriptor = None
-    if descriptor is not None:
-        return DatasetView(
-            id=folder.name,
-            name=descriptor.name,
-            status=Status.READY,
-            created_at=record.created_at if record else descriptor.created_at.astimezone(UTC),
-            filename=record.filename if record else None,
-            bytes=record.bytes if record else None,
-            job=record.job if record else None,
-            descriptor=descriptor,
-        )
-    if record is None or not (folder / UPLOAD).exists():
-        return None
-    return DatasetView(
-        id=record.id,
-        name=record.name,
-        status=Status.IMPORTING,
-        created_at=record.created_at,
-        filename=record.filename,
-        bytes=record.bytes,
-        job=record.job,
-    )
 
 
 def _user_of(ledger: Ledger, dataset_id: str) -> Job | None:

@@ -11,7 +11,8 @@ import orjson
 from app import tracing
 from app.problems import ConflictError, InvalidError, NotFoundError, wrong
 from app.services import recipes
-from app.services.datasets import Datasets, DatasetView, Status
+from app.services.dataset_views import DatasetView, Status
+from app.services.datasets import Datasets
 from app.services.jobs import Jobs, Placed
 from app.services.ledger import AsyncLedger
 from app.services.webhook_targets import Targets

@@ -22,7 +22,7 @@ import anyio.to_thread
 
 from app import tracing
 from app.problems import InvalidError, ProblemError, UnavailableError
-from app.services.datasets import REQUEST
+from app.services.dataset_views import REQUEST
 from app.services.ledger import AsyncLedger
 from app.services.submissions import idempotency_conflict
 from jobs.ledger import Ledger

@@ -20,7 +20,8 @@ from samples import tiny_zip
 
 from app.problems import ProblemError
 from app.services.dataset_uploads import dataset_name
-from app.services.datasets import Datasets, UploadRecord
+from app.services.dataset_views import UploadRecord
+from app.services.datasets import Datasets
 from app.services.jobs import Jobs
 from app.services.ledger import AsyncLedger
 from app.services.uploads import Upload, sweep
