@@ -47,15 +47,17 @@ async def running(state: State) -> AsyncIterator[None]:
 
 async def _recover(uploads: DatasetUploads, adoptions: Adoptions) -> None:
     """At the start and now and then: other processes die, and Redis goes away between two steps of an upload."""
-    await uploads.sweep()
     while True:
         pause = _RECOVERY_SECONDS
         try:
+            await uploads.sweep()
             await uploads.recover()
             await adoptions.recover()
         except (ProblemError, OSError) as error:
             log.warning("unfinished uploads are looked at again", extra={"reason": str(error)})
             pause = _RETRY_SECONDS
+        except Exception:  # one that nobody thought of is not to end this for all that come
+            log.exception("unfinished uploads are looked at again")
         await asyncio.sleep(pause)
 
 
@@ -78,6 +80,8 @@ async def _complete_deletions(deletion: Deletion) -> None:
             await deletion.complete()
         except OSError as error:
             log.warning("deletions are looked at again", extra={"reason": str(error)})
+        except Exception:
+            log.exception("deletions are looked at again")
         await asyncio.sleep(_DELETION_SECONDS)
 
 

@@ -37,13 +37,15 @@ def too_large(limit: int, *, hint: str) -> TooLargeError:
     return TooLargeError("body_too_large", f"The body is larger than {limit:,} bytes.", hint=hint)
 
 
-async def stream(request: Request, limit: int, *, hint: str, seconds: float = WHOLE_SECONDS) -> AsyncIterator[bytes]:
+async def stream(request: Request, limit: int, *, hint: str, seconds: float | None = None) -> AsyncIterator[bytes]:
     """The body's pieces as they arrive.
 
     Raises TooLargeError as soon as there are more than `limit` bytes, TooSlowError as soon as it has come too slowly or
-    for more than `seconds`, UnavailableError and TooManyError where it is too much beside others; ClientDisconnect.
+    for more than `seconds` (WHOLE_SECONDS where they are not said), UnavailableError and TooManyError where it is too
+    much beside others; ClientDisconnect.
     """
     check_length(request, limit, hint=hint)
+    seconds = WHOLE_SECONDS if seconds is None else seconds
     ticket: Ticket | None = request.scope.get("ticket")
     clock = asyncio.get_running_loop().time
     total, waited, more = 0, 0.0, True

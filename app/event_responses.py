@@ -22,6 +22,8 @@ _MEDIA_TYPES: dict[str, Rendering] = {
     "application/json": "page",
     "application/*": "page",
 }
+#: U+0085, U+2028 and U+2029: no line ends for JSON and event streams, but for Python's str.splitlines and others.
+_LINE_ENDS = tuple((chr(code).encode(), b"\\u%04x" % code) for code in (0x85, 0x2028, 0x2029))
 PAGE_HEADERS = {"Vary": "Accept, Last-Event-ID"}
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **PAGE_HEADERS}
 
@@ -38,7 +40,15 @@ def choose(accept: str, *, resuming: bool) -> Rendering | None:
 
 
 def as_json(event: Event) -> bytes:
-    return event.model_dump_json().encode()
+    """One line, for every reader."""
+    return _one_line(event.model_dump_json().encode())
+
+
+def _one_line(json: bytes) -> bytes:
+    """JSON with the characters escaped that many readers take for the end of a line: they are inside strings only."""
+    for character, escaped in _LINE_ENDS:
+        json = json.replace(character, escaped)
+    return json
 
 
 async def sse(
@@ -61,7 +71,7 @@ async def sse(
                 yield b"id: %b\nevent: %b\ndata: %b\n\n" % (
                     event.id.encode(),
                     event.type.encode(),
-                    orjson.dumps(event.data),
+                    _one_line(orjson.dumps(event.data)),
                 )
         final = await state() if last is None and state is not None else last
     except (Closing, UnavailableError):

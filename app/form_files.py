@@ -85,7 +85,16 @@ async def read_files(
     reader.close()
     if count == 0:
         raise InvalidError("no_file", "The form holds no file.", hint=f"`{example}`")
-    return {name: bytes(value).decode("utf-8", "replace") for name, value in found.items()}
+    return {name: _text(name, value) for name, value in found.items()}
+
+
+def _text(name: str, value: bytearray) -> str:
+    """A field's text, without the mark that editors put in front of it. Raises InvalidError."""
+    try:
+        return value.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        detail = f"The form's field {name!r} is not UTF-8 text: {error.reason} at byte {error.start}"
+        raise InvalidError("not_utf8", f"{detail}.", hint="Save the file as UTF-8.") from error
 
 
 def _check(part: PartBegin, count: int, most: int, fields: Mapping[str, int], example: str) -> None:

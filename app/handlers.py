@@ -13,8 +13,9 @@ from starlette.routing import compile_path
 
 from app.disconnect import CLIENT_CLOSED_REQUEST
 from app.middleware import answers_head
-from app.problems import InvalidError, ProblemError, field_errors, told
+from app.problems import ConflictError, InvalidError, ProblemError, field_errors, told
 from app.responses import problem_response
+from models.manifest import ModelDamagedError
 
 _HINTS = {
     404: "GET / lists the entry points; /openapi.json describes every route.",
@@ -53,6 +54,11 @@ async def _problem(request: Request, error: Exception) -> Response:
     return problem_response(request, error)
 
 
+async def _damaged(request: Request, error: Exception) -> Response:
+    hint = "Put its files back from a copy, or delete the version: DELETE /v1/models/{name}/versions/{version}"
+    return problem_response(request, ConflictError("model_damaged", f"{error}.", hint=hint))
+
+
 async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type only
     errors = field_errors(error.errors())
@@ -87,6 +93,7 @@ def install(app: FastAPI) -> None:
         return _http(request, error, methods)
 
     app.add_exception_handler(ProblemError, _problem)
+    app.add_exception_handler(ModelDamagedError, _damaged)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(ClientDisconnect, _gone)

@@ -9,8 +9,8 @@ measured speed allows in that time. A network is ok if each job succeeded (an ex
 the golden outputs) and its test images get the answers over HTTP that its evaluation gave: all but two in a thousand,
 and the same log loss of logits within 0.002, of engines that compute in float32 (`exact`); ten times that in `bf16`.
 
-FILE gets a line of JSON for each network as soon as it is done; with `--resume` those that are ok there are not done
-again. The last line is one JSON object. Data from RESNETD_TEST_DATA.
+FILE gets a line of JSON for each network as soon as it is done, with its command, machine, date and commit; with
+`--resume` those that are ok there are not done again. The last line is one JSON object. Data from RESNETD_TEST_DATA.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from typing import Any
 from benchmarks.family_data import Part, build
 from benchmarks.family_steps import Figures, Run, again, different, fitting, one_epoch
 from benchmarks.first_hour import DATA
+from benchmarks.origin import origin
 from benchmarks.stack import fresh_stack
 from resnetd.client import Client
 from resnetd.errors import Problem
@@ -160,7 +161,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
                 say(json.dumps(figures))
                 if asked.record is not None:
                     with asked.record.open("a") as file:
-                        file.write(json.dumps(figures) + "\n")
+                        file.write(json.dumps(figures | origin()) + "\n")
                 client.ready()
     return {
         "asked": {key: value for key, value in vars(asked).items() if key not in ("record", "resume")},

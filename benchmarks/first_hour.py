@@ -24,6 +24,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from benchmarks.origin import origin
 from benchmarks.stack import PeakMemory, Stack, fresh_stack, rss
 
 DATA = Path(os.environ.get("RESNETD_TEST_DATA", "../shared/data")).resolve()
@@ -245,7 +246,7 @@ def main() -> None:
     parser.add_argument("--no-kills", action="store_true")
     parser.add_argument("--skip", default="", help="cifar, fashion")
     arguments = parser.parse_args()
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = {"benchmark": "first_hour", **origin()}
     with fresh_stack() as stack:
         figures["start"] = measure_start(stack)
         print(json.dumps(figures), flush=True)

@@ -1,6 +1,7 @@
 """The endpoint that people write: FastAPI, torchvision's preset on Pillow, the model as it is, float32.
 
-`python -m benchmarks.handwritten FOLDER NETWORK --port N` serves a model version's weights at `POST /classify`.
+`python -m benchmarks.handwritten FOLDER NETWORK --port N [--device cuda]` serves a model version's weights at
+`POST /classify`.
 """
 
 import argparse
@@ -18,18 +19,18 @@ from safetensors.torch import load_file
 from torchvision.transforms._presets import ImageClassification
 
 
-def create_app(folder: Path, network: str) -> FastAPI:
+def create_app(folder: Path, network: str, *, device: str) -> FastAPI:
     classes = json.loads((folder / "model.json").read_text())["classes"]
     model = torchvision.models.get_model(network, num_classes=len(classes))
     model.load_state_dict(load_file(folder / "weights.safetensors"))
-    model.eval()
+    model.eval().to(device)
     preprocess = ImageClassification(crop_size=224, resize_size=256)
     app = FastAPI()
 
     def predict(data: bytes) -> list[dict[str, object]]:
         image = Image.open(io.BytesIO(data)).convert("RGB")
         with torch.no_grad():
-            likely = model(preprocess(image).unsqueeze(0)).softmax(1)[0].topk(5)
+            likely = model(preprocess(image).unsqueeze(0).to(device)).softmax(1)[0].topk(5)
         return [
             {"label": classes[i], "probability": p}
             for p, i in zip(likely.values.tolist(), likely.indices.tolist(), strict=True)
@@ -47,8 +48,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("network")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
-    uvicorn.run(create_app(asked.folder, asked.network), port=asked.port, log_level="warning")
+    uvicorn.run(create_app(asked.folder, asked.network, device=asked.device), port=asked.port, log_level="warning")
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ async def _answer(reader: asyncio.StreamReader) -> int:
 
 def _percentile(times: list[float], share: float) -> float | None:
     """In ms; the nearest rank."""
-    return round(times[min(int(share * len(times)), len(times) - 1)] * 1000, 1) if times else None
+    return round(times[min(int(share * len(times)), len(times) - 1)] * 1000, 2) if times else None
 
 
 def main() -> None:

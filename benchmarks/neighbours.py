@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import base64
 import json
-import os
 import tempfile
 import time
 from collections import Counter
@@ -26,6 +25,7 @@ import numpy as np
 import orjson
 import uvloop
 
+from benchmarks.origin import origin
 from benchmarks.soak.http_load import Address, Answer, Connection, closed_loop, put
 from benchmarks.soak.service import Service
 from benchmarks.spoilt import Spoilt, pictures, spoilt
@@ -201,7 +201,7 @@ def main() -> int:
     asked = parser.parse_args()
     if unknown := set(asked.precisions) - set(TOLERANCE):
         parser.error(f"no tolerance is stated for {', '.join(sorted(unknown))}")
-    outcome: dict[str, Any] = {"benchmark": "neighbours", "cores": len(os.sched_getaffinity(0))}
+    outcome: dict[str, Any] = {"benchmark": "neighbours", **origin()}
     with tempfile.TemporaryDirectory(prefix="resnetd-neighbours-") as folder:
         for precision in asked.precisions:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

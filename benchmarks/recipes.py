@@ -7,25 +7,30 @@ Without `--server` a `resnetd up` of its own, on an empty data directory. `--job
 has: they are waited for and told of like the others. The test images were seen once, by the evaluation at each job's
 end. A recipe's aim is what it was made to reach; the status is 1 where one is missed. Data from RESNETD_TEST_DATA.
 
+Recipes come one after the other. `seconds_to_first_answer` is from a job's submission until the version that it
+registered has first classified an image, over HTTP; null for `--jobs`, and where there was no answer.
+
 FILE gets a line of JSON for each job as soon as it has ended. The last line is one JSON object.
 """
 
 import argparse
 import contextlib
 import json
-import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from benchmarks.family_data import build
 from benchmarks.first_hour import DATA
+from benchmarks.origin import origin
 from benchmarks.stack import fresh_stack
 from resnetd.client import Client
+from resnetd.errors import Problem
 
 #: Of each recipe: its data, and the test accuracy that it aims at.
 AIMS: dict[str, tuple[str, float | None]] = {
@@ -40,8 +45,8 @@ AIMS: dict[str, tuple[str, float | None]] = {
 }
 
 
-def told(job: dict[str, Any], client: Client) -> dict[str, Any]:
-    """What a training that has ended gave: its figures, and every epoch's."""
+def told(job: dict[str, Any], client: Client, *, first_answer: float | None = None) -> dict[str, Any]:
+    """What a training that has ended gave: its figures, and every epoch's. `first_answer`: seconds to it."""
     spec = job["spec"]
     figures: dict[str, Any] = {"recipe": spec["recipe"], "overrides": spec["overrides"], "state": job["state"]}
     if job["state"] != "succeeded":
@@ -61,6 +66,7 @@ def told(job: dict[str, Any], client: Client) -> dict[str, Any]:
         "val_top1": metrics["val_top1"],
         "train_seconds": metrics["train_seconds"],
         "job_seconds": job["seconds"],
+        "seconds_to_first_answer": first_answer,
         "aim": aim,
         "reached": aim is None or metrics["top1"] >= aim,
         "curve": [
@@ -85,30 +91,52 @@ def serving(url: str | None) -> Iterator[Client]:
         yield held.enter_context(Client(url, timeout=120))
 
 
-def submitted(client: Client, asked: argparse.Namespace, folder: Path) -> Iterator[str]:
-    """The jobs' ids; each dataset is uploaded once."""
-    datasets: dict[str, str] = {}
+def served(
+    client: Client, dataset: str, recipe: str, overrides: dict[str, Any], *, image: bytes
+) -> tuple[dict[str, Any], float | None]:
+    """A training that has ended, and seconds from its submission to its version's first answer; None without one."""
+    began = time.monotonic()
+    job = client.wait(client.train(dataset, recipe=recipe, overrides=overrides, register_as=recipe)["id"])
+    if job["state"] != "succeeded":
+        return job, None
+    version = f"{job['result']['model']}@{job['result']['version']}"
+    try:
+        client.load_model(version)  # which waits for as long as it takes; a classification has its time-out
+        client.classify(image, model=version)
+    except Problem as problem:
+        print(f"{version} does not answer: {problem}", file=sys.stderr)
+        return job, None
+    return job, round(time.monotonic() - began, 2)
+
+
+def trained(client: Client, asked: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+    """Each recipe's figures; each dataset is uploaded once."""
+    datasets: dict[str, tuple[str, bytes]] = {}
     for recipe in asked.recipes:
         name = AIMS[recipe][0]
         if name not in datasets:
-            upload = client.upload_dataset(build(DATA, name, folder, train=None, test=None).archive)
+            part = build(DATA, name, folder, train=None, test=None)
+            upload = client.upload_dataset(part.archive)
             if client.wait(upload["job"]["id"])["state"] != "succeeded":
                 raise SystemExit(f"the import of {name} failed")
-            datasets[name] = upload["id"]
+            datasets[name] = upload["id"], part.tests[0][0]
+        dataset, image = datasets[name]
         overrides = {key: value for of, key, value in asked.override if of == recipe}
-        yield client.train(datasets[name], recipe=recipe, overrides=overrides, register_as=recipe)["id"]
+        job, first_answer = served(client, dataset, recipe, overrides, image=image)
+        yield told(job, client, first_answer=first_answer)
 
 
 def measure(asked: argparse.Namespace) -> dict[str, Any]:
-    found = []
+    whence, found = origin(), []
     with serving(asked.server) as client, tempfile.TemporaryDirectory(prefix="resnetd-bench-") as folder:
-        for job in [*asked.jobs, *submitted(client, asked, Path(folder))]:
-            found.append(told(client.wait(job), client))
-            print(json.dumps(found[-1]), file=sys.stderr, flush=True)
+        waited = (told(client.wait(job), client) for job in asked.jobs)
+        for figures in chain(waited, trained(client, asked, Path(folder))):
+            found.append(figures)
+            print(json.dumps(figures), file=sys.stderr, flush=True)
             if asked.record is not None:
                 with asked.record.open("a") as file:
-                    file.write(json.dumps(found[-1]) + "\n")
-    return {"cores": os.cpu_count(), "torch": version("torch"), "recipes": found}
+                    file.write(json.dumps({**whence, **figures}) + "\n")
+    return {"benchmark": "recipes", **whence, "recipes": found}
 
 
 def setting(text: str) -> tuple[str, str, Any]:

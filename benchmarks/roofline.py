@@ -2,24 +2,31 @@
 
 `python -m benchmarks.roofline DATA MODEL --precision bf16 --cores 1 --seconds 5 FILE…` loops with the runtime that was
 found to be best for the model here, on so many cores, and prints one JSON object. Start several to fill the machine.
+
+`--part decode` makes pixels of files and nothing else, `--part forward` takes pixels that are there, in batches of the
+size that was measured to be the fastest. `--device cuda` computes on the GPU: whatever a runtime gives lies in the
+host's memory, so that the GPU has ended when a clock is read.
 """
 
 import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
 
-from app.engine.decode import reader
+from app.engine.decode import Pixels, reader
 from app.engine.runtimes import records
 from app.engine.runtimes.base import Loaded
 from app.engine.runtimes.choose import batching, choose
 from app.engine.runtimes.loading import load
 from app.engine.runtimes.records import Measured
 from app.engine.runtimes.threads import use_threads
+from benchmarks.serving import add_device
 from models import runtime as reference_runtime
 from models.catalog import Catalog
 from models.manifest import Manifest
@@ -28,61 +35,97 @@ from store.layout import Layout
 from store.settings import Precision, RuntimeName
 
 
+class Part(StrEnum):
+    """What is timed of an image's way."""
+
+    BOTH = "both"  # from the file to the classes in order
+    DECODE = "decode"  # from the file to the network's pixels
+    FORWARD = "forward"  # from there on
+
+
 @dataclass(frozen=True)
 class Best:
     """A model version and the runtime that was found to serve it best here."""
 
     folder: Path
     manifest: Manifest
+    device: str
     measured: Measured
     converted: Path
 
     def load(self, *, cores: int) -> Loaded:
         def reference() -> reference_runtime.Runtime:
-            return reference_runtime.load(self.folder, "cpu")
+            return reference_runtime.load(self.folder, self.device)
 
-        return load(self.measured.candidate, reference, self.converted, device="cpu", cores=cores)
+        return load(self.measured.candidate, reference, self.converted, device=self.device, cores=cores)
 
 
-def best(data: Path, model: str, precision: Precision) -> Best:
+def best(data: Path, model: str, precision: Precision, *, device: str) -> Best:
     """Of version 1 of the model in the data directory. Raises SystemExit where it was not measured."""
     layout = Layout(data)
     catalog = Catalog(layout.models)
     manifest = catalog.manifest(model, 1)
-    cache = records.Cache(layout.runtimes, model=model, version=1, device="cpu", cores=records.cores())
+    cache = records.Cache(layout.runtimes, model=model, version=1, device=device, cores=records.cores())
     record = cache.read(weights_sha256=manifest.weights_sha256, precision=precision, runtime=RuntimeName.AUTO)
     measured = choose(record.measured, precision=precision, runtime=RuntimeName.AUTO) if record else None
     if measured is None:
-        raise SystemExit(f"{model} was not measured for {precision} yet")
-    return Best(catalog.folder(model, 1), manifest, measured, cache.folder)
+        raise SystemExit(f"{model} was not measured for {precision} on {device} yet")
+    return Best(catalog.folder(model, 1), manifest, device, measured, cache.folder)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What is repeated: `once`, which is told the number of its first image, and takes `images`."""
+
+    once: Callable[[int], object]
+    images: int
+
+
+def loop_of(asked: argparse.Namespace) -> Loop:
+    """Raises SystemExit where it needs a runtime and none was measured."""
+    files = [file.read_bytes() for file in asked.files]
+    manifest = Catalog(Layout(asked.data).models).manifest(asked.model, 1)
+    read = reader(manifest.preprocessing, max_pixels=10**8, exact=asked.precision is Precision.EXACT)
+    if asked.part is Part.DECODE:
+        return Loop(lambda start: read(files[start % len(files)]), images=1)
+    found = best(asked.data, asked.model, asked.precision, device=asked.device)
+    rates, compute = found.measured.loaded, found.load(cores=asked.cores).wide
+    if asked.single:
+        images = 1
+    elif asked.part is Part.FORWARD:
+        images = max(rates, key=rates.__getitem__)
+    else:
+        images = batching(rates, streams=asked.cores)[0]
+
+    def forward(batch: list[Pixels]) -> object:
+        return probabilities(compute(np.stack(batch)).logits, manifest).argsort(axis=1)
+
+    if asked.part is Part.FORWARD:
+        ready = [read(file)[0] for file in files]
+        return Loop(lambda start: forward([ready[(start + i) % len(ready)] for i in range(images)]), images)
+    return Loop(lambda start: forward([read(files[(start + i) % len(files)])[0] for i in range(images)]), images)
 
 
 def main() -> None:
     asked = _arguments()
-    found = best(asked.data, asked.model, asked.precision)
-    manifest, loaded = found.manifest, found.load(cores=asked.cores)
-    size = 1 if asked.single else batching(found.measured.loaded, streams=asked.cores)[0]
-    read = reader(manifest.preprocessing, max_pixels=10**8, exact=asked.precision is Precision.EXACT)
-    files = [file.read_bytes() for file in asked.files]
+    loop = loop_of(asked)
     use_threads(asked.cores)
+    print(json.dumps(timed(loop, seconds=asked.seconds)), flush=True)
 
-    def once(start: int) -> None:
-        pixels = np.stack([read(files[(start + i) % len(files)])[0] for i in range(size)])
-        probabilities(loaded.wide(pixels).logits, manifest).argsort(axis=1)
 
-    once(0)
+def timed(loop: Loop, *, seconds: float) -> dict[str, float]:
+    """Says `ready` and begins with the next line of standard input, so that all of several begin together."""
+    loop.once(0)
     print("ready", flush=True)
-    sys.stdin.readline()  # all of several begin together
+    sys.stdin.readline()
     times: list[float] = []
     began = time.perf_counter()
-    while (at := time.perf_counter()) < began + asked.seconds:
-        once(len(times) * size)
+    while (at := time.perf_counter()) < began + seconds:
+        loop.once(len(times) * loop.images)
         times.append(time.perf_counter() - at)
     spent = time.perf_counter() - began
     middle = sorted(times)[len(times) // 2]
-    print(
-        json.dumps({"images_per_second": len(times) * size / spent, "p50_ms": middle * 1000, "batch": size}), flush=True
-    )
+    return {"images_per_second": len(times) * loop.images / spent, "p50_ms": middle * 1000, "batch": loop.images}
 
 
 def _arguments() -> argparse.Namespace:
@@ -90,7 +133,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("data", type=Path)
     parser.add_argument("model")
     parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--part", type=Part, default=Part.BOTH, help="both, decode or forward")
     parser.add_argument("--precision", type=Precision, default=Precision.BF16)
+    add_device(parser)
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--single", action="store_true", help="one image at a time")

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.idx_files import read_split, write_dataset
+from benchmarks.origin import origin
 from store.layout import Layout
 from worker.job_environment import computing_environment
 
@@ -34,6 +35,7 @@ HELD_OUT = 256
 
 
 def measure(asked: argparse.Namespace) -> dict[str, Any]:
+    whence = origin()
     pixels, labels = read_split(asked.data, "train")
     wanted = asked.steps * asked.batch + 2 * HELD_OUT
     if len(pixels) < wanted:
@@ -48,7 +50,14 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
             ours.append(train(layout, asked))
             pipeline.append(part("pipeline", layout, asked))
             print(f"round {number + 1}: book {book[-1]}, ours {ours[-1]}", file=sys.stderr)
-    return {**vars(asked), "data": asked.data.name, **facts, **_compared(facts, book, ours, pipeline)}
+    return {
+        "benchmark": "train",
+        **whence,
+        **vars(asked),
+        "data": asked.data.name,
+        **facts,
+        **_compared(facts, book, ours, pipeline),
+    }
 
 
 def train(layout: Layout, asked: argparse.Namespace) -> dict[str, float]:

@@ -6,7 +6,6 @@ Redis holds a job's newest events; whatever leaves it lies on disk before. `hist
 import fcntl
 import logging
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from redis import RedisError
 from jobs import event_file
 from jobs.answers import JobNotFound
 from jobs.event_file import order
+from jobs.keys import is_id
 from jobs.ledger import Ledger
 from jobs.model import Event, Job
 from store import faults
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 SPILL_ABOVE = 10_000  # events in a live job's stream
 KEPT = 5_000  # of them stay in the stream: followers and short outages are served from memory
 _BATCH = 1000
-_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
 
 def archive(ledger: Ledger, layout: Layout) -> None:
@@ -165,5 +164,5 @@ def _file(layout: Layout, job_id: str) -> Path:
 
 def _check(job_id: str) -> None:
     """Only what can be an id becomes part of a path."""
-    if not _ID.fullmatch(job_id):
+    if not is_id(job_id):
         raise JobNotFound(job_id)

@@ -1,13 +1,21 @@
 """Every Redis key of the ledger. The Lua scripts build the same names; `tests/jobs/test_keys.py` compares them."""
 
+import re
+
 PREFIX = "rn:"
 
-LAST_CREATED = PREFIX + "last_created"  # STRING: the newest moment that a job was created or queued again at, ms
+LAST_CREATED = PREFIX + "last_created"  # STRING: the newest moment that a job was queued at, or a wait began, ms
 ALL = PREFIX + "jobs"  # ZSET job id → created, ms
 LEASES = PREFIX + "leases"  # ZSET job id → lease end, ms
 UNARCHIVED = PREFIX + "unarchived"  # ZSET ended job id → ended, ms; until its record is beside its artifacts
 ENDED = PREFIX + "ended"  # ZSET ended job id → ended, ms; what the sweep goes through
 DELIVERIES = PREFIX + "deliveries"  # ZSET `<job id> <event id>` → the moment from which the webhook may be sent, ms
+_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
+
+
+def is_id(job_id: str) -> bool:
+    """Whether this can be a job's id. What cannot would name another key, such as `<id>:events`, or a path."""
+    return _ID.fullmatch(job_id) is not None
 
 
 def job(job_id: str) -> str:

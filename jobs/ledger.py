@@ -21,7 +21,7 @@ from jobs.answers import (
     Submitted,
 )
 from jobs.model import LANES, Held, Job, JobError, Kind, Lane, Orders, Priority, State, Webhook
-from jobs.records import Records
+from jobs.records import Records, check
 
 LEASE_MS = 30_000
 RENEW_SECONDS = 5.0
@@ -83,6 +83,7 @@ class Ledger(Records):
 
         Raises JobNotFound, RetryRefused.
         """
+        check(job_id)
         answer = self._run("retry", job_id, new_id or _new_id())
         if not answer:
             raise JobNotFound(job_id)
@@ -118,11 +119,16 @@ class Ledger(Records):
         flat = [part for name, value in settings.items() for part in (name, _dumps(value))]
         return self._verb("patch", job_id, token, priority or "", *flat)
 
+    def has_patched(self, job_id: str, token: str) -> bool:
+        """Whether `patch` with this token has its answer, and changes nothing any more."""
+        return bool(self.redis.exists(keys.verb_token("patch", job_id, token)))
+
     def delete(self, job_id: str, token: str | None = None) -> Answer:
-        """Remove an ended job from the ledger: record, events, deliveries."""
+        """Remove an ended job from the ledger: record, events, deliveries. Refused while a retry of it goes on."""
         return self._verb("delete", job_id, token)
 
     def _verb(self, name: str, job_id: str, token: str | None, *args: str) -> Answer:
+        check(job_id)
         answer = self._run(name, job_id, f"{name}:{job_id}:{token or uuid4().hex}", *args)
         if not answer:
             raise JobNotFound(job_id)
@@ -225,11 +231,12 @@ class Ledger(Records):
     def expire(self, job: Job, *, owner_is_dead: bool, grace_ms: float = 0) -> bool:
         """Take a lease away, if its owner is known to be gone or it is past. True when this call did it.
 
-        With a time of grace, a call that finds it past so long after the first that did.
+        With a time of grace, a call that finds it past so long after the first that did. Past is also one that would
+        last for more than two leases: it was given before Redis's clock was set back.
         """
         error = JobError(code="worker_lost", message="The worker that ran the job went away.")
         why = "dead" if owner_is_dead else "late"
-        return bool(self._run("expire", job.id, job.claim, why, error.model_dump_json(), grace_ms))
+        return bool(self._run("expire", job.id, job.claim, why, error.model_dump_json(), grace_ms, LEASE_MS))
 
     def unarchived(self) -> list[str]:
         return cast("list[str]", self.redis.zrange(keys.UNARCHIVED, 0, 99))

@@ -1,5 +1,7 @@
 """Reading the ledger: records, pages, places in the queue, events."""
 
+import math
+import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -10,8 +12,11 @@ from redis import Redis
 
 from jobs import keys, scripts
 from jobs.answers import JobNotFound, Window
-from jobs.cursor import milliseconds, place
+from jobs.cursor import cursor, milliseconds, place
 from jobs.model import TERMINAL, Event, Job, Kind, Lane, Priority, State
+
+LONGEST_PAUSE_MS = 60_000  # of a job that waits after a crash; prelude.lua has it too
+_BATCH = 500  # jobs looked at in one round, once the first did not fill the page
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -27,12 +32,16 @@ class Records:
         return self._scripts[name](args=args)
 
     def get(self, job_id: str) -> Job:
+        """Raises JobNotFound."""
+        check(job_id)
         record = self.redis.hgetall(keys.job(job_id))
         if not record:
             raise JobNotFound(job_id)
         return Job.model_validate(record)
 
     def state(self, job_id: str) -> State:
+        """Raises JobNotFound."""
+        check(job_id)
         found = self.redis.hget(keys.job(job_id), "state")
         if found is None:
             raise JobNotFound(job_id)
@@ -48,22 +57,28 @@ class Records:
         priority: Priority | Collection[Priority] | None = None,
         since: datetime | None = None,
         only: Callable[[Job], bool] = lambda _: True,
-    ) -> tuple[list[Job], bool]:
-        """Jobs, newest first, created before `after` and not before `since`, those for which `only` holds; and whether
-        there are more.
+        until: float = math.inf,
+    ) -> tuple[list[Job], str | None]:
+        """Jobs, newest first, created before `after` and not before `since`, those for which `only` holds; and the
+        `after` of what follows, None at the end.
 
         `after` is a cursor (`jobs.cursor`), or the id of a job: raises JobNotFound where the ledger does not know that.
+        From `until` (`time.monotonic()`) on it looks no further: there are then fewer jobs than `limit`, perhaps none,
+        and what follows begins behind the last job that was looked at.
         """
         indices = [keys.ALL] if state is None else [keys.state(each) for each in State if each in _several(state)]
         kinds, priorities = (None if wanted is None else _several(wanted) for wanted in (kind, priority))
         below = "+inf" if after is None else f"({self._created(after)}"
         oldest = "-inf" if since is None else repr(since.timestamp() * 1000)
         found: list[Job] = []
+        batch = limit + 1  # all that a page needs of which every job is
         while len(found) <= limit:
-            ids, last = self._newest(indices, below, oldest, limit + 1)
-            if last is None:
-                break
-            below = f"({last!r}"
+            looked_at = self._newest(indices, below, oldest, batch)
+            if not looked_at:
+                return found, None
+            ids = [job_id for _, job_id in looked_at]
+            last = looked_at[-1][0]
+            below, batch = f"({last!r}", max(batch, _BATCH)
             found += [
                 job
                 for job in self._many(ids)
@@ -71,7 +86,10 @@ class Records:
                 and (priorities is None or job.priority in priorities)
                 and only(job)
             ]
-        return found[:limit], len(found) > limit
+            if len(found) <= limit and time.monotonic() >= until:
+                return found, cursor(datetime.fromtimestamp(last / 1000, UTC), ids[-1])
+        page = found[:limit]
+        return page, cursor(page[-1].created_at, page[-1].id)
 
     def _created(self, after: str) -> str:
         if (behind := place(after)) is not None:
@@ -81,14 +99,13 @@ class Records:
             raise JobNotFound(after)
         return repr(float(created))
 
-    def _newest(self, indices: list[str], below: str, oldest: str, limit: int) -> tuple[list[str], float | None]:
-        """The newest jobs of several indices, and when the last of them was created; no two are of the same moment."""
+    def _newest(self, indices: list[str], below: str, oldest: str, limit: int) -> list[tuple[float, str]]:
+        """The newest jobs of several indices, each with when it was created (ms): no two are of the same moment."""
         with self.redis.pipeline(transaction=True) as pipe:
             for index in indices:
                 pipe.zrevrangebyscore(index, below, oldest, start=0, num=limit, withscores=True)
             answers = cast("list[list[tuple[str, float]]]", pipe.execute())
-        merged = sorted({(created, job_id) for found in answers for job_id, created in found}, reverse=True)[:limit]
-        return [job_id for _, job_id in merged], merged[-1][0] if merged else None
+        return sorted({(created, job_id) for found in answers for job_id, created in found}, reverse=True)[:limit]
 
     def _many(self, ids: Sequence[str]) -> list[Job]:
         with self.redis.pipeline(transaction=False) as pipe:
@@ -110,8 +127,12 @@ class Records:
 
     def due(self, lane: Lane) -> int:
         """How many jobs of a lane could be claimed now."""
-        until = max(self.clock(), float(self.redis.get(keys.LAST_CREATED) or 0)) + 1
-        return sum(int(self.redis.zcount(keys.due(lane, priority), "-inf", until)) for priority in Priority)
+        now = self.clock()
+        latest = max(now, float(self.redis.get(keys.LAST_CREATED) or 0)) + 1
+        too_far = max(now + LONGEST_PAUSE_MS, latest)  # put down before the clock was set back
+        queues = [keys.due(lane, priority) for priority in Priority]
+        ranges: tuple[tuple[float | str, float | str], ...] = (("-inf", latest), (f"({too_far!r}", "+inf"))
+        return sum(int(self.redis.zcount(queue, *each)) for queue in queues for each in ranges)
 
     def clock(self) -> float:
         """Redis's time, ms."""
@@ -120,6 +141,7 @@ class Records:
 
     def window(self, job_id: str, *, after: str, limit: int) -> Window:
         """Events with ids above `after`, oldest first, as far as the stream goes back. All of one moment."""
+        check(job_id)
         with self.redis.pipeline(transaction=True) as pipe:
             pipe.exists(keys.job(job_id))
             pipe.xrange(keys.events(job_id), "-", "+", 1)
@@ -134,6 +156,12 @@ class Records:
         """Events of the stream, and whether there are more; older ones may be on disk (`jobs.archive.history`)."""
         window = self.window(job_id, after=after, limit=limit)
         return window.events, window.more
+
+
+def check(job_id: str) -> None:
+    """Only what can be an id becomes part of a key. Raises JobNotFound."""
+    if not keys.is_id(job_id):
+        raise JobNotFound(job_id)
 
 
 def _several(wanted: _Choice | Collection[_Choice]) -> Collection[_Choice]:

@@ -38,7 +38,7 @@ import json
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
 from network import {function}
@@ -61,9 +61,25 @@ def logits(images):
     return {answer}
 
 
+def upright(image):
+    \"\"\"A Pillow image as it was opened → grey or RGB of 8 bits, turned by its EXIF, on white where transparent\"\"\"
+    whole = 4095 if ";12" in str(getattr(image, "tile", "")) else 65535
+    image = ImageOps.exif_transpose(image)
+    if image.mode[0] in "IF":  # grey of more than 8 bits; of floats the values tell the range
+        values = np.asarray(image).astype(float)
+        ranges = (1, 255, 65535) if image.mode == "F" else (whole, 2**32 - 1)
+        full = next(full for full in ranges if values.max() <= full)
+        return Image.fromarray(np.rint(values * (255 / full)).astype(np.uint8))
+    grey = image.mode in ("1", "L", "LA", "La")
+    if image.mode[-1] in "Aa" or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("L" if grey else "RGB")
+
+
 def prepare(image):
     \"\"\"A Pillow image → uint8 (H, W, C): the shorter side resized, the centre cut out\"\"\"
-    image = image.convert("L" if pre["channels"] == 1 else "RGB")
+    image = upright(image).convert("L" if pre["channels"] == 1 else "RGB")
     width, height, resize = pre["width"], pre["height"], pre["resize"]
     if image.size != (width, height):
         scaled = [resize if side == min(image.size) else resize * side // min(image.size) for side in image.size]

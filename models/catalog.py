@@ -16,9 +16,9 @@ from uuid import uuid4
 from pydantic import TypeAdapter, ValidationError
 
 from models.aliases import Alias, Aliases, Canary, Shadow, etag
-from models.manifest import GOLDEN, MANIFEST, WEIGHTS, Manifest, Name
+from models.manifest import GOLDEN, MANIFEST, WEIGHTS, Manifest, ModelDamagedError, Name
 from store.faults import point
-from store.files import publish_dir, remove_temporary
+from store.files import copy_tree, publish_dir, remove_temporary, remove_tree
 
 PRODUCTION = "production"
 STARTERS = Path(__file__).parent / "starters"  # the models that come with this project
@@ -101,13 +101,16 @@ class Catalog:
         return self.root / name / str(version)
 
     def manifest(self, name: str, version: int) -> Manifest:
-        """A version's model.json. Read once: versions never change. Raises ModelNotFound."""
+        """A version's model.json. Read once: versions never change. Raises ModelNotFound and ModelDamagedError."""
         found = self._manifests.get((name, version))
         if found is None:
             try:
                 found = self._manifests[name, version] = Manifest.read(self.folder(name, version))
             except FileNotFoundError as error:  # it has just been deleted
                 raise ModelNotFound(f"{name}@{version}", self._hint(name)) from error
+            except ValidationError as error:
+                why = error.errors(include_url=False)[0]["msg"]
+                raise ModelDamagedError(f"the {MANIFEST} of {name}@{version} is damaged: {why}") from error
         return found
 
     def resolve(self, ref: str) -> tuple[str, int]:
@@ -146,9 +149,13 @@ class Catalog:
             home = self.root / name
             remove_temporary(home)  # of a publisher that was killed; the lock is ours, so nobody writes there
             staged = home / f".{uuid4().hex}.tmp"
-            shutil.copytree(source, staged)
-            point("catalog.staged")
-            publish_dir(staged, home / str(version))
+            try:
+                copy_tree(source, staged)
+                point("catalog.staged")
+                publish_dir(staged, home / str(version))
+            except BaseException:
+                remove_tree(staged)
+                raise
             point("catalog.renamed")
             return version
 
@@ -286,7 +293,12 @@ class Catalog:
         return seeded
 
     def made_by(self, name: str, job_id: str) -> int | None:
-        return next((v for v in self.versions(name) if self.manifest(name, v).lineage.job == job_id), None)
+        """The version that came of a job; None where none did that is there and can be read."""
+        for version in self.versions(name):
+            with suppress(ModelNotFound, ModelDamagedError):
+                if self.manifest(name, version).lineage.job == job_id:
+                    return version
+        return None
 
     def _hint(self, name: str) -> str:
         if versions := self.versions(name):

@@ -8,8 +8,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from models.manifest import GOLDEN, Manifest
-from models.runtime import ModelDamagedError, Runtime
+from models.manifest import GOLDEN, Manifest, ModelDamagedError
+from models.runtime import Runtime
 from store.files import write_atomic
 
 _TOLERANCE = 1e-3  # of a float32 logit: other batch sizes and CPUs add in another order
@@ -29,8 +29,14 @@ def write(folder: Path, images: npt.NDArray[np.uint8], logits: npt.NDArray[np.fl
 
 
 def read(folder: Path, manifest: Manifest) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """The images uint8 (G, H, W, C) and their logits float32 (G, K). Raises ModelDamagedError: not the model's file."""
-    data = (folder / GOLDEN).read_bytes()
+    """The images uint8 (G, H, W, C) and their logits float32 (G, K).
+
+    Raises ModelDamagedError where there is no such file, or it is not the model's.
+    """
+    try:
+        data = (folder / GOLDEN).read_bytes()
+    except FileNotFoundError as error:
+        raise ModelDamagedError(f"{folder / GOLDEN} is gone") from error
     if hashlib.sha256(data).hexdigest() != manifest.golden_sha256:
         raise ModelDamagedError(f"{folder / GOLDEN} is not the file that model.json names")
     try:

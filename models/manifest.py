@@ -16,8 +16,13 @@ GOLDEN = "golden.safetensors"  # tensors `images` uint8 (G, H, W, C) and `logits
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="Lower-case letters, digits, . _ -")]
 
 
+class ModelDamagedError(ValueError):
+    """A model folder whose files do not belong together."""
+
+
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # JSON has no infinity: what came in as one would go out as null.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Preprocessing(_Frozen):

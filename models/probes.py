@@ -28,6 +28,7 @@ CALIBRATION_IMAGES = 256
 HELDOUT_IMAGES = 1000
 _RAW_BYTES = 2_000_000  # a set that takes more is kept as JPEG
 _JPEG_BYTES = 12_000_000  # and one that takes more than this even so, is cut
+_SEED = 0  # of the order in which images are written
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -50,16 +51,19 @@ def write(
     labels: npt.NDArray[np.int64],
     logits: Callable[[Pixels], npt.NDArray[np.float32]],
 ) -> str:
-    """Write the first of these images, as many as there is room for; returns the file's sha256 in hex.
+    """Write as many of these images as there is room for; returns the file's sha256 in hex.
 
-    `labels` are those of `heldout`; `logits` computes (M, K) of the images as they will be read again.
+    `labels` are those of `heldout`; `logits` computes (M, K) of the images as they will be read again. They are drawn
+    from all over what is given: a dataset is in the order of its classes.
     """
     parts: dict[str, npt.NDArray[Any]] = {}
-    packed = _pack(heldout[:HELDOUT_IMAGES])
+    rows = _drawn(len(heldout), HELDOUT_IMAGES)
+    packed = _pack(heldout, rows)
     seen = _unpack(packed)
     parts |= {f"heldout.{part}": array for part, array in packed.items()}
-    parts |= {f"calibration.{part}": array for part, array in _pack(calibration[:CALIBRATION_IMAGES]).items()}
-    parts |= {"labels": labels[: len(seen)].astype(np.int64), "logits": np.ascontiguousarray(logits(seen))}
+    learned = _pack(calibration, _drawn(len(calibration), CALIBRATION_IMAGES))
+    parts |= {f"calibration.{part}": array for part, array in learned.items()}
+    parts |= {"labels": labels[rows[: len(seen)]].astype(np.int64), "logits": np.ascontiguousarray(logits(seen))}
     data = save(parts)
     write_atomic(folder / CALIBRATION, data)
     return hashlib.sha256(data).hexdigest()
@@ -94,12 +98,18 @@ def centre(images: Pixels, *, height: int, width: int) -> Pixels:
     return images[:, top : top + height, left : left + width]
 
 
-def _pack(images: Pixels) -> dict[str, npt.NDArray[Any]]:
-    if images.nbytes <= _RAW_BYTES:
-        return {"images": np.ascontiguousarray(images)}
+def _drawn(count: int, most: int) -> npt.NDArray[np.int64]:
+    """So many rows of `count`, the same each time, in an order that has nothing to do with theirs."""
+    return np.random.default_rng(_SEED).permutation(count)[:most]
+
+
+def _pack(images: Pixels, rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+    """The images `rows`, in this order, and of those that are kept as JPEG the first ones that there is room for."""
+    if len(rows) * images[0].nbytes <= _RAW_BYTES:
+        return {"images": np.ascontiguousarray(images[rows])}
     files, room = [], _JPEG_BYTES
-    for image in images:
-        file = BytesIO()
+    for row in rows:
+        image, file = images[row], BytesIO()
         Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(file, "JPEG", quality=92, subsampling=0)
         room -= file.tell()
         if room < 0:

@@ -13,12 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
-from models.manifest import MANIFEST, WEIGHTS, Manifest, Preprocessing
+from models.manifest import MANIFEST, WEIGHTS, Manifest, ModelDamagedError, Preprocessing
 from models.networks.registry import build
-
-
-class ModelDamagedError(ValueError):
-    """A model folder whose files do not belong together."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -144,8 +140,11 @@ def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
 
 
 def read_weights(folder: Path, manifest: Manifest) -> bytes:
-    """The weights' file, whole. Raises ModelDamagedError where it is not the manifest's."""
-    data = (folder / WEIGHTS).read_bytes()
+    """The weights' file, whole. Raises ModelDamagedError where there is none, or it is not the manifest's."""
+    try:
+        data = (folder / WEIGHTS).read_bytes()
+    except FileNotFoundError as error:
+        raise ModelDamagedError(f"{folder / WEIGHTS} is gone") from error
     digest = hashlib.sha256(data).hexdigest()
     if digest != manifest.weights_sha256:
         raise ModelDamagedError(f"{folder / WEIGHTS} has sha256 {digest}, model.json says {manifest.weights_sha256}")
@@ -153,9 +152,11 @@ def read_weights(folder: Path, manifest: Manifest) -> bytes:
 
 
 def load(folder: Path, device: str = "auto") -> Runtime:
-    """The model version in `folder`. Raises ModelDamagedError where its files are none or do not belong together."""
+    """The model version in `folder`. Raises ModelDamagedError where a file is gone, or they do not belong together."""
     try:
         manifest = Manifest.read(folder)
+    except FileNotFoundError as error:
+        raise ModelDamagedError(f"{folder / MANIFEST} is gone") from error
     except ValidationError as error:
         raise ModelDamagedError(f"{folder / MANIFEST} is no manifest: {error.errors()[0]['msg']}") from error
     data = read_weights(folder, manifest)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import httpx
 
-from resnetd.sse import messages
+from resnetd.sse import lines_of, messages
 from resnetd.transport import Json, problem_of, segment
 
 _SILENCE_SECONDS = 60.0  # without a byte; the server sends a comment far more often
@@ -41,7 +41,7 @@ def tail(http: httpx.Client, job_id: str, last: str) -> Iterator[Event | None]:
             response.read()
             raise problem_of(response)
         yield None
-        for message in messages(response.iter_lines(), last_id=last):
+        for message in messages(lines_of(response.iter_text()), last_id=last):
             if message.event == "end":
                 return
             yield Event(id=message.id, type=message.event, data=json.loads(message.data))

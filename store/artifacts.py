@@ -15,6 +15,7 @@ MEDIA_TYPES = {
     "metrics.json": "application/json",
     "metrics.csv": "text/csv",
     "per_class.csv": "text/csv",
+    "confusion.csv": "text/csv",
     **{
         f"{drawing}.{kind}": media_type
         for drawing in ("curves", "learning_rate", "confusion", "reliability", "mistakes")

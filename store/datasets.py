@@ -6,7 +6,11 @@ and mode, or the files as they came, end to end, in `<split>.blob` with `<split>
 length.
 """
 
+import fcntl
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -111,20 +115,39 @@ class Dataset(_Frozen):
 def publish(artifact: Path, target: Path) -> None:
     """Move an import's result into the dataset's folder: data/ first, dataset.json last, then the upload goes.
 
-    Durable on return. May be killed at any point and called again, also after it was done.
+    Durable on return. May be killed at any point and called again, also after it was done. Who has lost the job and
+    does not know it yet may publish at the same time: the first descriptor stands, with its own data.
     """
     target.mkdir(parents=True, exist_ok=True)
     if (artifact / DESCRIPTOR).exists() and not (target / DESCRIPTOR).exists():
         if (artifact / DATA).exists():
             fsync_tree(artifact)
-            if (target / DATA).exists():  # of an earlier claim that never wrote its descriptor
-                shutil.rmtree(target / DATA)
-            (artifact / DATA).rename(target / DATA)
-            fsync_dir(target)
-            point("dataset.renamed")
-        (artifact / DESCRIPTOR).rename(target / DESCRIPTOR)
-        fsync_dir(target)
+        with _locked(target):
+            if not (target / DESCRIPTOR).exists():
+                _move(artifact, target)
     if not (target / DESCRIPTOR).exists():
         raise FileNotFoundError(artifact / DESCRIPTOR)
     (target / UPLOAD).unlink(missing_ok=True)
     fsync_dir(target)
+
+
+def _move(artifact: Path, target: Path) -> None:
+    if (artifact / DATA).exists():
+        if (target / DATA).exists():  # of an earlier claim that never wrote its descriptor
+            shutil.rmtree(target / DATA)
+        (artifact / DATA).rename(target / DATA)
+        fsync_dir(target)
+        point("dataset.renamed")
+    (artifact / DESCRIPTOR).rename(target / DESCRIPTOR)
+    fsync_dir(target)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One at a time, by a lock on the folder itself."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

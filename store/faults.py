@@ -79,12 +79,22 @@ class _Fault:
         return cls(point, int(nth), action, float(seconds[0]) if seconds else 0.0)
 
 
-def _configured() -> list[_Fault]:
-    return [_Fault.read(text) for text in os.environ.get("RESNETD_FAULT", "").split(",") if text.strip()]
-
-
-_faults = _configured()
+_faults: list[_Fault] = []
 _passed: Counter[str] = Counter()
+
+
+def configure(text: str) -> None:
+    """From now on these entries hold and no others, and no point was passed before. Raises ValueError."""
+    _faults[:] = [_Fault.read(entry) for entry in text.split(",") if entry.strip()]
+    _passed.clear()
+
+
+configure(os.environ.get("RESNETD_FAULT", ""))
+
+
+def passed(name: str) -> int:
+    """How often this process passed the point since it was configured, 0 while no fault is."""
+    return _passed[name]
 
 
 def point(name: str) -> None:

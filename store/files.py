@@ -70,6 +70,19 @@ def publish_dir(source: Path, target: Path) -> None:
     fsync_dir(target.parent)
 
 
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy what a folder holds into a new one; what a failure leaves is the caller's.
+
+    Raises OSError as it came: that of shutil.copytree has no errno, by which a full disk is known.
+    """
+    target.mkdir()
+    for each in source.iterdir():
+        if each.is_dir():
+            copy_tree(each, target / each.name)
+        else:
+            shutil.copyfile(each, target / each.name)
+
+
 def remove_tree(folder: Path) -> None:
     """Remove a folder; a crash midway leaves a hidden name that nobody reads."""
     if not folder.exists():

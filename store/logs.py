@@ -1,5 +1,6 @@
 """Logs: one JSON object a line on standard error, the same shape in every process."""
 
+import json
 import logging
 import os
 import sys
@@ -27,7 +28,10 @@ class JsonFormatter(logging.Formatter):
         line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+        try:
+            return orjson.dumps(line, default=str).decode()
+        except orjson.JSONEncodeError:  # half a surrogate, as of a file name that is no UTF-8; a number beyond 64 bits
+            return json.dumps(line, default=str, skipkeys=True)
 
 
 def configure(level: str, *, part: str) -> None:

@@ -3,14 +3,13 @@
 import os
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from last_line import LastLine
-from redis import Redis, RedisError
-from running import REDIS_ADMIN, redis_admin_url
+from redis import Redis
+from running import REDIS_ADMIN, redis_admin_url, wait_for_redis
 
 from jobs.ledger import Ledger
 from jobs.redis import connect
@@ -42,17 +41,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Layout]:
     """A Redis as `resnetd up` runs it, for the session, and an administrator beside resnetd's own user."""
     layout = Layout(tmp_path_factory.mktemp("redis")).create()
     process = subprocess.Popen([*embedded_redis.command(layout), *REDIS_ADMIN])
-    client = connect(redis_account.url(layout))
-    until = time.monotonic() + 10
-    while True:
-        try:
-            client.ping()
-            break
-        except RedisError:
-            assert process.poll() is None, "redis-server did not start"
-            assert time.monotonic() < until, "redis-server does not answer"
-            time.sleep(0.01)
-    client.close()
+    wait_for_redis(process, layout)
     yield layout
     process.terminate()
     process.wait()

@@ -1,14 +1,22 @@
 """Programs of this project, run by tests as a user runs them."""
 
+import contextlib
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from redis import RedisError
+from waiting import wait_for
+
+from jobs.redis import connect
+from store import redis_account
 from store.layout import Layout
 
 RESNETD = str(Path(sys.executable).with_name("resnetd"))
@@ -21,6 +29,28 @@ START_SECONDS, STOP_SECONDS = 60.0, 15.0
 def redis_admin_url(layout: Layout) -> str:
     """Where a Redis that was started with REDIS_ADMIN takes commands that resnetd's own user may not give."""
     return f"unix://tests:any@{layout.redis_socket}"
+
+
+def wait_for_redis(server: "subprocess.Popen[bytes]", layout: Layout) -> None:
+    """Until a redis-server that was just started answers resnetd's own user."""
+
+    def answers() -> bool:
+        assert server.poll() is None, "redis-server did not start"
+        with contextlib.suppress(RedisError):
+            return bool(client.ping())
+        return False
+
+    with contextlib.closing(connect(redis_account.url(layout))) as client:
+        wait_for(answers)
+
+
+@contextlib.contextmanager
+def own_port() -> Iterator[int]:
+    """A port that nobody else is given meanwhile: bound, and as nobody listens there, a server may bind it too."""
+    with socket.socket() as holding:
+        holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holding.bind(("127.0.0.1", 0))
+        yield holding.getsockname()[1]
 
 
 def environment(**more: str) -> dict[str, str]:

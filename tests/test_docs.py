@@ -185,4 +185,7 @@ def test_the_training_page_names_every_recipe_and_only_fields_that_exist():
 def test_the_changelog_and_the_package_agree_on_the_version():
     version = tomllib.loads(text("pyproject.toml"))["project"]["version"]
     released = re.findall(r"^## \[([^\]]+)\]", text("CHANGELOG.md"), re.MULTILINE)
-    assert released[0] == "Unreleased" or released[0] == version
+    if released[0] == "Unreleased":
+        assert released[1:2] in ([], [version])
+    else:
+        assert released[0] == version

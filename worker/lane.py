@@ -14,22 +14,15 @@ from pathlib import Path
 
 from jobs.model import Lane
 from store.layout import Layout
+from worker.device_identity import host, identity
 
 _FLOCK = struct.Struct("@hhqqi")  # struct flock of fcntl.h: type, whence, start, length, pid
 _WHOLE_FILE = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 
 def lock_path(layout: Layout, lane: Lane, device: str) -> Path:
-    """The lane's lock file on this machine: the same for every way to name a device."""
-    name = f"{lane}-{_meant(device)}" if lane is Lane.DEVICE else str(lane)
-    return layout.locks / f"{name}.lock"
-
-
-def _meant(device: str) -> str:
-    """`auto` is the first GPU where the machine has one, else the CPU; `cuda` is the first GPU."""
-    if device == "auto":
-        device = "cuda" if Path("/dev/nvidiactl").exists() else "cpu"
-    return "cuda-0" if device == "cuda" else device.replace(":", "-")
+    """The lane's lock file: one for each device of each machine that shares the data directory, however it is named."""
+    return layout.locks / f"{lane}-{identity(device) if lane is Lane.DEVICE else host()}.lock"
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from store.version import code_version
 from worker import plan_process
 from worker.lane import heard, last_taken, lock_path, slot
 from worker.plan_process import Said
+from worker.planner.contention import MACHINE_BUSY
 from worker.planner.request import PlanRequest, measured_key, plan_key
 from worker.supervisor import Workplace
 
@@ -138,6 +139,8 @@ def _with_reason(said: Said) -> dict[str, Any]:
 
 def _remember(plans: Plans, keys: _Keys, said: Said) -> None:
     """What will be as true a while later."""
+    if said.plan is not None and any(each["code"] == MACHINE_BUSY for each in said.plan.get("problems", ())):
+        return
     if said.measured is not None:
         plans.remember(keys.measured, said.measured)
     if said.plan is None or said.cut is not None:

@@ -86,6 +86,11 @@ class Supervisor:
         except LeaseLost:
             log.warning("lost the lease", extra={"job": self._claim.job_id, "claim": self._claim.number})
 
+    @property
+    def patience(self) -> float:
+        """Seconds for which the process may say nothing."""
+        return self._at.stall_seconds
+
     def _unfinished(self) -> Outcome | None:
         """An earlier claim died while it published: no process is needed, the result is on disk.
 
@@ -192,7 +197,7 @@ class Supervisor:
             return Reason.DRAINED
         if self._lease.state is State.PAUSING:
             return Reason.PAUSED
-        return Reason.STALLED if child.silent_seconds > self._at.stall_seconds else None
+        return Reason.STALLED if child.silent_seconds > self.patience else None
 
     def _take_lines(self, child: Child, *, wait: float) -> None:
         for kind, data in child.lines(wait=wait):

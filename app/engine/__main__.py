@@ -34,7 +34,7 @@ from app.engine.runtimes.records import cores
 from app.engine.selection import Selected, Selection
 from app.engine.server import Server
 from app.inference.protocol import DAMAGED_STATUS
-from models.runtime import ModelDamagedError
+from models.manifest import ModelDamagedError
 from store import logs
 from store.process import attach_to_parent
 from store.settings import Precision, Settings

@@ -14,7 +14,6 @@ from app.schemas.common import Page, problem_responses
 from app.schemas.job_views import EVENT_EXAMPLE, EventBody, JobAccepted, JobBody
 from app.schemas.jobs import CHANGES_BODY, ELSEWHERE, REQUESTS, SUBMIT_BODY, ChangesRequest
 from app.services.jobs import Placed
-from jobs.cursor import cursor
 from jobs.model import Kind
 from store.keys import Scope
 
@@ -77,8 +76,11 @@ async def jobs(
     limit: Limit = 50,
     after: After = None,
 ) -> Page[JobBody]:
-    """Newest first, as far back as Redis keeps ended jobs. `state`, `kind` and `priority` may be repeated."""
-    found, more = await state.jobs.page(
+    """Newest first, as far back as Redis keeps ended jobs. `state`, `kind` and `priority` may be repeated.
+
+    Where few of many jobs fit, a page may hold fewer than `limit`, even none, while `has_more` says that others follow.
+    """
+    found, following = await state.jobs.page(
         limit=limit,
         after=after,
         states=states,
@@ -88,7 +90,7 @@ async def jobs(
         model=model,
     )
     data = [JobBody.of(each.job, position=each.position, log=False) for each in found]
-    return Page(data=data, has_more=more, next=cursor(data[-1].created_at, data[-1].id) if more else None)
+    return Page.of(data, following)
 
 
 @router.get("/{job_id}", responses=problem_responses(401, 403, 404, 503), summary="Look at a job")

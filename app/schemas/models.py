@@ -1,5 +1,7 @@
 """Models as answers show them, and what may be said of one that is brought."""
 
+import unicodedata
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -174,7 +176,12 @@ class AdoptRequest(BaseModel):
     @field_validator("classes")
     @classmethod
     def _distinct(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if classes is not None and len(set(classes)) < len(classes):
-            twice = next(name for name in classes if classes.count(name) > 1)
+        """In Unicode form NFC, as datasets have the names of their classes."""
+        if classes is None:
+            return None
+        named = tuple(unicodedata.normalize("NFC", name) for name in classes)
+        if unclear := next((name for name in named if any(unicodedata.category(c) == "Cc" for c in name)), None):
+            raise ValueError(f"the class {unclear!r} has a control character in its name")
+        if twice := next((name for name, times in Counter(named).items() if times > 1), None):
             raise ValueError(f"the class {twice!r} is named twice")
-        return classes
+        return named

@@ -36,6 +36,7 @@ _EXAMPLE: dict[str, Any] = {
         "warmup_steps": 3,
         "steps": 50,
         "seconds": 2.214,
+        "core_share": 0.991,
         "streamed": False,
         "evaluate_images_per_second": 8512.0,
         "load_images_per_second": 410000.0,
@@ -118,6 +119,11 @@ class MeasuredBody(_Part):
     warmup_steps: int | None = None
     steps: int | None = None
     seconds: float | None = None
+    core_share: float | None = Field(
+        None,
+        description="Of the time for which the steps wanted cores, the part in which they had them; below 0.85 there "
+        "is the problem `machine_busy`, and the figures are not kept for another plan.",
+    )
     streamed: bool | None = Field(None, description="The images are read as they are needed, and were here.")
     evaluate_images_per_second: float | None = None
     load_images_per_second: float | None = None

@@ -68,6 +68,16 @@ class Admission:
         self._by_key: Counter[str] = Counter()
         self._bytes_by_key: Counter[str] = Counter()
 
+    @property
+    def requests(self) -> int:
+        """Requests in the house."""
+        return self._requests
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of their bodies that are here."""
+        return self._bytes
+
     def enter(self, key: str | None, *, announced: int) -> Ticket:
         """A place for a request; `key` is the id of the key that it came with.
 

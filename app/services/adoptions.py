@@ -6,9 +6,10 @@ acknowledged is done after any crash. The upload goes when the version is there,
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.services.dataset_views import REQUEST
 from app.services.deletion import is_marked
@@ -53,7 +54,7 @@ class Adoptions(Intake[AdoptionRecord]):
     async def begin(self, *, idempotency_key: str | None) -> Upload:
         """A place for a body. Raises UnavailableError at once where the job could not be handed in anyway."""
         key = None if idempotency_key is None else f"model {idempotency_key}"  # a dataset's may be the same
-        return await self._begin(self._layout.job, prefix="job_", idempotency_key=key)
+        return await self._begin(prefix="job_", idempotency_key=key)
 
     async def accept(self, upload: Upload, *, asked: dict[str, Any], filename: str | None, terms: Terms) -> Placed:
         """Acknowledge a whole file: on disk, and its job in the ledger, when this returns.
@@ -72,23 +73,27 @@ class Adoptions(Intake[AdoptionRecord]):
             priority=terms.priority,
             max_seconds=terms.max_seconds,
         )
-        await self._acknowledge(upload, record)
-        return await self._jobs.get(record.id)
+        acknowledged, found = await self._acknowledge(upload, record)
+        return found or await self._jobs.get(acknowledged.id)
+
+    def _folder(self, its_id: str) -> Path:
+        return self._layout.job(its_id)
 
     def _settled(self, its_id: str) -> AdoptionRecord | None:
-        folder = self._layout.job(its_id)
+        """None also where it cannot be read: others are not to wait for that."""
+        folder = self._folder(its_id)
         if not any((folder / name).exists() for name in (UPLOAD, "spec.json", "record.json")):
             return None  # the upload goes only when its job has begun or ended
         try:
             return AdoptionRecord.model_validate_json((folder / REQUEST).read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, ValidationError):
             return None
 
     def _same(self, earlier: AdoptionRecord, record: AdoptionRecord) -> bool:
         return (earlier.sha256, earlier.asked, *terms_in(earlier)) == (record.sha256, record.asked, *terms_in(record))
 
     def _waits(self, record: AdoptionRecord) -> bool:
-        folder = self._layout.job(record.id)
+        folder = self._folder(record.id)
         ended = (folder / "record.json").exists() or is_marked(self._layout, record.id)
         return (folder / UPLOAD).exists() and not ended
 

@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 from uuid import uuid4
 
 import anyio.to_thread
 
 from app.problems import InvalidError, wrong
-from app.services.dataset_views import REQUEST, UploadRecord, is_id
+from app.services.dataset_views import UploadRecord, is_id, record_of
 from app.services.datasets import Datasets
 from app.services.ledger import AsyncLedger
 from app.services.submissions import Terms
-from app.services.uploads import Intake, Upload, check_filled, sweep, terms_in
+from app.services.upload_parts import sweep
+from app.services.uploads import Intake, Upload, check_filled, terms_in
 from jobs.model import Kind, Lane
-from store.datasets import UPLOAD, Dataset
+from store.datasets import DESCRIPTOR, UPLOAD
 from store.layout import Layout
 
 _MAX_NAME = 100
@@ -30,7 +32,7 @@ class DatasetUploads(Intake[UploadRecord]):
 
     async def begin(self, *, idempotency_key: str | None) -> Upload:
         """A place for a body. Raises UnavailableError at once where the job could not be handed in anyway."""
-        return await self._begin(self._layout.dataset, prefix="ds_", idempotency_key=idempotency_key)
+        return await self._begin(prefix="ds_", idempotency_key=idempotency_key)
 
     async def accept(self, upload: Upload, *, name: str | None, filename: str | None, terms: Terms) -> UploadRecord:
         """Acknowledge a whole body: on disk, and its import job in the ledger, when this returns.
@@ -50,20 +52,21 @@ class DatasetUploads(Intake[UploadRecord]):
             priority=terms.priority,
             max_seconds=terms.max_seconds,
         )
-        return await self._acknowledge(upload, record)
+        acknowledged, _ = await self._acknowledge(upload, record)
+        return acknowledged
 
     async def sweep(self) -> None:
-        """After a start: remove what dead uploads left, of models too."""
+        """Remove what dead uploads and deletions left, of models too."""
         await anyio.to_thread.run_sync(sweep, self._layout)
 
+    def _folder(self, its_id: str) -> Path:
+        return self._layout.dataset(its_id)
+
     def _settled(self, its_id: str) -> UploadRecord | None:
-        folder = self._layout.dataset(its_id)
+        folder = self._folder(its_id)
         if not (folder / UPLOAD).exists() and not self._imported(its_id):
             return None
-        try:
-            return UploadRecord.model_validate_json((folder / REQUEST).read_bytes())
-        except FileNotFoundError:
-            return None
+        return record_of(folder)
 
     def _same(self, earlier: UploadRecord, record: UploadRecord) -> bool:
         return (earlier.sha256, earlier.name, *terms_in(earlier)) == (record.sha256, record.name, *terms_in(record))
@@ -75,11 +78,7 @@ class DatasetUploads(Intake[UploadRecord]):
         return self._datasets.records()
 
     def _imported(self, its_id: str) -> bool:
-        try:
-            Dataset.read(self._layout.dataset(its_id))
-        except FileNotFoundError:
-            return False
-        return True
+        return (self._folder(its_id) / DESCRIPTOR).exists()
 
 
 def dataset_name(name: str | None, filename: str | None, *, default: str) -> str:

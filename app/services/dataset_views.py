@@ -7,10 +7,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jobs.model import JobError, Priority
-from store.datasets import UPLOAD, Dataset
+from store.datasets import DESCRIPTOR, UPLOAD, Dataset
 from store.layout import Layout
 
 REQUEST = "request.json"
@@ -22,7 +22,7 @@ class Status(StrEnum):
     IMPORTING = "importing"
     #: Imported: it can be trained on.
     READY = "ready"
-    #: The import failed; `error` says why.
+    #: The import failed, or what it left is damaged; `error` says why.
     FAILED = "failed"
     #: The import was cancelled.
     CANCELLED = "cancelled"
@@ -76,19 +76,23 @@ def folders(layout: Layout) -> list[Path]:
 
 
 def record_of(folder: Path) -> UploadRecord | None:
+    """None where there is none that can be read."""
     try:
         return UploadRecord.model_validate_json((folder / REQUEST).read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValidationError):
         return None
 
 
 def view_of(folder: Path) -> DatasetView | None:
     """What the files say; the import's job is asked elsewhere. None where the upload is not whole yet."""
+    uploaded = (folder / UPLOAD).exists()  # before the record, which is written first
     record = record_of(folder)
     try:
         descriptor = Dataset.read(folder)
     except (FileNotFoundError, NotADirectoryError):
         descriptor = None
+    except ValidationError:
+        return _damaged(folder, DESCRIPTOR, record)
     if descriptor is not None:
         return DatasetView(
             id=folder.name,
@@ -100,8 +104,10 @@ def view_of(folder: Path) -> DatasetView | None:
             job=record.job if record else None,
             descriptor=descriptor,
         )
-    if record is None or not (folder / UPLOAD).exists():
+    if not uploaded:
         return None
+    if record is None:
+        return _damaged(folder, REQUEST, record)
     return DatasetView(
         id=record.id,
         name=record.name,
@@ -110,4 +116,24 @@ def view_of(folder: Path) -> DatasetView | None:
         filename=record.filename,
         bytes=record.bytes,
         job=record.job,
+    )
+
+
+def _damaged(folder: Path, file: str, record: UploadRecord | None) -> DatasetView | None:
+    """What can be said of a dataset whose `file` cannot be read. None where it has just been deleted."""
+    try:
+        since = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+    except FileNotFoundError:
+        return None
+    message = f"The dataset's {file} is damaged."
+    error = JobError(code="dataset_damaged", message=message, hint="Delete the dataset and upload its images again.")
+    return DatasetView(
+        id=folder.name,
+        name=record.name if record else folder.name,
+        status=Status.FAILED,
+        created_at=record.created_at if record else since,
+        filename=record.filename if record else None,
+        bytes=record.bytes if record else None,
+        job=record.job if record else None,
+        error=error,
     )

@@ -19,7 +19,7 @@ from app.services.ledger import AsyncLedger
 from app.services.pages import bad_cursor
 from jobs.answers import JobNotFound
 from jobs.archive import archived_job
-from jobs.cursor import cursor, place
+from jobs.cursor import place
 from jobs.ledger import Ledger
 from jobs.model import TERMINAL, Job, JobError, State
 from store.datasets import UPLOAD
@@ -125,7 +125,7 @@ class Datasets:
 
     async def _with_job(self, view: DatasetView) -> DatasetView:
         """The view with what its import job says, where that decides the status."""
-        if view.descriptor is not None or view.job is None:
+        if view.status is not Status.IMPORTING or view.job is None:
             return view
         job = await self._import(view.job)
         if job is not None and job.state is State.FAILED:
@@ -203,11 +203,11 @@ def _replace(view: DatasetView, *, status: Status, error: JobError | None = None
 def _user_of(ledger: Ledger, dataset_id: str) -> Job | None:
     """A job under way that uses the dataset."""
     under_way = frozenset(State) - TERMINAL
-    after, more = None, True
-    while more:
-        jobs, more = ledger.page(limit=200, after=after, state=under_way)
+    after: str | None = None
+    while True:
+        jobs, after = ledger.page(limit=200, after=after, state=under_way)
         for job in jobs:
             if job.spec.get("dataset") == dataset_id:
                 return job
-        after = cursor(jobs[-1].created_at, jobs[-1].id) if jobs else None
-    return None
+        if after is None:
+            return None

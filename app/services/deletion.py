@@ -20,8 +20,8 @@ from app.services.ledger import AsyncLedger
 from jobs import archive
 from jobs.answers import JobNotFound
 from jobs.ledger import Ledger
-from jobs.model import Job, Kind
-from models.catalog import Catalog, ModelNotFound
+from jobs.model import TERMINAL, Job, Kind, State
+from models.catalog import Catalog
 from store.faults import point
 from store.files import write_atomic
 from store.layout import Layout
@@ -46,12 +46,7 @@ class Deletion:
     async def check(self, job: Job) -> None:
         """Raises ConflictError for a job that has not ended, that is just tried again, or whose work is still there."""
         if not job.ended:
-            raise ConflictError(
-                "job_not_ended",
-                f"The job cannot be deleted: it is {job.state}.",
-                hint=f"Deleting never cancels: POST /v1/jobs/{job.id}/cancel, then delete it.",
-                members={"state": job.state},
-            )
+            raise _not_ended(job.id, job.state)
         again = await self._ledger.read(lambda ledger: self._last_try(ledger, job))
         if not again.ended:
             raise ConflictError(
@@ -83,11 +78,21 @@ class Deletion:
         return job
 
     async def run(self, job_id: str) -> None:
-        """Delete an ended job, or complete a deletion that was cut off. Raises UnavailableError."""
+        """Delete an ended job, or complete a deletion that was cut off.
+
+        Raises ConflictError where it was tried again, or asked for again, a moment ago; UnavailableError.
+        """
         await anyio.to_thread.run_sync(self._mark, job_id)
         point("delete.marked")
+        await self._run_marked(job_id)
+
+    async def _run_marked(self, job_id: str) -> None:
         with suppress(JobNotFound):  # Redis had forgotten it, or an earlier attempt came this far
-            await self._ledger.write(lambda ledger: ledger.delete(job_id))
+            answer = await self._ledger.write(lambda ledger: ledger.delete(job_id))
+            if answer.outcome == "refused":
+                await anyio.to_thread.run_sync(self._unmark, job_id)
+                why = _retried if answer.before in TERMINAL else _not_ended
+                raise why(job_id, answer.before)
         await anyio.to_thread.run_sync(self._remove, job_id)
 
     async def complete(self) -> None:
@@ -96,8 +101,12 @@ class Deletion:
         What cannot be completed now is logged and left to the next call.
         """
         for job_id in await anyio.to_thread.run_sync(self._marked):
+            if not await anyio.to_thread.run_sync(is_marked, self._layout, job_id):
+                continue  # somebody else has completed it
             try:
-                await self.run(job_id)
+                await self._run_marked(job_id)
+            except ConflictError as error:
+                log.warning("a deletion was given up", extra={"job": job_id, "reason": str(error)})
             except (ProblemError, OSError) as error:
                 log.warning("a deletion waits to be completed", extra={"job": job_id, "reason": str(error)})
 
@@ -109,11 +118,17 @@ class Deletion:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / _MARK, b"")
 
+    def _unmark(self, job_id: str) -> None:
+        (self._layout.job(job_id) / _MARK).unlink(missing_ok=True)
+
     def _remove(self, job_id: str) -> None:
-        """Under the lock that the archive takes: neither writes into what the other removes. The mark goes last."""
+        """Under the lock that the archive takes: neither writes into what the other removes. The mark goes last.
+
+        A folder without it is another's, which has come after somebody else's deletion.
+        """
         folder = self._layout.job(job_id)
         with _locked(folder) as there:
-            if not there:
+            if not there or not (folder / _MARK).exists():
                 return
             for each in folder.iterdir():
                 if each.is_dir() and not each.is_symlink():
@@ -138,15 +153,28 @@ def _locked(folder: Path) -> Iterator[bool]:
         os.close(fd)
 
 
+def _not_ended(job_id: str, state: State) -> ConflictError:
+    return ConflictError(
+        "job_not_ended",
+        f"The job cannot be deleted: it is {state}.",
+        hint=f"Deleting never cancels: POST /v1/jobs/{job_id}/cancel, then delete it.",
+        members={"state": state},
+    )
+
+
+def _retried(job_id: str, state: State) -> ConflictError:
+    return ConflictError(
+        "job_retried",
+        "The job has just been tried again, and that may need what this one left.",
+        hint=f"Wait until that has ended, or cancel it: GET /v1/jobs/{job_id} names it.",
+        members={"state": state},
+    )
+
+
 def _model_of(catalog: Catalog, job: Job) -> str | None:
     """`name@version` of what came of a training or an upload, if it did and is there."""
     name = job.spec.get("register_as")
     if job.kind not in (Kind.TRAIN, Kind.ADOPT) or not name:
         return None
-    for version in catalog.versions(name):
-        try:
-            if catalog.manifest(name, version).lineage.job == job.id:
-                return f"{name}@{version}"
-        except ModelNotFound:
-            continue
-    return None
+    version = catalog.made_by(name, job.id)
+    return None if version is None else f"{name}@{version}"

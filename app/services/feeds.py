@@ -64,6 +64,13 @@ class Feed:
         self.changed.set()
         self.changed = asyncio.Event()
 
+    def reach_back(self, cursor: str) -> bool:
+        """Begin at an earlier `cursor`, while nothing is known yet; whether that changes anything."""
+        if self._events or order(cursor) >= order(self.since):
+            return False
+        self.since = self.cursor = cursor
+        return True
+
     def lose(self) -> None:
         """From now on this feed knows nothing, and whoever waits for it is woken to learn that."""
         self._lost = True
@@ -193,6 +200,8 @@ class Feeds:
         if feed is None:
             feed = self._feeds[job_id] = Feed(cursor)
             self._wake.set()
+        elif feed.reach_back(cursor):  # else who waits for a job's end, and needs the last minute only, decides for all
+            self._wake.set()
         feed.followers += 1
         try:
             yield feed
@@ -221,15 +230,18 @@ class Feeds:
                 if not streams:
                     await self._wake.wait()
                     continue
+                cursors = {key: feed.cursor for key, (_, feed) in streams.items()}
                 try:
-                    entries = await self._read_or_wake(redis, {key: feed.cursor for key, (_, feed) in streams.items()})
+                    entries = await self._read_or_wake(redis, cursors)
                 except (RedisError, OSError) as error:
                     log.warning("the event tailer waits for Redis", extra={"reason": str(error)})
                     self._lose_all()
                     await self._pause()
                     continue
                 for key, found in entries.items():
-                    streams[key][1].push([event(entry_id, fields) for entry_id, fields in found])
+                    feed = streams[key][1]
+                    if feed.cursor == cursors[key]:  # else it has reached back meanwhile, and is read from there
+                        feed.push([event(entry_id, fields) for entry_id, fields in found])
         finally:
             await redis.aclose()
 

@@ -11,7 +11,7 @@ import anyio.to_thread
 from app.problems import NotFoundError, UnavailableError
 from app.services import deletion
 from app.services.feeds import Closing, Feeds
-from app.services.ledger import AsyncLedger
+from app.services.ledger import LONG_SECONDS, AsyncLedger
 from app.services.pages import bad_cursor
 from jobs import archive
 from jobs.answers import JobNotFound
@@ -21,6 +21,7 @@ from jobs.records import ends
 from store.layout import Layout
 
 _PAGE = 500  # events read at once, where all are wanted
+_SEARCH_SECONDS = 3.0  # for a page of a list that is filtered; what was found by then is the page
 
 
 @dataclass(frozen=True)
@@ -92,23 +93,32 @@ class Jobs:
         priorities: Collection[Priority] | None,
         dataset: str | None,
         model: str | None,
-    ) -> tuple[list[Placed], bool]:
-        """Jobs, newest first, and whether there are more. Raises InvalidError, UnavailableError."""
+    ) -> tuple[list[Placed], str | None]:
+        """Jobs, newest first, and the `after` of what follows, None at the end. Raises InvalidError, UnavailableError.
+
+        Of a list that is filtered a page may hold less than `limit`, and nothing, although others follow.
+        """
+        filtered = any(each is not None for each in (kinds, priorities, dataset, model))
 
         def wanted(job: Job) -> bool:
             if dataset is not None and job.spec.get("dataset") != dataset:
                 return False
-            return model is None or model in models_of(job)
+            if model is not None and model not in models_of(job):
+                return False
+            return not (job.ended and deletion.is_marked(self._layout, job.id))
 
-        def read(ledger: Ledger) -> tuple[list[Placed], bool]:
-            found, more = ledger.page(
-                limit=limit, after=after, state=states, kind=kinds, priority=priorities, only=wanted
+        def read(ledger: Ledger) -> tuple[list[Placed], str | None]:
+            until = time.monotonic() + _SEARCH_SECONDS
+            found, following = ledger.page(
+                limit=limit, after=after, state=states, kind=kinds, priority=priorities, only=wanted, until=until
             )
             places = ledger.positions([job.id for job in found])
-            return [Placed(job, places.get(job.id)) for job in found], more
+            return [Placed(job, places.get(job.id)) for job in found], following
 
         try:
-            return await self._ledger.search(read)
+            if filtered:
+                return await self._ledger.search(read)
+            return await self._ledger.read(read, seconds=LONG_SECONDS)
         except JobNotFound as error:
             raise bad_cursor(str(after)) from error
 

@@ -1,5 +1,6 @@
 """The ledger as the event loop may use it: in threads, bounded in time, and failing fast while Redis is away."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -20,9 +21,10 @@ log = logging.getLogger(__name__)
 
 _SOCKET_SECONDS = 0.5  # for one answer of Redis, the disk's part included; a refusal then comes within a second
 _CALL_SECONDS = 0.8  # for one call of the ledger
-_LONG_SECONDS = 10.0  # for one that asks many questions
+LONG_SECONDS = 10.0  # for one that asks many questions
 _FAIL_FAST_SECONDS = 0.3  # after a silence, whoever waits for a thread is told at once
 _THREADS = 8  # more would wait for one another in Redis, where the waiting counts
+_SEARCHES = 2  # at a time: they are long, and must not have the threads that short questions need
 _READ_HINT = "Classification goes on meanwhile; ask again later."
 _WRITE_HINT = (
     "Classification goes on meanwhile. Whether the change was written is not known: "
@@ -59,15 +61,24 @@ class AsyncLedger:
     def __init__(self, redis_url: str) -> None:
         self._ledger = Ledger(_connect(redis_url))
         self._limiter = anyio.CapacityLimiter(_THREADS)
+        self._searches = anyio.CapacityLimiter(_SEARCHES)
         self._away_until = 0.0
 
-    async def read(self, call: Callable[[Ledger], T]) -> T:
+    async def read(self, call: Callable[[Ledger], T], *, seconds: float = _CALL_SECONDS) -> T:
         """A question."""
-        return await self._run(call, _CALL_SECONDS, _READ_HINT)
+        return await self._run(call, seconds, _READ_HINT)
 
     async def search(self, call: Callable[[Ledger], T]) -> T:
-        """Many questions: it takes longer when there are many jobs, and no longer when Redis is silent."""
-        return await self._run(call, _LONG_SECONDS, _READ_HINT)
+        """Many questions: it takes longer when there are many jobs, and no longer when Redis is silent.
+
+        `call` bounds its time itself. It keeps its place to its end, also when nobody waits for it any more: else those
+        who ask and go would have threads without number at work.
+        """
+        place = object()
+        await self._searches.acquire_on_behalf_of(place)
+        asked = asyncio.create_task(self._answered(call, LONG_SECONDS, _READ_HINT, abandon=False))
+        asked.add_done_callback(lambda _: self._searches.release_on_behalf_of(place))
+        return await asyncio.shield(asked)
 
     async def write(self, call: Callable[[Ledger], T]) -> T:
         """A change. Unavailable may also mean: done, but not heard of; the problem's hint says so."""
@@ -89,21 +100,24 @@ class AsyncLedger:
     async def _run(self, call: Callable[[Ledger], T], seconds: float, hint: str) -> T:
         """Waiting for a thread is not counted: under load it is no outage, and in an outage all are told at once."""
         async with self._limiter:
-            if time.monotonic() < self._away_until:
-                raise ledger_away("no answer a moment ago", hint=hint)
-            try:
-                with anyio.fail_after(seconds):
-                    return await anyio.to_thread.run_sync(
-                        call, self._ledger, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
-                    )
-            except RedisTimeoutError as error:
-                self._away_until = time.monotonic() + _FAIL_FAST_SECONDS
-                raise ledger_away("it does not answer", hint=hint) from error
-            except TimeoutError as error:
-                raise ledger_away(f"no answer within {seconds:g} s", hint=hint) from error
-            except RedisError as error:
-                log.warning("Redis is away", extra={"reason": str(error)})
-                raise ledger_away(type(error).__name__, hint=hint) from error
+            return await self._answered(call, seconds, hint, abandon=True)
+
+    async def _answered(self, call: Callable[[Ledger], T], seconds: float, hint: str, *, abandon: bool) -> T:
+        if time.monotonic() < self._away_until:
+            raise ledger_away("no answer a moment ago", hint=hint)
+        try:
+            with anyio.fail_after(seconds):
+                return await anyio.to_thread.run_sync(
+                    call, self._ledger, abandon_on_cancel=abandon, limiter=anyio.CapacityLimiter(1)
+                )
+        except RedisTimeoutError as error:
+            self._away_until = time.monotonic() + _FAIL_FAST_SECONDS
+            raise ledger_away("it does not answer", hint=hint) from error
+        except TimeoutError as error:
+            raise ledger_away(f"no answer within {seconds:g} s", hint=hint) from error
+        except RedisError as error:
+            log.warning("Redis is away", extra={"reason": str(error)})
+            raise ledger_away(type(error).__name__, hint=hint) from error
 
     def close(self) -> None:
         self._ledger.redis.close()

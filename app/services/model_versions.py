@@ -1,9 +1,9 @@
 """One version of a model: its card, labels and figures, its files to take away, and its end."""
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,12 @@ from app.inference.fleet import FleetClient
 from app.problems import ConflictError
 from app.services.ledger import AsyncLedger
 from app.services.models import Models, not_found
+from app.services.upload_parts import open_part
 from jobs.answers import JobNotFound
 from models import bundle
 from models.card import card
 from models.catalog import Catalog, ModelNotFound, VersionInUse
-from models.manifest import WEIGHTS, Manifest
+from models.manifest import WEIGHTS, Manifest, ModelDamagedError
 from store.layout import Layout
 
 Form = Literal["bundle", "weights"]
@@ -54,7 +55,7 @@ class ModelVersions:
         self._ledger = ledger
         self._layout = layout
 
-    # Each raises NotFoundError.
+    # Each raises NotFoundError, and ModelDamagedError but for the deletion.
 
     async def card(self, ref: str) -> str:
         name, version, manifest = await self._find(ref)
@@ -85,9 +86,11 @@ class ModelVersions:
         return await anyio.to_thread.run_sync(self._bundle, folder, base, version, has)
 
     async def delete(self, name: str, version: int) -> None:
-        """Remove a version for good. Raises ConflictError while it is needed, UnavailableError."""
-        base, _, manifest = await self._find(f"{name}@{version}")
-        await self._check_published(manifest.lineage.job)
+        """Remove a version for good, a damaged one too. Raises ConflictError while it is needed, UnavailableError."""
+        base, _ = await self._models.resolve(f"{name}@{version}")
+        with suppress(ModelDamagedError):  # which cannot tell whose it is
+            _, _, manifest = await self._find(f"{name}@{version}")
+            await self._check_published(manifest.lineage.job)
         try:
             used = partial(self._user, base, version)
             await anyio.to_thread.run_sync(lambda: self._catalog.delete(base, version, used=used))
@@ -130,10 +133,9 @@ class ModelVersions:
         if has(digest):
             return File(None, filename, media_type, digest)
         path = self._layout.uploads / f"bundle-{uuid4().hex}.part"
-        lock = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+        lock = open_part(path)
         made = File(path, filename, media_type, digest, lock)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # what nobody holds is swept away
             with os.fdopen(os.dup(lock), "w+b") as target:
                 bundle.write_zip(target, iter(members), top=f"{name}-{version}")
         except BaseException:

@@ -1,6 +1,7 @@
 """Models as clients see them: names, versions, what is loaded; and loading and unloading."""
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from app.inference.fleet import FleetClient
 from app.inference.routes import EngineState, Route
 from app.problems import ConflictError, NotFoundError, UnavailableError
 from models.catalog import Catalog, ModelNotFound
+from models.manifest import ModelDamagedError
 
 LOAD_SECONDS = 60.0  # for which a request to load waits by itself
 
@@ -31,17 +33,20 @@ class Models:
         return await anyio.to_thread.run_sync(load)
 
     async def get(self, name: str) -> dict[str, Any]:
-        """A model with all its versions, newest first; of `name@3` or `name@alias` that version alone."""
+        """A model with all its versions that can be read, newest first; of `name@3` or `name@alias` that version alone.
+
+        Raises NotFoundError, and ModelDamagedError where that version cannot be read.
+        """
 
         def load() -> dict[str, Any]:
             base, at, _ = name.partition("@")
             _, chosen = self._catalog.resolve(name)
-            versions = [chosen] if at else sorted(self._catalog.versions(base), reverse=True)
+            versions = [self._version(base, chosen)] if at else self._versions(base)
             summary = self._summary(base)
             if summary is None:
                 raise ModelNotFound(name, "it has just been deleted")
             loaded = [_loaded(route) for route in self._fleet.engines(base) if not at or route.version == chosen]
-            return {**summary, "versions": [self._version(base, version) for version in versions], "loaded": loaded}
+            return {**summary, "versions": versions, "loaded": loaded}
 
         try:
             return await anyio.to_thread.run_sync(load)
@@ -116,6 +121,14 @@ class Models:
             "version_count": len(versions),
             "aliases": self._catalog.targets(name),
         }
+
+    def _versions(self, name: str) -> list[dict[str, Any]]:
+        """One version that is damaged, or just being deleted, hides no other."""
+        found = []
+        for version in sorted(self._catalog.versions(name), reverse=True):
+            with suppress(ModelNotFound, ModelDamagedError):
+                found.append(self._version(name, version))
+        return found
 
     def _version(self, name: str, version: int) -> dict[str, Any]:
         manifest = self._catalog.manifest(name, version)

@@ -13,7 +13,7 @@ from app.problems import ConflictError, InvalidError, NotFoundError, wrong
 from app.services import recipes
 from app.services.dataset_views import DatasetView, Status
 from app.services.datasets import Datasets
-from app.services.jobs import Jobs, Placed
+from app.services.jobs import Jobs, Placed, placed
 from app.services.ledger import AsyncLedger
 from app.services.webhook_targets import Targets
 from jobs.answers import IdempotencyConflict
@@ -150,8 +150,8 @@ class Submissions:
         terms = submission.terms
         traceparent = tracing.current().traceparent
 
-        def write(ledger: Ledger) -> str:
-            return ledger.submit(
+        def write(ledger: Ledger) -> tuple[str, Placed | None]:
+            made = ledger.submit(
                 kind,
                 spec,
                 idempotency=submission.idempotency,
@@ -159,17 +159,18 @@ class Submissions:
                 max_seconds=terms.max_seconds,
                 webhook=terms.webhook,
                 traceparent=traceparent,
-            ).job_id
+            )
+            return made.job_id, placed(ledger, made.job_id) if made.created else None
 
         point("submit.before")
         try:
-            job_id = await self._ledger.write(write)
+            job_id, found = await self._ledger.write(write)
         except IdempotencyConflict as error:
             raise idempotency_conflict() from error
         point("submit.written")
         self._ring(LANES[kind])
         point("submit.rung")
-        return await self._made(job_id)
+        return found or await self._made(job_id)
 
 
 def _idempotency(key: str | None, asked: dict[str, Any]) -> tuple[str, str] | None:

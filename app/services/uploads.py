@@ -2,17 +2,17 @@
 
 A body goes to `<data>/uploads/<id>.part`, locked while it arrives. Whole and on disk, it moves to a folder of its own,
 and only then is its job handed in and the client told. So what was acknowledged is there after any crash, and what was
-not is swept away at the next start.
+not is swept away (`upload_parts.py`).
 """
 
 import asyncio
 import errno
-import fcntl
 import hashlib
 import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import uuid4
@@ -21,10 +21,13 @@ import anyio
 import anyio.to_thread
 
 from app import tracing
-from app.problems import InvalidError, ProblemError, UnavailableError
+from app.problems import ConflictError, InvalidError, ProblemError, UnavailableError
 from app.services.dataset_views import REQUEST
+from app.services.jobs import Placed, placed
 from app.services.ledger import AsyncLedger
 from app.services.submissions import idempotency_conflict
+from app.services.upload_parts import open_part
+from jobs.answers import JobNotFound
 from jobs.ledger import Ledger
 from jobs.model import LANES, Kind, Lane, Priority
 from store.datasets import UPLOAD
@@ -74,8 +77,7 @@ class Upload:
         self.size = 0
         self._path = layout.uploads / f"{its_id}.{uuid4().hex}.part"
         self._digest = hashlib.sha256()
-        self._fd = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o644)
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        self._fd = open_part(self._path)
 
     @property
     def sha256(self) -> str:
@@ -131,6 +133,10 @@ class Intake(ABC, Generic[R]):
         self._ring = ring
 
     @abstractmethod
+    def _folder(self, its_id: str) -> Path:
+        """Of an upload."""
+
+    @abstractmethod
     def _settled(self, its_id: str) -> R | None:
         """The record of an upload whose body is whole. For threads."""
 
@@ -149,8 +155,8 @@ class Intake(ABC, Generic[R]):
     def _records(self) -> Iterable[R]:
         """Of every upload that may wait. For threads."""
 
-    async def _begin(self, place: Callable[[str], Path], *, prefix: str, idempotency_key: str | None) -> Upload:
-        """A place for a body, of the same id for the same key; `place` is its folder then.
+    async def _begin(self, *, prefix: str, idempotency_key: str | None) -> Upload:
+        """A place for a body, of the same id for the same key.
 
         Raises UnavailableError at once where the job could not be handed in anyway.
         """
@@ -159,35 +165,36 @@ class Intake(ABC, Generic[R]):
         token = hashlib.sha256(str(idempotency_key).encode()).hexdigest()[:32] if keyed else uuid4().hex
         its_id = f"{prefix}{token}"
         return await anyio.to_thread.run_sync(
-            lambda: Upload(self._layout, its_id, repeatable=keyed, folder=place(its_id))
+            lambda: Upload(self._layout, its_id, repeatable=keyed, folder=self._folder(its_id))
         )
 
-    async def _acknowledge(self, upload: Upload, record: R) -> R:
+    async def _acknowledge(self, upload: Upload, record: R) -> tuple[R, Placed | None]:
         """On disk, and its job in the ledger, when this returns. The record is the earlier one's where the same key,
-        request and bytes were acknowledged before. Raises InvalidError, ConflictError, UnavailableError.
+        request and bytes were acknowledged before; the job is None where it was handed in long ago.
+
+        Raises InvalidError, ConflictError, UnavailableError.
         """
         try:
             await anyio.to_thread.run_sync(upload.settle, record)
         except FileExistsError:
             return await self._acknowledged_before(record)
         try:
-            await self._hand_in(record)
+            return record, await self._hand_in(record)
         except BaseException:
             # It may have been written. What can be sent again stays, and the same job is handed in then.
             if not upload.repeatable:
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(remove_tree, upload.folder)
             raise
-        return record
 
-    async def _acknowledged_before(self, record: R) -> R:
+    async def _acknowledged_before(self, record: R) -> tuple[R, Placed | None]:
         """Raises ConflictError, UnavailableError."""
         earlier = await self._once_settled(record.id)
         if not self._same(earlier, record):
             raise idempotency_conflict()
         if await anyio.to_thread.run_sync(self._waits, earlier):
-            await self._hand_in(earlier)
-        return earlier
+            return earlier, await self._hand_in(earlier)
+        return earlier, None
 
     async def _once_settled(self, its_id: str) -> R:
         """The record of an upload that another request is just writing down: its client has not waited for the answer.
@@ -204,35 +211,48 @@ class Intake(ABC, Generic[R]):
                 raise UnavailableError("upload_in_progress", detail, hint="Send it again under the same key.")
             await asyncio.sleep(_SETTLING_POLL)
 
-    async def _hand_in(self, record: R) -> None:
-        """Its job, once, however often this is called. Raises UnavailableError."""
+    async def _hand_in(self, record: R) -> Placed:
+        """Its job, once, however often this is called. Raises ConflictError, UnavailableError."""
         point("submit.before")
-        await self._write(record)
+        found = await self._write(record)
+        if found is None:
+            await anyio.to_thread.run_sync(remove_tree, self._folder(record.id))
+            detail = "What was uploaded under this Idempotency-Key before has been deleted."
+            raise ConflictError("upload_deleted", detail, hint="Take a new Idempotency-Key to upload it again.")
         point("submit.written")
         self._ring(LANES[self.kind])
         point("submit.rung")
+        return found
 
-    async def _write(self, record: R) -> None:
+    async def _write(self, record: R) -> Placed | None:
+        """The job. None where the upload's id, which comes of its key, had another that was deleted since: this is a
+        request from before that, and makes no second job.
+        """
         traceparent = tracing.current().traceparent
 
-        def write(ledger: Ledger) -> None:
+        def write(ledger: Ledger) -> Placed | None:
             priority, max_seconds = terms_in(record)
-            ledger.submit(
+            made = ledger.submit(
                 self.kind,
                 record.spec(),
                 job_id=record.job,
+                idempotency=(f"upload:{record.id}", "-"),  # its bytes are compared while they are there
                 priority=priority,
                 max_seconds=max_seconds,
                 traceparent=traceparent,
             )
+            with suppress(JobNotFound):
+                return placed(ledger, record.job) if made.created else None
+            return None
 
-        await self._ledger.write(write)
+        return await self._ledger.write(write)
 
     async def recover(self) -> None:
         """Hand in the jobs of uploads that were cut off before theirs was. Raises UnavailableError."""
         for record in await anyio.to_thread.run_sync(lambda: list(self._records())):
-            if await anyio.to_thread.run_sync(self._waits, record):
-                await self._write(record)
+            waits = await anyio.to_thread.run_sync(self._waits, record)
+            if waits and await self._write(record) is None:
+                await anyio.to_thread.run_sync(remove_tree, self._folder(record.id))
 
 
 def terms_in(record: Acknowledged) -> tuple[Priority, float | None]:
@@ -244,40 +264,6 @@ def check_filled(upload: Upload, *, example: str) -> None:
     """Raises InvalidError for a body of no bytes; `example` is a command that sends some."""
     if upload.size == 0:
         raise InvalidError("empty_upload", "The upload is empty.", hint=f"`{example}` sends a file as the body.")
-
-
-def sweep(layout: Layout) -> list[str]:
-    """Remove what dead uploads left: parts that nobody holds, and their folders that never got their upload."""
-    swept = []
-    for part in layout.uploads.glob("*.part"):
-        if not _dead(part):
-            continue
-        its_id = part.name.partition(".")[0]
-        folder = layout.job(its_id) if its_id.startswith("job_") else layout.dataset(its_id)
-        if _unsettled(folder):
-            remove_tree(folder)
-        part.unlink(missing_ok=True)
-        swept.append(part.name)
-    return swept
-
-
-def _unsettled(folder: Path) -> bool:
-    """Whether a folder holds no more than what `settle` writes before the upload itself."""
-    return folder.exists() and all(each.name == REQUEST or each.name.startswith(".") for each in folder.iterdir())
-
-
-def _dead(part: Path) -> bool:
-    try:
-        fd = os.open(part, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(fd)
-    return True
 
 
 def _disk(error: OSError) -> ProblemError:

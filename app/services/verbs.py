@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import anyio.to_thread
 import orjson
 from pydantic import ValidationError
 
@@ -17,6 +18,7 @@ from jobs.answers import Answer, JobNotFound, RetryRefused
 from jobs.ledger import Ledger
 from jobs.model import LANES, Job, Kind, Lane, Priority, State
 from models.recipes import Recipe, RecipeError, override, resolve
+from store.datasets import UPLOAD
 from store.faults import point
 from store.layout import Layout
 
@@ -82,12 +84,13 @@ class Verbs:
         self, job_id: str, settings: Mapping[str, Any], priority: Priority | None, *, key: str | None
     ) -> Placed:
         """Other `lr`, `epochs` or `patience` for a training under way, another priority for any job under way."""
-        job = (await self._jobs.get(job_id)).job
-        if job.ended:
-            raise _wrong_state("change", job.state)
-        wanted = _checked(job, settings) if settings else {}
+        wanted = dict(settings)
         digest = hashlib.sha256(orjson.dumps([wanted, priority], option=orjson.OPT_SORT_KEYS)).hexdigest()
         token = None if key is None else f"{key}:{digest}"
+        if token is None or not await self._ledger.read(lambda ledger: ledger.has_patched(job_id, token)):
+            job = (await self._jobs.get(job_id)).job
+            if wanted and not job.ended:  # what has ended is refused anyway, for that
+                wanted = _checked(job, wanted)
         return await self._ask(
             "change", job_id, lambda ledger: ledger.patch(job_id, settings=wanted, priority=priority, token=token)
         )
@@ -95,11 +98,15 @@ class Verbs:
     async def retry(self, job_id: str) -> Placed:
         """The new job that tries an ended one again; the same one however often it is asked for.
 
-        Raises ConflictError also where the dataset that it needs is no longer there.
+        Raises ConflictError also where the dataset or the upload that it needs is no longer there.
         """
         job = (await self._jobs.get(job_id)).job
+        if job.retried_as is not None or job.state not in (State.FAILED, State.CANCELLED):
+            return await self._retry(job_id)
+        if job.kind is Kind.ADOPT:
+            await anyio.to_thread.run_sync(self._check_upload, job)
         needed = job.spec.get("dataset")
-        if needed is None or job.retried_as is not None or job.state not in (State.FAILED, State.CANCELLED):
+        if needed is None:
             return await self._retry(job_id)
         try:
             kept = await self._datasets.kept(str(needed))
@@ -114,6 +121,17 @@ class Verbs:
             if job.kind is not Kind.IMPORT:
                 check_ready(dataset)
             return await self._retry(job_id)
+
+    def _check_upload(self, job: Job) -> None:
+        """An uploaded model lies in the folder of the first job that was to adopt it. Raises ConflictError."""
+        first = str(job.spec["upload"])
+        if is_marked(self._layout, first) or not (self._layout.job(first) / UPLOAD).exists():
+            raise ConflictError(
+                "upload_not_found",
+                f"The job cannot be tried again: its upload went with job {first}.",
+                hint="Upload the file again: POST /v1/models.",
+                members={"state": job.state},
+            )
 
     async def _retry(self, job_id: str) -> Placed:
         def write(ledger: Ledger) -> Placed:

@@ -21,7 +21,7 @@ Work = Callable[[list[bytes]], list[Answer]]
 
 @dataclass(frozen=True)
 class Task:
-    """The model version in `folder`, in so many `workers`, processes that compute with `threads` each.
+    """The model version in `folder`, in so many `workers`, processes that compute on `device` with `threads` each.
 
     `runtime` and `numbers` are one of ours, `converted` the folder that it needs; without them the model is served as
     people write it. `wait`, in seconds: how long a batch that is not full waits for more.
@@ -29,6 +29,7 @@ class Task:
 
     folder: Path
     network: str
+    device: str
     workers: int
     threads: int
     max_batch: int
@@ -68,13 +69,13 @@ def _as_people_write_it(task: Task) -> Work:
     classes = json.loads((task.folder / "model.json").read_text())["classes"]
     model = torchvision.models.get_model(task.network, num_classes=len(classes))
     model.load_state_dict(load_file(task.folder / "weights.safetensors"))
-    model.eval()
+    model.eval().to(task.device)
     preprocess = ImageClassification(crop_size=224, resize_size=256)
 
     def work(files: list[bytes]) -> list[Answer]:
         images = [preprocess(Image.open(io.BytesIO(file)).convert("RGB")) for file in files]
         with torch.inference_mode():
-            likely = model(torch.stack(images)).softmax(1).topk(5)
+            likely = model(torch.stack(images).to(task.device)).softmax(1).topk(5)
         pairs = zip(likely.values.tolist(), likely.indices.tolist(), strict=True)
         return [_answer(classes, indices, values) for values, indices in pairs]
 
@@ -95,9 +96,9 @@ def _with_our_runtime(task: Task) -> Work:
     manifest = Manifest.read(task.folder)
     loaded = load_runtime(
         Candidate(RuntimeName(task.runtime), Numbers(task.numbers)),
-        lambda: reference.load(task.folder, "cpu"),
+        lambda: reference.load(task.folder, task.device),
         task.converted,
-        device="cpu",
+        device=task.device,
         cores=task.threads,
     )
     read = reader(manifest.preprocessing, max_pixels=10**8, exact=False)

@@ -11,7 +11,7 @@ TASK = tasks.told()
 
 
 class Api(litserve.LitAPI):
-    def setup(self, device: str) -> None:  # noqa: ARG002 - it is the CPU
+    def setup(self, device: str) -> None:  # noqa: ARG002 - the task names it
         self._work = tasks.load(TASK)
 
     def decode_request(self, request: Annotated[bytes, Body(media_type="image/jpeg")]) -> bytes:
@@ -34,7 +34,8 @@ if __name__ == "__main__":
     api = Api(max_batch_size=TASK.max_batch, batch_timeout=TASK.wait, api_path="/classify")
     server = litserve.LitServer(
         api,
-        accelerator="cpu",
+        accelerator=TASK.device,
+        devices=1,
         workers_per_device=TASK.workers,
         timeout=600,
         fast_queue=TASK.runtime is not None,  # off as it comes, faster where it is on

@@ -14,11 +14,12 @@ from starlette.responses import JSONResponse
 from benchmarks.peers import task as tasks
 
 TASK = tasks.told()
+_GPU = {"num_gpus": 0.01} if TASK.device == "cuda" else {}  # a part of it: a replica without one would not see it
 
 
 @serve.deployment(
     num_replicas=TASK.workers,
-    ray_actor_options={"num_cpus": TASK.threads},  # Ray gives a replica as many threads
+    ray_actor_options={"num_cpus": TASK.threads, **_GPU},  # Ray gives a replica as many threads
     max_ongoing_requests=128,  # of 5, as it comes, no batch would ever be full
 )
 class Classify:
@@ -37,6 +38,7 @@ def main() -> None:
     stopped = threading.Event()
     ray.init(
         num_cpus=TASK.workers * TASK.threads,
+        num_gpus=1 if TASK.device == "cuda" else None,
         include_dashboard=False,
         log_to_driver=False,
         object_store_memory=100 * 2**20,

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch._dynamo  # an optimizer's first step imports it: seconds for each process, and once for all that are forked
 
+from benchmarks.origin import origin
 from benchmarks.resume.damage import damage
 from benchmarks.resume.kills import kills_in_saves, matrix
 from benchmarks.resume.not_numbers import not_numbers
@@ -49,6 +50,7 @@ def main() -> None:
         memory = Run(layout, "memory", loader="memory", **overrides)
         figures = {
             "benchmark": "resume",
+            **origin(),
             "small": arguments.small,
             "steps": max(ended.steps),
             "stream_equals_memory": memory.outcome(memory.claim()) == undisturbed,

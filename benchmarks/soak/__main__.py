@@ -1,6 +1,6 @@
 """`make soak`, or `python -m benchmarks.soak SCENARIO …`: long runs on a real server; the last line is one JSON object.
 
-Each scenario's small form is a test. `--scale small` runs all of them in minutes, to see that they work.
+`--scale small` runs all of them in minutes, to see that they work. Small forms of aborts, a crowd and SIGTERMs are tests.
 """
 
 import argparse

@@ -7,11 +7,11 @@ from benchmarks.soak.measures import leaks, use
 from benchmarks.soak.service import Service, publish
 
 
-async def run(folder: Path, *, cycles: int) -> dict[str, Any]:
+async def run(folder: Path, *, cycles: int, runtime: str = "auto") -> dict[str, Any]:
     """Each cycle loads a second model, waits until it has proven itself, and unloads it. The second cycle is the start:
     the first has warmed up whoever starts processes.
     """
-    service = Service(folder / "cycles")
+    service = Service(folder / "cycles", runtime=runtime)
     publish(service.layout, "other", "job_other")
     async with service.running():
         await service.settled()

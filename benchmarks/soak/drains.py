@@ -45,9 +45,9 @@ class Balancer:
         return await self._connections[client][able[self._turn % len(able)]].ask(request)
 
 
-async def run(folder: Path, image: bytes, *, stops: int, clients: int) -> dict[str, Any]:
+async def run(folder: Path, image: bytes, *, stops: int, clients: int, runtime: str = "auto") -> dict[str, Any]:
     """`stops`: SIGTERMs, to one instance and the other in turn, each once both are ready."""
-    services = [Service(folder / f"drains-{number}", drain_delay=_DELAY) for number in range(2)]
+    services = [Service(folder / f"drains-{number}", drain_delay=_DELAY, runtime=runtime) for number in range(2)]
     try:
         for service in services:
             service.start()

@@ -17,7 +17,7 @@ _NOTICED_SECONDS = 2.0
 
 
 async def run(
-    folder: Path, image: bytes, *, kills: int, clients: int, pause: float, services: int = 1
+    folder: Path, image: bytes, *, kills: int, clients: int, pause: float, services: int = 1, runtime: str = "auto"
 ) -> dict[str, Any]:
     """So many kills, shared out among several services side by side, each with `clients` of its own.
 
@@ -26,7 +26,7 @@ async def run(
     request, shares = put("/v1/classify", image), [len(range(n, kills, services)) for n in range(services)]
     async with contextlib.AsyncExitStack() as running:
         started = [
-            await running.enter_async_context(Service(folder / f"kills-{number}").running())
+            await running.enter_async_context(Service(folder / f"kills-{number}", runtime=runtime).running())
             for number in range(services)
         ]
         found = await asyncio.gather(

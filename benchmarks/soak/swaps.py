@@ -18,13 +18,27 @@ from models.catalog import PRODUCTION, Catalog
 _HARMS = ("cut", "other")
 
 
-async def run(folder: Path, image: bytes, *, swaps: int, requests: int, clients: int) -> dict[str, Any]:
+async def run(
+    folder: Path,
+    image: bytes,
+    *,
+    swaps: int,
+    requests: int,
+    clients: int,
+    broken_every: int = 5,
+    runtime: str = "auto",
+) -> dict[str, Any]:
     """Every fifth version is broken: the one before it must go on serving. At least so many swaps and requests."""
-    async with Service(folder / "swaps").running() as service:
-        return await _measure(service, put("/v1/classify", image), swaps=swaps, requests=requests, clients=clients)
+    request = put("/v1/classify", image)
+    async with Service(folder / "swaps", runtime=runtime).running() as service:
+        return await _measure(
+            service, request, swaps=swaps, requests=requests, clients=clients, broken_every=broken_every
+        )
 
 
-async def _measure(service: Service, request: bytes, *, swaps: int, requests: int, clients: int) -> dict[str, Any]:
+async def _measure(
+    service: Service, request: bytes, *, swaps: int, requests: int, clients: int, broken_every: int
+) -> dict[str, Any]:
     catalog = Catalog(service.layout.models)
     answers: list[Answer] = []
     seen: Counter[int] = Counter()
@@ -45,7 +59,7 @@ async def _measure(service: Service, request: bytes, *, swaps: int, requests: in
     loading = asyncio.create_task(closed_loop(ask, clients=clients, going=lambda: swapping or len(answers) < requests))
     took, refused = [], 0
     for number in range(1, swaps + 1):
-        harm = _HARMS[number // 5 % 2] if number % 5 == 0 else ""
+        harm = _HARMS[number // broken_every % 2] if number % broken_every == 0 else ""
         version = await asyncio.to_thread(publish, service.layout, "toy", f"job_{number}", harm=harm)
         if not harm:
             allowed.add(version)

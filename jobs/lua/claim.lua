@@ -4,9 +4,13 @@
 local lane, owner, token, lease = unpack(ARGV)
 local token_key = PREFIX .. 'claim:' .. token
 
+local function first(queue, from, to) return redis.call('ZRANGEBYSCORE', queue, from, to, 'LIMIT', 0, 1)[1] end
+
+-- Nothing waits longer than the longest pause: what seems to was put down before the clock was set back.
 local function next_due()
   for _, priority in ipairs(PRIORITIES) do
-    local id = redis.call('ZRANGEBYSCORE', due_key(lane, priority), '-inf', latest() + 1, 'LIMIT', 0, 1)[1]
+    local queue = due_key(lane, priority)
+    local id = first(queue, '-inf', latest() + 1) or first(queue, now() + LONGEST_PAUSE_MS + 1, '+inf')
     if id then return id end
   end
 end

@@ -5,6 +5,7 @@ local all, member = PREFIX .. 'deliveries', ARGV[1] .. ' ' .. ARGV[2]
 if tonumber(redis.call('ZSCORE', all, member) or '0') ~= tonumber(lease) then return 0 end
 local state, attempts = delivery(id, event_id)
 if not state then return 0 end
+seen()
 entry = cjson.decode(entry)
 entry.at, entry.attempt = now(), attempts + 1
 if pause == '' then

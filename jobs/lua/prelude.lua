@@ -4,6 +4,7 @@ local TERMINAL = { succeeded = true, failed = true, cancelled = true }
 local HELD = { running = true, cancelling = true, pausing = true }
 local PRIORITIES = { 'high', 'normal', 'low' }
 local TOKEN_MS = 600000
+local LONGEST_PAUSE_MS = 60000
 
 local function now()
   local time = redis.call('TIME')
@@ -21,6 +22,11 @@ end
 
 -- What is due by now; also what was queued before the clock was set back.
 local function latest() return math.max(now(), last_moment()) end
+
+-- For whoever puts down a moment without giving one out: `latest` is to know of a clock that is set back after it.
+local function seen()
+  if now() > last_moment() then redis.call('SET', PREFIX .. 'last_created', string.format('%.3f', now())) end
+end
 
 local function job_key(id) return PREFIX .. 'job:' .. id end
 local function events_key(id) return PREFIX .. 'job:' .. id .. ':events' end
@@ -43,6 +49,7 @@ local function announce(id, state, event_id)
   if not webhook then return end
   for _, wanted in ipairs(cjson.decode(webhook).events) do
     if wanted == state then
+      seen()
       redis.call('ZADD', PREFIX .. 'deliveries', now(), id .. ' ' .. event_id)
       set(id, 'announced', (get(id, 'announced') or '') .. event_id .. ' ')
       set(id, 'delivery:' .. event_id, state .. ' 0 0') -- no attempt and no lease; the stream may drop the event before
@@ -145,7 +152,9 @@ local function crashed(id, error, lost)
   if lost and publishing(id) and since <= 3 then return queue(id, '-inf', why) end
   if lost and since == 1 then return queue(id, get(id, 'place') or moment(), why) end
   -- By the clock alone: after it was set back, a moment may be far in the future, and so would the end of the wait be.
-  queue(id, string.format('%.3f', now() + math.min(2000 * 2 ^ (since - 1), 60000)), why)
+  -- Where it is set back during the wait, the wait ends with that (`claim`).
+  seen()
+  queue(id, string.format('%.3f', now() + math.min(2000 * 2 ^ (since - 1), LONGEST_PAUSE_MS)), why)
 end
 
 -- A paused job is queued; one that is just being paused runs on, or is queued when its process has stopped.

@@ -192,7 +192,7 @@ def _version(text: str) -> tuple[str, int]:
 def _names(file: Path) -> list[str]:
     """Classes from a JSON list, or one a line. Raises Refused."""
     try:
-        text = file.read_text(encoding="utf-8").strip()
+        text = file.read_text(encoding="utf-8-sig").strip()
         if text.startswith("["):
             return [str(name) for name in json.loads(text)]
     except ValueError as error:

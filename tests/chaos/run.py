@@ -7,10 +7,7 @@ Exit status 1: something was violated.
 
 import argparse
 import asyncio
-import os
-import platform
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(1, str(ROOT))
 
 from scenarios import SCENARIOS, Scale  # noqa: E402 - the project is on the path since the line before
+
+from benchmarks.origin import origin  # noqa: E402 - likewise
 
 
 def main() -> int:
@@ -44,12 +43,11 @@ def main() -> int:
 
 
 def summary(scale: Scale, seed: int, figures: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What the last line says: the figures of each scenario, and how many violations there were in all."""
+    """What the last line says: where it was run, the figures of each scenario, and how many violations in all."""
     return {
         "chaos": scale,
         "seed": seed,
-        "commit": commit(),
-        "machine": machine(),
+        **origin(),
         "scenarios": figures,
         "violations": sum(len(each["violations"]) for each in figures.values()),
     }
@@ -71,19 +69,6 @@ def run(name: str, scale: Scale, seed: int, out: Path) -> dict[str, Any]:
     for violation in figures["violations"]:
         say(f"  {violation}")
     return {"at": at.isoformat(timespec="seconds"), "sizes": sizes, "seconds": seconds, **figures}
-
-
-def commit() -> str:
-    """The commit, with a plus where the tree differs from it; `unknown` outside a repository."""
-    try:
-        command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-
-
-def machine() -> str:
-    return f"{len(os.sched_getaffinity(0))} cores, Linux {platform.release()}, Python {platform.python_version()}"
 
 
 def say(what: str) -> None:

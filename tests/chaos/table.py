@@ -50,7 +50,7 @@ def table(records: Path) -> str:
             continue
         found = last["scenarios"][name]
         shown = "; ".join(f"{field} {_figure(found[field])}" for field in fields if field in found)
-        where = f"{found['at'][:16].replace('T', ' ')}, {last['commit']}, {last['machine']}"
+        where = f"{found['at'][:16].replace('T', ' ')}, {last['commit']}, {_machine(last['machine'])}"
         rows.append(f"| `{name}` | {last['chaos']} | {shown} | {len(found['violations'])} | {where} |")
     return "\n".join(rows)
 
@@ -64,6 +64,11 @@ def newest(records: Path, name: str) -> dict[str, Any] | None:
     ]
     lines.sort(key=lambda line: (line["chaos"] == "long", line["scenarios"][name]["at"]))
     return lines[-1] if lines else None
+
+
+def _machine(told: str | dict[str, Any]) -> str:
+    """Older records tell of it in words, newer ones by `benchmarks/origin.py`."""
+    return told if isinstance(told, str) else f"{told['cores']} cores, {told['kernel']}, Python {told['python']}"
 
 
 def _figure(value: object) -> str:

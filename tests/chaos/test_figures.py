@@ -1,5 +1,7 @@
 """Figures are what was measured."""
 
+from pathlib import Path
+
 import orjson
 import pytest
 from last_line import PROPERTY, LastLine
@@ -17,6 +19,15 @@ def test_the_page_shows_the_figures_of_the_last_runs():
 def test_every_scenario_is_in_the_table_and_on_the_page():
     assert set(SHOWN) == set(SCENARIOS)
     assert [name for name in SCENARIOS if f"`{name}`" not in PAGE.read_text()] == []
+
+
+def test_a_machine_is_told_in_words_as_in_older_records(tmp_path: Path):
+    machine = {"cores": 2, "kernel": "Linux 6.1", "python": "3.11.7", "cpu": "EPYC", "gpu": None}
+    for told in (machine, "2 cores, Linux 6.1, Python 3.11.7"):
+        run = {"at": "2026-11-23T10:00:00+00:00", "jobs": 7, "violations": []}
+        record = {"chaos": "long", "commit": "a6fe38f", "machine": told, "scenarios": {"kills": run}}
+        (tmp_path / "2026-11-23-chaos-kills.json").write_bytes(orjson.dumps(record))
+        assert "2026-11-23 10:00, a6fe38f, 2 cores, Linux 6.1, Python 3.11.7 |" in table(tmp_path)
 
 
 def test_percentiles_are_those_of_the_nearest_rank():

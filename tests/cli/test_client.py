@@ -1,7 +1,6 @@
 """The Python client: what it makes of answers, of broken connections and of streams that break off."""
 
 import json
-import socket
 import socketserver
 import threading
 import time
@@ -296,22 +295,22 @@ def test_waiting_for_longer_than_one_likes_is_a_timeout_that_tells_the_state():
 
 
 def test_a_server_that_is_being_started_again_is_waited_for():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        address = taken.getsockname()
     waiting = threading.Event()
     handler = type("Scripted", (Handler,), {"answers": iter([json_answer({"id": "job_1"})]), "told": Told()})
+    with socketserver.TCPServer(("127.0.0.1", 0), handler, bind_and_activate=False) as starting:
+        starting.server_bind()  # the address is its own, and whoever connects is refused
+        starting.timeout = 20
 
-    def start() -> None:
-        waiting.wait(10)
-        with socketserver.TCPServer(address, handler) as listening:
-            listening.handle_request()
+        def start() -> None:
+            waiting.wait(10)
+            starting.server_activate()
+            starting.handle_request()
 
-    thread = threading.Thread(target=start)
-    thread.start()
-    with Client(f"http://127.0.0.1:{address[1]}", on_wait=lambda _: waiting.set()) as client:
-        assert client.job("job_1") == {"id": "job_1"}
-    thread.join()
+        thread = threading.Thread(target=start)
+        thread.start()
+        with Client(f"http://127.0.0.1:{starting.server_address[1]}", on_wait=lambda _: waiting.set()) as client:
+            assert client.job("job_1") == {"id": "job_1"}
+        thread.join()
 
 
 def test_a_deletion_that_was_done_unheard_is_done():

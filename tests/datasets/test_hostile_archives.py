@@ -1,5 +1,6 @@
 """Archives that mean harm, or were damaged at random, are refused in words, and soon."""
 
+import errno
 import io
 import random
 import tarfile
@@ -8,6 +9,7 @@ import zipfile
 import pytest
 from archives import LIMITS, Files, cats_and_dogs, png, tarred, zipped
 
+from worker.importer.archive import ZipArchive
 from worker.importer.limits import Limits
 from worker.job_process import JobRefused
 
@@ -124,3 +126,94 @@ def test_archives_damaged_at_random_import_or_are_refused_and_raise_nothing_else
             outcomes.add(refusal.code)
     assert "imported" in outcomes
     assert "broken_archive" in outcomes
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE])
+@pytest.mark.parametrize("before", [b"", tarred(cats_and_dogs())[:-10240]], ids=["at the front", "behind files"])
+def test_headers_about_headers_without_end_are_refused(run_import, kind, before):
+    about = header("././@LongLink", 2, kind) + b"x".ljust(512, b"\0")
+    assert refused(run_import, before + about * 3000 + tarred(cats_and_dogs())) == "broken_archive"
+
+
+@pytest.mark.parametrize("left_out", [1, 7])
+def test_a_zip_that_lost_its_first_members_is_refused(run_import, left_out):
+    data = zipped(cats_and_dogs())
+    start = 0
+    for _ in range(left_out):
+        start = data.index(b"PK\3\4", start + 4)
+    assert refused(run_import, data[start:]) == "broken_archive"
+
+
+def test_a_zip_whose_member_has_a_name_that_is_no_utf8_is_refused(run_import):
+    data = bytearray(zipped(cats_and_dogs() | {"dog/ab.png": png(0)}))
+    at = data.index(b"PK\3\4", data.index(b"dog/9.png"))
+    data[at + 7] |= 0x08  # of its own header alone, which says that the name is UTF-8
+    data[at + 34 : at + 36] = b"\xff\xfe"
+    assert refused(run_import, bytes(data)) == "broken_archive"
+
+
+def test_a_tar_that_leads_back_is_refused_at_once(run_import):
+    """A size below zero; each time round would be a member more."""
+    front, end = tarred(cats_and_dogs())[:-10240], bytes(10240)
+    round_and_round = front + header("cat/x.png", -2048) + end
+    assert refused(run_import, round_and_round, limited(members=100_000)) == "unsafe_archive"
+    assert refused(run_import, front + header("cat/x.png", -512) + end) == "unsafe_archive"
+
+
+@pytest.mark.parametrize("keyword", ["size", "GNU.sparse.realsize"])
+def test_members_of_a_tar_that_share_bytes_are_refused(run_import, keyword):
+    """A header for all members gives each a size that reaches over those behind it."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT, pax_headers={keyword: "3000"}) as archive:
+        for name, data in cats_and_dogs().items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    assert refused(run_import, out.getvalue()) == "unsafe_archive"
+
+
+@pytest.mark.parametrize("extra", [{}, {"manifest.csv": b"file,label\ncat/1.png,x\n"}], ids=["folders", "manifest"])
+def test_an_impossible_place_is_the_archives_fault_and_a_failing_disk_is_not(run_import, monkeypatch, extra):
+    def failing(error: int):
+        def open(self, member):  # noqa: A001 - the archive's own name for it
+            raise OSError(error, "from the system")
+
+        return open
+
+    monkeypatch.setattr(ZipArchive, "open", failing(errno.EINVAL))
+    assert refused(run_import, zipped(cats_and_dogs() | extra)) == "broken_archive"
+    monkeypatch.setattr(ZipArchive, "open", failing(errno.EIO))
+    with pytest.raises(OSError, match="from the system"):
+        run_import(zipped(cats_and_dogs() | extra))
+
+
+def disk_fails_once(run_import, monkeypatch, files: Files, name: str) -> None:
+    opened, failed = ZipArchive.open, []
+
+    def open(self, member):  # noqa: A001 - the archive's own name for it
+        if member.name == name and not failed:
+            failed.append(member)
+            raise OSError(errno.EIO, "from the system")
+        return opened(self, member)
+
+    monkeypatch.setattr(ZipArchive, "open", open)
+    with pytest.raises(OSError, match="from the system"):
+        run_import(zipped(files))
+
+
+@pytest.mark.parametrize("name", ["cat/0.png", "animals.csv"])
+def test_a_disk_that_fails_while_files_are_looked_at_ends_the_import(run_import, monkeypatch, name):
+    """Else an IDX file would be none, and a manifest would be passed over."""
+    rows = "image,label\n" + "".join(f"pics/{n}.png,{n % 2}\n" for n in range(8))
+    files = {f"pics/{n}.png": png(n) for n in range(8)} | {"animals.csv": rows.encode(), "cat/0.png": png(9)}
+    disk_fails_once(run_import, monkeypatch, files, name)

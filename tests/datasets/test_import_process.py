@@ -3,14 +3,17 @@
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from archives import FASHION_MINI, cats_and_dogs, png, tarred, zipped
 
+from store import datasets
 from store.datasets import Dataset, publish
 from store.layout import Layout
 from store.splits import open_split
@@ -90,6 +93,39 @@ def test_publish_replaces_what_an_earlier_claim_left_without_descriptor(tmp_path
     publish(artifact, target)
     assert not (target / "data" / "old.npy").exists()
     assert len(open_split(target, dataset, "train")) == 16
+
+
+def test_who_publishes_late_leaves_what_another_published_meanwhile(tmp_path, run_import, monkeypatch):
+    """As a supervisor does that stood still and does not know yet that it has lost the job."""
+    dataset, artifact = run_import(zipped(cats_and_dogs()))
+    target, late = tmp_path / "target", tmp_path / "late"
+    shutil.copytree(artifact, late)
+    (late / "data" / "late.npy").touch()
+    to_disk = datasets.fsync_tree
+
+    def overtaken(folder):
+        to_disk(folder)
+        if folder == late:
+            publish(artifact, target)
+
+    monkeypatch.setattr(datasets, "fsync_tree", overtaken)
+    publish(late, target)
+    assert not (target / "data" / "late.npy").exists()
+    assert len(open_split(target, Dataset.read(target), "train")) == dataset.splits["train"].images
+
+
+def test_one_publishes_at_a_time(tmp_path, run_import):
+    _, artifact = run_import(zipped(cats_and_dogs()))
+    target = tmp_path / "target"
+    target.mkdir()
+    with ThreadPoolExecutor(1) as pool:
+        with datasets._locked(target):
+            other = pool.submit(publish, artifact, target)
+            with pytest.raises(TimeoutError):
+                other.result(0.3)
+            assert not (target / "data").exists()
+        other.result()
+    assert (target / "dataset.json").exists()
 
 
 def test_publish_without_an_artifact_is_an_error(tmp_path):

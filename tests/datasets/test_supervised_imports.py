@@ -2,22 +2,19 @@
 
 import os
 import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from archives import png, zipped
 from running import processes_that_name
+from waiting import meanwhile
 
 from jobs.ledger import Ledger
 from jobs.model import Job, JobError, Kind, Lane, State
 from store.layout import Layout
 from worker import child, supervisor
 from worker.lane import slot
-from worker.supervisor import Workplace
+from worker.supervisor import Supervisor, Workplace
 
 UPLOAD = zipped({f"{name}/{i}.png": png(0) for name in ("cat", "dog") for i in range(4000)})
 
@@ -41,26 +38,11 @@ def run(job_id: str, ledger: Ledger, at: Workplace) -> Job:
     return ledger.get(job_id)
 
 
-@contextmanager
-def meanwhile(condition: Callable[[], object], then: Callable[[], object]) -> Iterator[None]:
-    def wait() -> None:
-        until = time.monotonic() + 20
-        while not condition():
-            assert time.monotonic() < until, "waited in vain"
-            time.sleep(0.001)
-        then()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    yield
-    thread.join()
-
-
 def test_an_import_that_hangs_is_ended(ledger, at, job_id, monkeypatch):
     monkeypatch.setitem(child.PROGRAMS, Kind.IMPORT, "stuck_importer")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     decoding = at.layout.job(job_id) / "decoding"
-    with meanwhile(decoding.exists, lambda: object.__setattr__(at, "stall_seconds", 1.0)):
+    with meanwhile(decoding.exists, lambda: monkeypatch.setattr(Supervisor, "patience", 1.0)):
         job = run(job_id, ledger, at)
     assert (job.state, job.crashes) == (State.QUEUED, 1)
     error = JobError.model_validate(ledger.events(job_id, limit=100)[0][-1].data["error"])

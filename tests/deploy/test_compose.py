@@ -8,7 +8,7 @@ import re
 import socket
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ import pytest
 import yaml
 from redis import AuthenticationError, Redis
 from redis.exceptions import NoPermissionError
-from running import RESNETD, STOP_SECONDS, Running, environment, processes_that_name
+from running import RESNETD, STOP_SECONDS, Running, environment, own_port, processes_that_name
 from samples import photo, png, zip_mini
+from waiting import wait_for
 
 from resnetd.client import Client
 from resnetd.commands.options import variable
@@ -54,11 +55,6 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 SERVICES = COMPOSE["services"]
 REDIS_PASSWORD = "0123456789abcdef" * 4
 TINY = {"epochs": 1, "lr": 0.1, "warmup_epochs": 0.2, "batch_size": 64, "image_size": 16, "precision": "fp32"}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -117,11 +113,10 @@ def start_order() -> list[str]:
     return order
 
 
-def until(condition, what: str, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.2)
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Here]:
+    with own_port() as redis, own_port() as http:
+        yield Here(tmp_path, redis, http)
 
 
 def ready(client: Client) -> bool:
@@ -131,8 +126,7 @@ def ready(client: Client) -> bool:
         return False
 
 
-def test_without_a_key_the_api_refuses_to_start_and_says_how_to_make_one(tmp_path):
-    here = Here(tmp_path, free_port(), free_port())
+def test_without_a_key_the_api_refuses_to_start_and_says_how_to_make_one(here):
     ended = subprocess.run(
         here.command("api"), env=here.environment("api"), capture_output=True, text=True, timeout=60, check=False
     )
@@ -140,8 +134,7 @@ def test_without_a_key_the_api_refuses_to_start_and_says_how_to_make_one(tmp_pat
     assert "resnetd keys create" in ended.stderr
 
 
-def test_the_whole_flow_passes_against_the_services_of_the_compose_file(tmp_path):
-    here = Here(tmp_path, free_port(), free_port())
+def test_the_whole_flow_passes_against_the_services_of_the_compose_file(here, tmp_path):
     for volume, _ in volumes():
         (tmp_path / volume).mkdir()
     making = here.command("api", ["keys", "create", "--scope", "admin"])
@@ -153,10 +146,10 @@ def test_the_whole_flow_passes_against_the_services_of_the_compose_file(tmp_path
         for name in start_order():
             log = tmp_path / f"{name}.log"
             running.append(Running(here.command(name), log=log, env=here.environment(name)))
-            until(lambda name=name: here.healthy(name), f"{name} does not get healthy")
+            wait_for(lambda name=name: here.healthy(name))
         url = f"http://127.0.0.1:{here.http_port}"
         with Client(url, key) as client:
-            until(lambda: ready(client), "the api does not get ready")
+            wait_for(lambda: ready(client))
             flow(client, tmp_path)
         with Client(url) as stranger, pytest.raises(Problem) as refused:
             stranger.classify([png(photo())])
@@ -285,12 +278,11 @@ def test_redis_has_one_user_with_a_password_and_the_rights_of_the_embedded_one()
     assert re.fullmatch(r">\$\{REDIS_PASSWORD:\?.+\}", user[2])  # without it Compose refuses to start
 
 
-def test_nobody_reaches_redis_without_the_password(tmp_path):
-    here = Here(tmp_path, free_port(), free_port())
+def test_nobody_reaches_redis_without_the_password(here, tmp_path):
     (tmp_path / "redis").mkdir()
     redis = Running(here.command("redis"), log=tmp_path / "redis.log", env=here.environment("redis"))
     try:
-        until(lambda: here.healthy("redis"), "redis does not get healthy")
+        wait_for(lambda: here.healthy("redis"))
         for url in (f"redis://127.0.0.1:{here.redis_port}", f"redis://resnetd:wrong@127.0.0.1:{here.redis_port}"):
             with Redis.from_url(url) as client, pytest.raises(AuthenticationError):
                 client.ping()

@@ -1,5 +1,8 @@
 """Figures of an evaluation, as functions of logits and labels."""
 
+import csv
+import json
+
 import numpy as np
 import pytest
 
@@ -57,3 +60,30 @@ def test_classes_that_differ_are_named_and_long_lists_are_cut():
 def test_a_table_is_csv_with_a_header():
     rows = [{"label": 'a "b", c', "support": 3}, {"label": "d", "support": 0}]
     assert documents.as_csv(rows) == b'label,support\r\n"a ""b"", c",3\r\nd,0\r\n'
+
+
+def test_a_confusion_matrix_of_any_number_of_classes_is_a_file_and_above_200_nothing_else(tmp_path):
+    classes = ('a "b", c', "d\ne", *(f"class {i}" for i in range(199)))
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(size=(400, 201)).astype(np.float32), generator.integers(0, 201, 400)
+    figures = report.summary(logits, labels, classes, 1.0)
+    assert figures["confusion"] is None
+    evaluation = documents.Evaluation(
+        figures=figures,
+        logits=logits,
+        labels=labels,
+        classes=classes,
+        temperature=1.0,
+        pixels=lambda index: np.zeros((8, 8, 1), dtype=np.uint8),
+    )
+    documents.write(tmp_path, evaluation, about={}, between=lambda: None)
+    assert json.loads((tmp_path / "report.json").read_text())["metrics"]["confusion"] is None
+    assert not list(tmp_path.glob("confusion.[!c]*"))  # no drawing
+    with (tmp_path / "confusion.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    assert (head, [row[0] for row in rows]) == (["true", *classes], list(classes))
+    counts = np.array([[int(count) for count in row[1:]] for row in rows])
+    expected = np.zeros((201, 201), dtype=int)
+    for true, predicted in zip(labels, logits.argmax(1), strict=True):
+        expected[true, predicted] += 1
+    assert (counts == expected).all()

@@ -36,6 +36,11 @@ def report(run_dir: Path, claim: int = 1) -> bytes:
     return (run_dir / f"claim-{claim}" / "artifacts" / "report.json").read_bytes()
 
 
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def as_served(layout, images: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     """What the engine answers to these images sent as PNG files: probabilities, and the classes."""
     served = runtime.load(Catalog(layout.models).folder("mnist-residual", 1), "cpu")
@@ -91,11 +96,18 @@ def test_the_figures_are_those_of_the_images_sent_to_be_classified(layout, new_j
     assert (last["done"], last["total"], last["fraction"]) == (1000, 1000, 1.0)
     made = run_dir / "claim-1" / "artifacts"
     drawings = {f"{name}.{kind}" for name in ("confusion", "reliability", "mistakes") for kind in ("svg", "png")}
-    assert {path.name for path in made.iterdir()} == {*drawings, "report.json", "metrics.json", "per_class.csv"}
+    documents = {"report.json", "metrics.json", "metrics.csv", "per_class.csv", "confusion.csv"}
+    assert {path.name for path in made.iterdir()} == drawings | documents
     assert json.loads((made / "metrics.json").read_text()) == {**figures, "split": "test"}
-    with (made / "per_class.csv").open(newline="") as file:
-        table = list(csv.DictReader(file))
-    assert [(row["label"], float(row["f1"])) for row in table] == [(c["label"], c["f1"]) for c in figures["per_class"]]
+    (row,) = table(made / "metrics.csv")
+    assert set(row) == {"split", *figures} - {"per_class", "confusion"}
+    assert (row.pop("split"), row.pop("temperature_from")) == ("test", "manifest")
+    assert {name: float(value) for name, value in row.items()} == {name: figures[name] for name in row}
+    rows = table(made / "per_class.csv")
+    assert [(row["label"], float(row["f1"])) for row in rows] == [(c["label"], c["f1"]) for c in figures["per_class"]]
+    rows = table(made / "confusion.csv")
+    assert [row.pop("true") for row in rows] == list(classes)
+    assert [[int(row[label]) for label in classes] for row in rows] == figures["confusion"]
 
 
 @pytest.fixture(scope="module")

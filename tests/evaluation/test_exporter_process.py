@@ -23,7 +23,7 @@ from samples import photo
 from models import bundle, runtime
 from models.catalog import STARTERS, Catalog
 from models.images import decode, prepare
-from models.manifest import Manifest
+from models.manifest import Manifest, Preprocessing
 from models.networks.registry import NETWORKS
 from models.networks.registry import build as registry_build
 from store.layout import Layout
@@ -146,6 +146,39 @@ def test_a_program_runs_any_number_of_images_to_the_golden_logits_and_has_the_sa
         assert np.abs(logits - np.concatenate([golden["logits"]] * 5)[:count]).max() <= 1e-3
 
 
+def test_a_program_takes_more_images_at_once_than_any_bound_that_it_could_have(tmp_path):
+    """It once took 4,096 at most."""
+    folder = STARTERS / "mnist-residual"
+    program.write(program.trace(runtime.load(folder, "cpu")), tmp_path / "program.pt2", manifest=b"{}")
+    images = torch.zeros(4_200, 28, 28, 1, dtype=torch.uint8)
+    assert torch.export.load(tmp_path / "program.pt2").module()(images).shape == (4_200, 10)
+
+
+@pytest.mark.parametrize("network", ["cifar/resnet8", "d2l/resnet18", "mnist/residual", "torchvision/resnet18"])
+@pytest.mark.parametrize("test_time_flip", [False, True])
+def test_the_number_of_images_is_left_open_for_every_kind_of_network(network, test_time_flip):
+    """With small images, for speed: the number is the same matter for large ones."""
+    entry = NETWORKS[network]
+    size, channels = min(entry.input[1], 32), entry.input[0]
+    shape = {"height": size, "width": size, "resize": size, "channels": channels}
+    pre = Preprocessing(**shape, mean=(0.5,) * channels, std=(0.5,) * channels)
+    manifest = manifest_of(network).model_copy(update={"preprocessing": pre, "test_time_flip": test_time_flip})
+    model = runtime.Runtime(
+        manifest=manifest,
+        network=registry_build(manifest.network).eval(),
+        normalise=runtime.Normalise(pre, torch.device("cpu")),
+        device=torch.device("cpu"),
+    )
+    traced = program.trace(model)
+    (bounds,) = traced.range_constraints.values()
+    assert bounds.lower == 1
+    assert bounds.upper > 2**40
+    with torch.no_grad():
+        for count in (1, 3):
+            images = torch.zeros(count, size, size, channels, dtype=torch.uint8)
+            assert traced.module()(images).shape == (count, manifest.network.num_classes)
+
+
 def test_an_onnx_model_has_the_same_bytes_each_time_and_runs_any_number_of_images_to_the_golden_logits(layout, new_job):
     run_dir = new_job("export", model="mnist-residual@1", format="onnx")
     code, said = finish(EXPORTER, run_dir)
@@ -198,14 +231,18 @@ def refusal(layout: Layout, run_dir: Path) -> str:
     return refused.value.code
 
 
-@pytest.mark.parametrize("damaged", ["weights.safetensors", "golden.safetensors"])
-def test_a_damaged_model_is_refused_and_leaves_nothing(tmp_path, damaged):
-    layout = Layout(tmp_path / "data").create()
-    Catalog(layout.models).seed()
-    path = layout.models / "mnist-residual" / "1" / damaged
+def change_last_byte(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damaged", ["model.json", "weights.safetensors", "golden.safetensors"])
+@pytest.mark.parametrize("harm", [change_last_byte, Path.unlink])
+def test_a_damaged_model_is_refused_and_leaves_nothing(tmp_path, damaged, harm):
+    layout = Layout(tmp_path / "data").create()
+    Catalog(layout.models).seed()
+    harm(layout.models / "mnist-residual" / "1" / damaged)
     run_dir = layout.job("job_damaged")
     run_dir.mkdir()
     spec = {"kind": "export", "model": "mnist-residual@1", "format": "bundle"}

@@ -2,12 +2,10 @@
 
 import asyncio
 import contextlib
-import os
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,8 +15,8 @@ import httpx
 import numpy as np
 import orjson
 import uvicorn
-from redis import Redis, RedisError
-from running import REDIS_ADMIN
+from redis import RedisError
+from running import REDIS_ADMIN, wait_for_redis
 
 from app.inference.answers import Classified, EngineHealth, Explanations, Pictures, Tensor
 from app.inference.client import Engines
@@ -51,7 +49,6 @@ from jobs.model import JobError, Lane
 from models.catalog import ModelNotFound
 from models.manifest import Preprocessing
 from resnetd import embedded_redis
-from store import redis_account
 from store.datasets import Dataset, ImageSummary, Report, Source, SplitSummary
 from store.layout import Layout
 from store.settings import Settings
@@ -216,13 +213,7 @@ def serving(settings: Settings) -> Iterator[Server]:
 def own_redis(layout: Layout) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen([*embedded_redis.command(layout), *REDIS_ADMIN])
     try:
-        with contextlib.closing(Redis.from_url(redis_account.url(layout))) as client:
-            while True:
-                with contextlib.suppress(RedisError):
-                    client.ping()
-                    break
-                assert process.poll() is None
-                os.sched_yield()
+        wait_for_redis(process, layout)
         yield process
     finally:
         process.kill()
@@ -307,10 +298,3 @@ def let_go() -> None:
                 ledger.fail(claim, JobError(code="swept", message="its test is over"))
             except LeaseLost:
                 ledger.cancel(claim.job_id)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < until
-        threading.Event().wait(0.005)

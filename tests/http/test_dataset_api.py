@@ -15,8 +15,9 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from edge_kit import Server, dataset_on_disk, problem, serving, wait_for
+from edge_kit import Server, dataset_on_disk, problem, serving
 from samples import tiny_zip
+from waiting import wait_for
 
 from app.problems import ProblemError
 from app.services.dataset_uploads import dataset_name
@@ -24,7 +25,8 @@ from app.services.dataset_views import UploadRecord
 from app.services.datasets import Datasets
 from app.services.jobs import Jobs
 from app.services.ledger import AsyncLedger
-from app.services.uploads import Upload, sweep
+from app.services.upload_parts import sweep
+from app.services.uploads import Upload
 from jobs.answers import Claim
 from jobs.ledger import Ledger
 from jobs.model import JobError, Kind, Lane, Priority
@@ -180,17 +182,21 @@ def test_a_repetition_that_fails_leaves_what_the_first_had_acknowledged(layout, 
     assert parts_left(layout) == []
 
 
-def test_a_full_disk_is_a_507_that_leaves_nothing(server, monkeypatch):
-    def full(_: Path) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize(
+    ("number", "status", "code"),
+    [(errno.ENOSPC, 507, "disk_full"), (errno.EDQUOT, 507, "disk_full"), (errno.EIO, 500, "disk_error")],
+)
+def test_a_disk_that_does_not_take_an_upload_is_told_and_nothing_is_left(server, monkeypatch, number, status, code):
+    def broken(_: Path) -> None:
+        raise OSError(number, os.strerror(number))
 
     def kept() -> list[Path]:
         return [*server.layout.datasets.iterdir(), *server.layout.jobs.glob("*/request.json")]
 
     before = kept()
-    monkeypatch.setattr("app.services.uploads.fsync_dir", full)
-    problem(server.http.put("/v1/datasets/pets.zip", content=ONE), 507, "disk_full")
-    problem(server.http.put("/v1/models?name=mine", content=b"bytes"), 507, "disk_full")
+    monkeypatch.setattr("app.services.uploads.fsync_dir", broken)
+    problem(server.http.put("/v1/datasets/pets.zip", content=ONE), status, code)
+    problem(server.http.put("/v1/models?name=mine", content=b"bytes"), status, code)
     assert set(kept()) == set(before)
     assert parts_left(server.layout) == []
 
@@ -222,10 +228,8 @@ def test_a_client_that_goes_away_midway_leaves_no_part(alone):
         with socket.create_connection(server.address, timeout=10) as connection:
             head = b"PUT /v1/datasets HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000000\r\n\r\n"
             connection.sendall(head + tiny_zip(b"x" * 2_000_000))
-            while not parts_left(server.layout):
-                server.http.get("/livez")
-        while parts_left(server.layout):
-            server.http.get("/livez")
+            wait_for(lambda: parts_left(server.layout) != [])
+        wait_for(lambda: parts_left(server.layout) == [])
         assert list(server.layout.datasets.iterdir()) == []
 
 
@@ -247,15 +251,15 @@ def test_an_upload_whose_job_a_crash_cut_off_is_handed_in_at_the_next_start(alon
         made = server.http.post("/v1/datasets", params=asked, content=ONE).json()
     job_id = made["job"]["id"]
     ledger.cancel(job_id)
-    ledger.redis.delete(f"rn:job:{job_id}", f"rn:job:{job_id}:events")
+    ledger.redis.delete(f"rn:job:{job_id}", f"rn:job:{job_id}:events", f"rn:idempotency:upload:{made['id']}")
     ledger.redis.zrem("rn:state:cancelled", job_id)
     ledger.redis.zrem("rn:unarchived", job_id)
     (Layout(alone.data).job(job_id) / "record.json").unlink(missing_ok=True)
     with serving(alone) as server:
-        while (answer := server.http.get(f"/v1/jobs/{job_id}")).status_code == 404:
-            pass
-        assert (answer.json()["kind"], answer.json()["state"]) == ("import", "queued")
-        assert (answer.json()["priority"], answer.json()["max_seconds"]) == ("low", 90.0)
+        wait_for(lambda: server.http.get(f"/v1/jobs/{job_id}").status_code != 404)
+        again = server.http.get(f"/v1/jobs/{job_id}").json()
+        assert (again["kind"], again["state"]) == ("import", "queued")
+        assert (again["priority"], again["max_seconds"]) == ("low", 90.0)
 
 
 def claimed_import(ledger: Ledger, job_id: str) -> Claim:

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,13 +13,14 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+from http_process import http_process
 from samples import tiny_zip
 from uvicorn.server import ServerState
+from waiting import wait_for
 
 from app.drain import Drain
 from app.protocol import HttpProtocol
 from resnetd.parts import Part, Parts
-from store import redis_account
 from store.layout import Layout
 
 GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -35,22 +34,10 @@ def answer(connection: socket.socket) -> HTTPResponse:
     return found
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "data").create()
-
-
-@contextlib.contextmanager
-def http_process(layout: Layout, redis: Layout, listener: socket.socket, **more: str) -> Iterator[subprocess.Popen]:
-    """`python -m app` on a socket that stays open when it leaves, as under `resnetd up`."""
-    environment = {**os.environ, "RESNETD_DATA": str(layout.root), "REDIS_URL": redis_account.url(redis), **more}
-    command = [sys.executable, "-m", "app", "--fd", str(listener.fileno())]
-    started = subprocess.Popen(command, env=environment, pass_fds=[listener.fileno()], stderr=subprocess.DEVNULL)
-    try:
-        yield started
-    finally:
-        started.kill()
-        started.wait()
+def unready(url: str) -> httpx.Response | None:
+    """What /readyz says as soon as its process leaves."""
+    told = httpx.get(f"{url}/readyz", timeout=20)
+    return None if told.json()["parts"]["server"]["ready"] else told
 
 
 @pytest.fixture
@@ -60,35 +47,28 @@ def listener() -> Iterator[socket.socket]:
 
 
 def test_while_it_leaves_it_answers_and_closes_each_connection_with_its_answer_and_ends_what_it_began(
-    layout: Layout, redis_layout: Layout, listener: socket.socket
+    layout: Layout, redis_url: str, listener: socket.socket
 ) -> None:
     address = listener.getsockname()
-    url = f"http://127.0.0.1:{address[1]}"
     with contextlib.ExitStack() as stack:
-        running = stack.enter_context(http_process(layout, redis_layout, listener, RESNETD_DRAIN_DELAY="1.5"))
+        leaving = http_process(layout, redis_url, listener=listener, RESNETD_DRAIN_DELAY="1.5")
+        running, url = stack.enter_context(leaving)
         idle, upload = (stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(2))
         idle.sendall(GET)
         assert answer(idle).headers["connection"] is None
         archive = tiny_zip()
         head = b"PUT /v1/datasets HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
         upload.sendall(head % len(archive) + archive[:3])
-        while not list(layout.uploads.iterdir()):
-            assert running.poll() is None
-            time.sleep(0.01)
+        wait_for(lambda: list(layout.uploads.iterdir()))
         running.send_signal(signal.SIGTERM)
         began = time.monotonic()
-        while True:
-            ready = httpx.get(f"{url}/readyz", timeout=20)
-            if ready.json()["parts"]["server"]["ready"]:
-                continue
-            assert (ready.status_code, ready.headers["connection"]) == (503, "close")
-            break
+        ready = wait_for(lambda: unready(url))
+        assert (ready.status_code, ready.headers["connection"]) == (503, "close")
         idle.sendall(GET)  # a connection that was open before is good for one request more
         last = answer(idle)
         assert (last.status, last.headers["connection"]) == (200, "close")
         assert idle.recv(4096) == b""
-        while time.monotonic() < began + 2.0:  # longer than the delay: now it takes nothing new
-            time.sleep(0.05)
+        time.sleep(max(began + 2.0 - time.monotonic(), 0))  # longer than the delay: now it takes nothing new
         assert running.poll() is None
         upload.sendall(archive[3:])
         last = answer(upload)
@@ -96,10 +76,10 @@ def test_while_it_leaves_it_answers_and_closes_each_connection_with_its_answer_a
         assert running.wait(10) == 0
 
 
-def test_a_person_who_stops_it_waits_for_nobody(layout: Layout, redis_layout: Layout, listener: socket.socket) -> None:
+def test_a_person_who_stops_it_waits_for_nobody(layout: Layout, redis_url: str, listener: socket.socket) -> None:
     address = listener.getsockname()
     with (
-        http_process(layout, redis_layout, listener, RESNETD_DRAIN_DELAY="60") as running,
+        http_process(layout, redis_url, listener=listener, RESNETD_DRAIN_DELAY="60") as (running, _),
         socket.create_connection(address, timeout=20) as connection,
     ):
         connection.sendall(GET)
@@ -167,8 +147,7 @@ def test_a_part_stops_after_all_that_lean_on_it_and_one_that_does_not_stop_is_ki
     parts = [part("redis", tell), part("fleet", tell), part("http", tell, "fleet", "redis"), part("deaf", deaf, "http")]
     for each in parts:
         each.start()
-        while not each.ready():
-            time.sleep(0.01)
+        wait_for(each.ready)
     Parts(parts)._stop_all()
     assert order.read_text().split()[0] == "http"
     assert sorted(order.read_text().split()) == ["fleet", "http", "redis"]

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
-from edge_kit import IMAGE, Server, serving, wait_for
+from edge_kit import IMAGE, Server, serving
+from waiting import wait_for
 
 from app.encoded_bodies import _STEP, CODINGS, Inflater
 from app.problems import BadRequestError
@@ -125,10 +126,10 @@ def test_what_is_inflated_counts_as_held_and_is_refused_where_it_has_no_place(na
     with socket.create_connection(narrow.address, timeout=10) as connection:
         head = "POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 190000\r\n\r\n"
         connection.sendall(head.encode() + bytes(150_000))
-        wait_for(lambda: narrow.state.admission._bytes == 150_000)
+        wait_for(lambda: narrow.state.admission.held_bytes == 150_000)
         body = gzip.compress(bytes(180_000))
         assert len(body) < 1000
         assert infer(narrow.http, body, "gzip").status_code == 503
-        wait_for(lambda: narrow.state.admission._bytes == 150_000)
-    wait_for(lambda: narrow.state.admission._bytes == 0)
+        wait_for(lambda: narrow.state.admission.held_bytes == 150_000)
+    wait_for(lambda: narrow.state.admission.held_bytes == 0)
     assert infer(narrow.http, gzip.compress(IMAGE), "gzip").status_code == 200

@@ -5,7 +5,7 @@ from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 
 import pytest
-from edge_kit import Server
+from edge_kit import Server, problem, train
 
 from app.event_responses import choose
 from app.problems import UnavailableError
@@ -114,6 +114,16 @@ def test_followers_are_bounded(settings: Settings, monkeypatch: pytest.MonkeyPat
 
     with pytest.raises(UnavailableError):
         asyncio.run(two())
+
+
+def test_a_stream_beyond_them_is_a_503_of_its_own_and_a_page_is_none(
+    server: Server, dataset: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(feeds, "MAX_FOLLOWERS", 0)
+    url = f"/v1/jobs/{train(server.http, dataset).json()['id']}/events"
+    for accept in ("text/event-stream", "application/x-ndjson"):
+        problem(server.http.get(url, headers={"Accept": accept}), 503, "too_many_streams")
+    assert server.http.get(url, headers={"Accept": "application/json"}).status_code == 200
 
 
 def test_a_follower_whose_cursor_lies_before_the_feed_looks_into_the_ledger_now_and_then_only(settings: Settings):

@@ -1,51 +1,17 @@
 """`python -m app` as a process of its own: refusals, logs, memory, and how it stops."""
 
-import contextlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from http_process import http_environment, http_process
 from samples import tiny_zip
-
-from store import redis_account
-from store.layout import Layout
-
-
-def environment(layout: Layout, redis: Layout, **more: str) -> dict[str, str]:
-    return {**os.environ, "RESNETD_DATA": str(layout.root), "REDIS_URL": redis_account.url(redis), **more}
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "data").create()
-
-
-@contextlib.contextmanager
-def process(layout: Layout, redis: Layout, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    with socket.socket() as listener, log.open("wb") as stderr:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(64)
-        started = subprocess.Popen(
-            [sys.executable, "-m", "app", "--fd", str(listener.fileno())],
-            env=environment(layout, redis),
-            pass_fds=[listener.fileno()],
-            stderr=stderr,
-        )
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        try:
-            assert httpx.get(f"{url}/livez", timeout=30).status_code == 200
-            yield started, url
-        finally:
-            started.kill()
-            started.wait()
 
 
 def test_it_imports_neither_torch_nor_celery():
@@ -53,16 +19,19 @@ def test_it_imports_neither_torch_nor_celery():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
 
 
-def test_it_refuses_an_address_that_others_reach_while_there_is_no_key(layout, redis_layout):
-    env = environment(layout, redis_layout, RESNETD_HOST="0.0.0.0", RESNETD_PORT="0")
+def test_it_refuses_an_address_that_others_reach_while_there_is_no_key(layout, redis_url):
+    env = http_environment(layout, redis_url, RESNETD_HOST="0.0.0.0", RESNETD_PORT="0")
     ended = subprocess.run([sys.executable, "-m", "app"], env=env, capture_output=True, timeout=30, check=False)
     assert ended.returncode == 2
     assert b"resnetd keys create" in ended.stderr
 
 
-def test_it_stops_within_ten_seconds_though_a_stream_is_open_and_every_log_line_is_json(layout, redis_layout, tmp_path):
+def test_it_stops_within_ten_seconds_though_a_stream_is_open_and_every_log_line_is_json(layout, redis_url, tmp_path):
     log = tmp_path / "log"
-    with process(layout, redis_layout, log) as (running, url), httpx.Client(base_url=url, timeout=20) as http:
+    with (
+        http_process(layout, redis_url, log=log) as (running, url),
+        httpx.Client(base_url=url, timeout=30) as http,
+    ):
         not_ready = http.get("/readyz")
         assert not_ready.status_code == 503
         assert not_ready.json()["not_ready"][0] == "engine"
@@ -91,14 +60,15 @@ def peak_memory(pid: int) -> int:
 
 
 @pytest.mark.parametrize("files", [0, 1, 2])
-def test_an_upload_of_200_mb_costs_less_than_50_mb_of_memory(layout, redis_layout, tmp_path, files):
+def test_an_upload_of_200_mb_costs_less_than_50_mb_of_memory(layout, redis_url, files):
     """As the body, as a form's file, and as files of a form that become one archive."""
     magic = b"\0\0\x08\x03" if files > 1 else b"PK\3\4"
     piece = magic + os.urandom((1 << 20) - 4)
     head = b'--x\r\nContent-Disposition: form-data; name="f"; filename="%d"\r\n\r\n'
     body = [part for n in range(files) for part in (head % n, *[piece] * (200 // files), b"\r\n")] + [b"--x--\r\n"]
     headers = {"Content-Type": "multipart/form-data; boundary=x"} if files else {}
-    with process(layout, redis_layout, tmp_path / "log") as (running, url):
+    with http_process(layout, redis_url) as (running, url):
+        assert httpx.get(f"{url}/livez", timeout=30).status_code == 200
         before = peak_memory(running.pid)
         answer = httpx.post(
             f"{url}/v1/datasets",

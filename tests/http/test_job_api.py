@@ -6,8 +6,9 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from edge_kit import claimed, problem, sse_messages, train, wait_for
+from edge_kit import claimed, problem, sse_messages, train
 from samples import tiny_zip
+from waiting import wait_for
 
 from jobs import keys
 from jobs.archive import archive

@@ -8,10 +8,9 @@ from uuid import uuid4
 import httpx
 import pytest
 from edge_kit import dataset_on_disk, model_on_disk, problem, train
+from http_process import http_process
 from samples import tiny_zip
-from test_http_process import process
-
-from store.layout import Layout
+from waiting import wait_for
 
 HOOK = {"url": "https://example.org/hook"}
 
@@ -123,9 +122,12 @@ def test_a_wrong_request_of_each_kind_is_pointed_at(http, asked, code, pointer):
 
 def insist(http: httpx.Client, dataset: str, key: str) -> httpx.Response:
     """As a client does that is told to come back: the same request under the same key."""
-    while (answer := train(http, dataset, key=key)).status_code == 503:
-        pass
-    return answer
+
+    def asked() -> httpx.Response | None:
+        answer = train(http, dataset, key=key)
+        return None if answer.status_code == 503 else answer
+
+    return wait_for(asked)
 
 
 def at_once(calls: list[Callable[[], httpx.Response]]) -> list[httpx.Response]:
@@ -153,18 +155,14 @@ def test_concurrent_uploads_under_one_key_are_one_dataset_and_one_import(http):
     problem(other, 422, "idempotency_conflict")
 
 
-def test_a_server_killed_between_the_writing_and_the_answer_answers_with_the_same_job(
-    redis_layout, tmp_path, monkeypatch
-):
-    layout = Layout(tmp_path / "data").create()
+def test_a_server_killed_between_the_writing_and_the_answer_answers_with_the_same_job(layout, redis_url):
     dataset, key = dataset_on_disk(layout, "ds_pets"), uuid4().hex
-    monkeypatch.setenv("RESNETD_FAULT", "submit.written:1:kill")
-    with process(layout, redis_layout, tmp_path / "first") as (running, url), httpx.Client(base_url=url) as http:
+    dying = http_process(layout, redis_url, RESNETD_FAULT="submit.written:1:kill")
+    with dying as (running, url), httpx.Client(base_url=url, timeout=30) as http:
         with pytest.raises(httpx.TransportError):
             train(http, dataset, key=key)
         assert running.wait(10) == -9
-    monkeypatch.delenv("RESNETD_FAULT")
-    with process(layout, redis_layout, tmp_path / "second") as (_, url), httpx.Client(base_url=url) as http:
+    with http_process(layout, redis_url) as (_, url), httpx.Client(base_url=url, timeout=30) as http:
         before = http.get("/v1/jobs", params={"limit": 1}).json()["data"][0]["id"]
         assert train(http, dataset, key=key).json()["id"] == before
         problem(train(http, dataset, key=key, priority="low"), 422, "idempotency_conflict")

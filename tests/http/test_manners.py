@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import importlib
+import pkgutil
 import signal
 import socket
 import threading
@@ -14,25 +16,16 @@ import pytest
 from edge_kit import IMAGE, Server, own_redis, problem, serving, train
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
+from pydantic import BaseModel
 from samples import tiny_zip
 from starlette.exceptions import HTTPException
+from waiting import wait_for
 
-from app import handlers, protocol
+from app import handlers, protocol, schemas
 from app.auth import scope_of
 from app.image_requests import JsonImages
 from app.main import create_app
-from app.schemas import (
-    aliases,
-    choices,
-    classification,
-    datasets,
-    explanation,
-    inference_v2,
-    job_views,
-    jobs,
-    models,
-    system,
-)
+from app.schemas import artifacts, deliveries, inference_v2, system
 from store import redis_account
 from store.keys import Scope, create_key, list_keys, revoke_key
 from store.layout import Layout
@@ -154,16 +147,18 @@ def test_what_an_upload_may_meet_is_documented(http):
     assert all("507" in each["responses"] for each in [*uploads, paths["/v1/datasets/{dataset_id}"]["put"]])
 
 
+def with_examples() -> list[type[BaseModel]]:
+    """Every model below app.schemas that has examples."""
+    modules = [importlib.import_module(each.name) for each in pkgutil.iter_modules(schemas.__path__, "app.schemas.")]
+    found = {kind for module in modules for kind in vars(module).values() if isinstance(kind, type)}
+    kinds = [kind for kind in found if issubclass(kind, BaseModel)]
+    return [kind for kind in kinds if "examples" in (kind.model_config.get("json_schema_extra") or {})]
+
+
 def test_examples_are_valid_by_their_own_models():
-    kinds = [JsonImages, classification.Classification, datasets.DatasetAccepted, datasets.DatasetBody]
-    kinds += [job_views.JobBody, job_views.JobAccepted, job_views.EventBody, jobs.WebhookRequest, jobs.ChangesRequest]
-    kinds += [jobs.TrainRequest, jobs.EvaluateRequest, jobs.ExportRequest]
-    kinds += [models.ModelSummary, models.ModelBody, aliases.AliasRequest, aliases.AliasesBody, models.LoadBody]
-    kinds += [models.LabelsBody, models.MetricsBody, models.AdoptRequest, models.PreprocessingRequest]
-    kinds += [explanation.ExplanationBody, explanation.PreprocessedBody]
-    kinds += [*inference_v2.DESCRIBED, *inference_v2.ANSWERS]
-    kinds += [aliases.AliasBody, choices.RecipeBody, choices.ArchitectureBody, system.ReadinessBody, system.Discovery]
-    for kind in kinds:
+    kinds = with_examples()
+    assert {artifacts.ArtifactBody, deliveries.DeliveriesBody, system.Liveness, *inference_v2.DESCRIBED} <= set(kinds)
+    for kind in [JsonImages, *kinds]:
         for example in kind.model_config["json_schema_extra"]["examples"]:
             kind.model_validate(example)
 
@@ -288,8 +283,7 @@ def test_classification_goes_on_while_redis_is_away_and_the_rest_says_so_in_time
         assert (ready.status_code, ready.json()["not_ready"]) == (200, ["ledger", "worker"])
         assert 'training_jobs{state="queued"}' not in server.http.get("/metrics").text
         redis.send_signal(signal.SIGCONT)
-        while server.http.get("/v1/jobs").status_code != 200:
-            pass
+        wait_for(lambda: server.http.get("/v1/jobs").status_code == 200)
         redis.kill()
         redis.wait()
         problem(server.http.get("/v1/jobs"), 503, "ledger_unavailable")
@@ -310,8 +304,7 @@ def test_an_event_stream_goes_on_over_a_crash_of_redis(tmp_path):
             redis.kill()
             redis.wait()
             with own_redis(layout):
-                while server.http.post(f"/v1/jobs/{job_id}/cancel").status_code == 503:
-                    pass
+                wait_for(lambda: server.http.post(f"/v1/jobs/{job_id}/cancel").status_code != 503)
                 rest = [line for line in lines if line.startswith("event: ")]
         assert rest == ["event: cancelled", "event: end"]
 

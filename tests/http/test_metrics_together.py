@@ -1,25 +1,22 @@
 """Figures of several HTTP processes as one, and what is told of engines; labels stay few."""
 
 import ast
-import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from http_process import http_process
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.inference.figures import Asked, EngineFigures
 from app.inference.shadow import Shadowed
 from app.metrics import Metrics, cumulative
-from store import redis_account
 from store.layout import Layout
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
@@ -45,30 +42,13 @@ def samples(text: str) -> dict[tuple[str, ...], float]:
     }
 
 
-@contextlib.contextmanager
-def http_process(layout: Layout, redis: Layout, counting: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    environment = {
-        **os.environ,
-        "RESNETD_DATA": str(layout.root),
-        "REDIS_URL": redis_account.url(redis),
-        "PROMETHEUS_MULTIPROC_DIR": str(counting),
-    }
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        fd = listener.fileno()
-        started = subprocess.Popen([sys.executable, "-m", "app", "--fd", str(fd)], env=environment, pass_fds=[fd])
-        try:
-            yield started, f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            started.kill()
-            started.wait()
-
-
-def test_any_process_tells_of_all_and_of_one_that_was_killed(redis_layout: Layout, tmp_path: Path) -> None:
-    layout, counting = Layout(tmp_path / "data").create(), tmp_path / "metrics"
+def test_any_process_tells_of_all_and_of_one_that_was_killed(layout: Layout, redis_url: str, tmp_path: Path) -> None:
+    counting = tmp_path / "metrics"
     counting.mkdir()
+    together = {"PROMETHEUS_MULTIPROC_DIR": str(counting)}
     with (
-        http_process(layout, redis_layout, counting) as (first, one),
-        http_process(layout, redis_layout, counting) as (_, other),
+        http_process(layout, redis_url, **together) as (first, one),
+        http_process(layout, redis_url, **together) as (_, other),
     ):
         for url, times in ((one, 2), (other, 3)):
             for _ in range(times):

@@ -5,7 +5,8 @@ import os
 import pytest
 from edge_kit import Server, problem, serving
 
-from app.services.uploads import Upload, sweep
+from app.services.upload_parts import sweep
+from app.services.uploads import Upload
 from jobs.archive import archive
 from jobs.ledger import Ledger
 from jobs.model import Kind, Priority, State
@@ -44,6 +45,20 @@ def test_a_form_says_the_same_with_its_fields_and_classes_may_be_a_file(http, se
     }
 
 
+def test_names_in_a_file_of_an_editor_are_those_that_a_dataset_has(http, ledger):
+    for text in ("\ufeffKa\u0308tzchen\nHund\n", '\ufeff["Ka\u0308tzchen", "Hund"]'):
+        files = {"file": ("net.pth", b"PK"), "classes": ("classes.txt", text.encode())}
+        body = http.post("/v1/models", data={"name": "mine"}, files=files).json()
+        assert ledger.get(body["id"]).spec["classes"] == ["K\u00e4tzchen", "Hund"]
+
+
+def test_a_file_of_names_in_another_encoding_is_refused(http, server):
+    files = {"file": ("net.pth", b"PK"), "classes": ("classes.txt", "K\u00e4tzchen\nHund".encode("latin-1"))}
+    body = problem(http.post("/v1/models", data={"name": "mine"}, files=files), 422, "not_utf8")
+    assert "'classes' is not UTF-8 text" in body["detail"]
+    assert not list(server.layout.uploads.glob("job_*"))
+
+
 def test_its_job_has_the_priority_and_the_time_that_the_query_or_the_form_names(http, ledger):
     terms = {"name": "mine", "priority": "high", "max_seconds": "90"}
     for sent in ({"params": terms, "content": b"bytes"}, {"data": terms, "files": {"file": ("a.pth", b"PK")}}):
@@ -62,6 +77,8 @@ def test_its_job_has_the_priority_and_the_time_that_the_query_or_the_form_names(
         ({"name": "mine", "network": "cifar/resnet21"}, "/query/network", "'cifar/resnet21'"),
         ({"name": "mine", "classes": '["cat"]'}, "#/classes", ""),
         ({"name": "mine", "classes": '["cat", "cat"]'}, "#/classes", "named twice"),
+        ({"name": "mine", "classes": '["cat", "d\\u0007og"]'}, "#/classes", "control character"),
+        ({"name": "mine", "classes": '["K\u00e4fer", "Ka\u0308fer"]'}, "#/classes", "named twice"),
         ({"name": "mine", "classes": '["cat"'}, "/query/classes", "not JSON"),
         ({"name": "mine", "preprocessing": '{"size": 3}'}, "#/preprocessing/size", ""),
         ({"name": "mine", "preprocessing": '{"std": [0]}'}, "#/preprocessing/std/0", ""),
@@ -127,7 +144,7 @@ def test_a_file_whose_job_was_never_handed_in_gets_it_at_the_next_start(alone, l
     with serving(alone) as server:
         job_id = server.http.put("/v1/models?name=mine&priority=low", content=b"bytes").json()["id"]
         spec = ledger.get(job_id).spec
-    ledger.redis.delete(f"rn:job:{job_id}")
+    ledger.redis.delete(f"rn:job:{job_id}", f"rn:idempotency:upload:{job_id}")
     with serving(alone) as server:
         answer = server.http.get(f"/v1/jobs/{job_id}")
         while answer.status_code == 404:

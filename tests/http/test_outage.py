@@ -10,8 +10,10 @@ from contextlib import suppress
 import httpx
 import pytest
 from edge_kit import IMAGE, Server, claimed, problem, serving, sse_messages, train
+from waiting import wait_for
 
 from app import protocol
+from app.services.ledger import _THREADS
 from jobs import archive
 from jobs.ledger import Ledger
 from store.layout import Layout
@@ -57,20 +59,27 @@ def test_every_job_call_is_told_within_a_second_that_a_silent_ledger_is_away(sil
 
 
 def test_a_crowd_of_job_calls_neither_piles_up_threads_nor_slows_a_classification(silent):
-    def ask(_: int) -> float:
+    def ask() -> float:
         began = time.monotonic()
         problem(silent.http.get("/v1/jobs"), 503, "ledger_unavailable")
         return time.monotonic() - began
 
-    before = threading.active_count()
-    with ThreadPoolExecutor(24) as pool:
-        waiting = [pool.submit(ask, number) for number in range(48)]
+    def classify() -> float:
         began = time.monotonic()
         assert silent.http.post("/v1/classify", content=IMAGE).status_code == 200
-        classified = time.monotonic() - began
-        assert threading.active_count() < before + 24 + 40
-        assert max(each.result() for each in waiting) < 3.0
-    assert classified < 1.0
+        return time.monotonic() - began
+
+    before = most = threading.active_count()
+    with ThreadPoolExecutor(24) as crowd, ThreadPoolExecutor(1) as other:
+        waiting = [crowd.submit(ask) for _ in range(48)]
+        classified = other.submit(classify)
+        while not all(each.done() for each in waiting):
+            most = max(most, threading.active_count())
+            time.sleep(0.005)
+    clients, some = 24 + 1, 6  # of the dispatcher of webhooks, of the disk
+    assert before + clients < most <= before + clients + _THREADS + some
+    assert max(each.result() for each in waiting) < 3.0
+    assert classified.result() < 1.0
     ready = silent.http.get("/readyz")
     assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
     assert "ledger" in ready.json()["not_ready"]
@@ -84,12 +93,14 @@ def test_a_client_that_stops_reading_is_cut_off_and_holds_little_until_then(serv
         idle.emit(claim, number + 1, [("log", {"message": "x" * 1_000_000})])
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(20)
         client.connect(server.address)
         head = f"GET /v1/jobs/{job_id}/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
         client.sendall(head.encode())
-        client.recv(64)
-        while server.state.jobs.feeds.followers:
-            server.http.get("/livez")
+        begun = b""
+        while b"event: queued" not in begun:  # the answer's head goes out before the follower is counted
+            begun += client.recv(64)
+        wait_for(lambda: not server.state.jobs.feeds.followers)
         left = 0
         with suppress(ConnectionResetError):
             while piece := client.recv(1 << 20):

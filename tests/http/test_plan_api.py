@@ -11,6 +11,7 @@ import httpx
 import pytest
 from edge_kit import dataset_on_disk, problem, serving
 from running import redis_admin_url
+from waiting import wait_for
 
 from app.schemas.plans import PlanBody
 from app.services import plans as service
@@ -136,7 +137,6 @@ def test_where_no_worker_takes_the_question_the_answer_says_so_in_time(http, dat
 
 
 def test_where_a_worker_does_not_end_the_plan_the_answer_says_so(http, dataset, plans, monkeypatch):
-    monkeypatch.setattr(service, "TAKE_SECONDS", 0.1)
     monkeypatch.setattr(service, "ANSWER_SECONDS", 0.6)
     monkeypatch.setattr(plans, "answer", lambda *_: None)
     with worker(plans, PLAN):
@@ -155,10 +155,7 @@ def test_a_client_that_hangs_up_takes_its_question_back(http, dataset, plans):
     body = {"kind": "train", "dataset": dataset, "recipe": "mnist"}
     with pytest.raises(httpx.ReadTimeout):
         http.post("/v1/jobs/plan", json=body, timeout=httpx.Timeout(10, read=1.0))
-    until = time.monotonic() + service.TAKE_SECONDS / 2
-    while list(plans._redis.scan_iter(keys.plan("*"))):
-        assert time.monotonic() < until, "it is still asked"
-        time.sleep(0.02)
+    wait_for(lambda: not list(plans._redis.scan_iter(keys.plan("*"))), service.TAKE_SECONDS / 2)
 
 
 def test_while_redis_is_away_the_answer_says_so(alone, tmp_path):

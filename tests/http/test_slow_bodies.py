@@ -55,7 +55,7 @@ def test_a_body_that_trickles_is_answered_408_and_the_connection_closed(server: 
 
 
 def test_a_classification_has_so_long_in_all_and_a_dataset_as_long_as_its_rate_allows(server: Server, monkeypatch):
-    monkeypatch.setattr(bodies.stream, "__kwdefaults__", {"seconds": 0.4})
+    monkeypatch.setattr(bodies, "WHOLE_SECONDS", 0.4)
     monkeypatch.setattr(bodies, "MIN_RATE", 1)
     ended = {}
     for request_line in ("PUT /v1/classify", "PUT /v1/datasets"):
@@ -81,11 +81,11 @@ def test_the_rest_of_a_refused_body_is_not_awaited_for_long(server: Server, monk
 
 
 def test_a_refused_body_that_comes_in_time_keeps_its_connection(server: Server, monkeypatch):
-    monkeypatch.setattr(protocol, "LINGER_SECONDS", 0.2)
+    monkeypatch.setattr(protocol, "LINGER_SECONDS", 1.0)
     with socket.create_connection(server.address, timeout=10) as connection:
         connection.sendall(HEAD.format("POST /v1/nothing", 5).encode())
         assert answer(connection).status == 404
         connection.sendall(b"12345")
-        threading.Event().wait(0.4)
+        threading.Event().wait(1.3)
         connection.sendall(HEAD.format("PUT /v1/classify", len(IMAGE)).encode() + IMAGE)
         assert answer(connection).status == 200

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
 from edge_kit import IMAGE, Server, claimed, dataset_on_disk, serving, train
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from samples import tiny_zip
 
 from app import tracing
@@ -104,48 +106,63 @@ def test_a_claim_carries_the_trace(idle: Ledger, server: Server) -> None:
     assert claimed(idle, job_id).traceparent == PARENT
 
 
-class Collector(BaseHTTPRequestHandler):
-    """Takes what an OTLP exporter posts."""
+class Collector:
+    """What an OTLP exporter posted."""
 
-    spans: list[object] = []  # noqa: RUF012 - the class is the collector
-    services: set[str] = set()  # noqa: RUF012 - likewise
-    arrived = threading.Event()
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self.services: set[str] = set()
+        self.arrived = threading.Event()
 
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
+    def take(self, body: bytes) -> None:
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
             self.services.update(a.value.string_value for a in resource.resource.attributes if a.key == "service.name")
             for scope in resource.scope_spans:
                 self.spans.extend(scope.spans)
         self.arrived.set()
-        self.send_response(200)
-        self.end_headers()
 
-    def log_message(self, *_: object) -> None:
-        pass
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """To which every server that starts from now on exports."""
+    collecting = Collector()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            collecting.take(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{listening.server_port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+        yield collecting
+        listening.shutdown()
+        thread.join()
 
 
 def test_a_request_is_a_span_below_the_callers_and_its_trace_goes_on_with_it(
-    alone: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    alone: Settings, collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
-        threading.Thread(target=collector.serve_forever, daemon=True).start()
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
-        monkeypatch.setenv("OTEL_SERVICE_NAME", "cats")
-        with serving(alone) as server, caplog.at_level(logging.INFO, logger="resnetd.access"):
-            headers = {"traceparent": PARENT, "x-request-id": "mine"}
-            assert server.http.post("/v1/classify", content=IMAGE, headers=headers).status_code == 200
-            server.http.get("/nothing")
-        collector.shutdown()
-    mine = next(span for span in Collector.spans if span.trace_id.hex() == TRACE)
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "cats")
+    with serving(alone) as server, caplog.at_level(logging.INFO, logger="resnetd.access"):
+        headers = {"traceparent": PARENT, "x-request-id": "mine"}
+        assert server.http.post("/v1/classify", content=IMAGE, headers=headers).status_code == 200
+        server.http.get("/nothing")
+    assert collector.arrived.wait(20)
+    mine = next(span for span in collector.spans if span.trace_id.hex() == TRACE)
     assert (mine.name, mine.parent_span_id.hex()) == ("POST /v1/classify", PARENT.split("-")[2])
     attributes = {each.key: each.value.string_value or each.value.int_value for each in mine.attributes}
     assert attributes["http.route"] == "/v1/classify"
     assert attributes["http.response.status_code"] == 200
     assert attributes["resnetd.request_id"] == "mine"
-    assert any(span.name == "GET unmatched" for span in Collector.spans)
-    assert Collector.services == {"cats"}
+    assert any(span.name == "GET unmatched" for span in collector.spans)
+    assert collector.services == {"cats"}
     told = [record.traceparent for record in caplog.records if getattr(record, "request_id", "") == "mine"]
     assert told == [f"00-{TRACE}-{mine.span_id.hex()}-01"]
 
@@ -201,14 +218,9 @@ print(json.dumps({name: [[span.name, span.context.trace_state.to_header()] for s
     assert set(map(tuple, states.values())) == {("a=1,b=2,c=3", "", "")}  # without a trace, and unreadable: none
 
 
-def test_the_state_of_a_trace_comes_with_its_request(alone: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    Collector.spans.clear()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
-        threading.Thread(target=collector.serve_forever, daemon=True).start()
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
-        with serving(alone) as server:
-            headers = [("traceparent", PARENT), ("tracestate", "vendor=1"), ("tracestate", "other=2")]
-            assert server.http.get("/v1/models", headers=headers).status_code == 200
-        collector.shutdown()
-    assert [span.trace_state for span in Collector.spans if span.trace_id.hex() == TRACE] == ["vendor=1,other=2"]
+def test_the_state_of_a_trace_comes_with_its_request(alone: Settings, collector: Collector) -> None:
+    with serving(alone) as server:
+        headers = [("traceparent", PARENT), ("tracestate", "vendor=1"), ("tracestate", "other=2")]
+        assert server.http.get("/v1/models", headers=headers).status_code == 200
+    assert collector.arrived.wait(20)
+    assert [span.trace_state for span in collector.spans if span.trace_id.hex() == TRACE] == ["vendor=1,other=2"]

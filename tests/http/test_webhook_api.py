@@ -2,13 +2,12 @@
 
 import signal
 import subprocess
-import sys
-import time
 
 from edge_kit import claimed, problem, train
 from hook_receiver import SECRET, Receiver, verified
+from http_process import http_process
 from running import RESNETD
-from test_http_process import environment
+from waiting import wait_for
 
 from jobs import keys
 from jobs.deliveries import Deliveries
@@ -18,13 +17,12 @@ from jobs.model import JobError, Kind, State, Webhook
 
 def settled(http, job_id):
     """The deliveries of a job, once nothing is left to be sent."""
-    until = time.monotonic() + 20
-    while True:
+
+    def told():
         body = http.get(f"/v1/jobs/{job_id}/deliveries").raise_for_status().json()
-        if body["data"] and not body["pending"]:
-            return body
-        assert time.monotonic() < until, body
-        time.sleep(0.02)
+        return body if body["data"] and not body["pending"] else None
+
+    return wait_for(told)
 
 
 def test_a_job_that_was_asked_for_with_a_webhook_tells_its_end_and_tells_it_again(http, server, dataset):
@@ -94,21 +92,15 @@ def test_a_message_in_the_hands_of_a_killed_process_is_sent_by_the_next_one(layo
     with Receiver(0) as receiver:
         job_id = ledger.submit(Kind.TRAIN, {}, webhook=Webhook(url=receiver.url, secret=SECRET)).job_id
         ledger.cancel(job_id)
-        env = {**environment(layout, layout), "REDIS_URL": redis_url, "RESNETD_PORT": "0"}
-        first = subprocess.Popen([sys.executable, "-m", "app"], env=env)
-        try:
+        with http_process(layout, redis_url) as (first, _):
             _, headers, _ = receiver.next()
-        finally:
-            first.kill()
-            assert first.wait() == -signal.SIGKILL
+        assert first.returncode == -signal.SIGKILL
         (pending,) = Deliveries(redis).pending(job_id)
         redis.zadd(keys.DELIVERIES, {f"{job_id} {pending.delivery}": 1})  # as if the dead one's time had passed
-        second = subprocess.Popen([sys.executable, "-m", "app"], env=env)
-        try:
+        with http_process(layout, redis_url) as (second, _):
             _, repeated, body = receiver.next()
             assert verified(repeated, body)["data"]["state"] == State.CANCELLED
             assert repeated["webhook-id"] == headers["webhook-id"]
-        finally:
             second.terminate()
             assert second.wait(20) == 0
     (attempt,) = Deliveries(redis).log(job_id)

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from redis import Redis, RedisError
-from running import REDIS_ADMIN, redis_admin_url
+from redis import Redis
+from running import REDIS_ADMIN, redis_admin_url, wait_for_redis
 
 from jobs.archive import archive
 from jobs.ledger import Ledger
@@ -114,7 +114,7 @@ def main(jobs: int) -> int:
         server = subprocess.Popen([*embedded_redis.command(layout), *REDIS_ADMIN])
         try:
             admin = connect(redis_admin_url(layout))
-            _until_it_answers(admin)
+            wait_for_redis(server, layout)
             admin.config_set("appendfsync", "no")
             found = churn(Ledger(connect(redis_account.url(layout))), admin, layout, jobs)
         finally:
@@ -123,18 +123,6 @@ def main(jobs: int) -> int:
     passed = found["growth"] <= ALLOWED
     print(json.dumps({"check": "churn", "passed": passed, **found}))
     return 0 if passed else 1
-
-
-def _until_it_answers(redis: Redis) -> None:
-    until = time.monotonic() + 20
-    while True:
-        try:
-            redis.ping()
-        except RedisError:
-            assert time.monotonic() < until, "redis-server does not answer"
-            time.sleep(0.05)
-        else:
-            return
 
 
 if __name__ == "__main__":

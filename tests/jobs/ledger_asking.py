@@ -48,6 +48,8 @@ class Asking(RuleBasedStateMachine):
         self.claims: list[Claim] = []
         self.past: list[tuple[str, str, str, dict[str, Any]]] = []
         self.tokens: list[tuple[Lane, str]] = []
+        self.began = self.ledger.clock()
+        self.waiting: set[tuple[str, int]] = set()  # (job, its due time in the model): waits until the machine says so
 
     def name(self, kind: str) -> str:
         self.names += 1

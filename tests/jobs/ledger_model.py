@@ -230,7 +230,10 @@ class Model:
         return "done"
 
     def _delete(self, job_id: str, job: Record) -> str:
-        if job.state not in TERMINAL:
+        last = job
+        while last.retried_as in self.jobs:
+            last = self.jobs[last.retried_as]
+        if job.state not in TERMINAL or last.state not in TERMINAL:
             return "refused"
         tried = self.jobs.get(job.retry_of or "")
         if tried and tried.retried_as == job_id:

@@ -93,7 +93,7 @@ def test_a_page_can_begin_at_a_moment(ledger):
     submit(ledger)
     second = ledger.get(submit(ledger))
     assert [job.id for job in ledger.page(limit=9, since=second.created_at)[0]] == [second.id]
-    assert ledger.page(limit=9, since=datetime(2100, 1, 1, tzinfo=UTC)) == ([], False)
+    assert ledger.page(limit=9, since=datetime(2100, 1, 1, tzinfo=UTC)) == ([], None)
 
 
 def test_a_cursor_that_nobody_knows_is_refused(ledger):

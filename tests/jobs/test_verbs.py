@@ -279,3 +279,14 @@ def test_deleting_a_retry_lets_the_old_job_be_tried_again(ledger):
     ledger.delete(again)
     assert ledger.get(old).retried_as is None
     assert ledger.retry(old).created
+
+
+def test_what_is_just_tried_again_is_not_deleted_nor_what_the_last_of_several_tries_began_with(ledger):
+    first = ended(ledger)
+    second = ledger.retry(first).job_id
+    assert ledger.delete(first) == Answer(State.CANCELLED, REFUSED)
+    ledger.cancel(second)
+    third = ledger.retry(second).job_id
+    assert ledger.delete(first) == ledger.delete(second) == Answer(State.CANCELLED, REFUSED)
+    ledger.cancel(third)
+    assert [ledger.delete(each).outcome for each in (first, second, third)] == ["done"] * 3

@@ -107,8 +107,26 @@ def test_a_dataset_without_repetitions_is_found_to_have_none(layout, encoded):
     assert compared(layout, dataset) == []
 
 
-def compared(layout, dataset, *, seconds=600.0):
-    return identical.compare(layout.dataset(dataset.id), dataset, seconds=seconds)
+def compared(layout, dataset, *, seconds=600.0, **overrides):
+    return identical.compare(layout.dataset(dataset.id), dataset, recipe(**overrides), seconds=seconds)
+
+
+def test_a_plan_says_where_copies_change_how_many_images_are_held_out(layout):
+    """Of the 20 images of class 0 all but one have a copy; with 3 % held out, one image of each class is enough."""
+    train, labels = images(60, seed=0)
+    train[3:57:3] = train[0]
+    dataset = on_disk(layout, {"train": (train, labels), "test": images(9, seed=1)})
+    assert compared(layout, dataset) == []
+    (told,) = compared(layout, dataset, val_fraction=0.2)
+    assert (told.severity, told.code) == ("note", "copies_stay_together")
+    assert told.message.startswith("9 images are held out of train, not 12")
+
+
+def test_a_plan_says_that_nothing_can_be_held_out_of_copies_alone(layout):
+    train, labels = images(60, seed=0)
+    dataset = on_disk(layout, {"train": (train[labels], labels), "test": images(9, seed=1)})
+    (told,) = compared(layout, dataset)
+    assert (told.severity, told.code) == ("error", "dataset_too_small")
 
 
 @pytest.mark.parametrize("encoded", [False, True])

@@ -1,6 +1,10 @@
 """What a plan computes from what it was told: images of each part, the curve, memory, time, and what is the same."""
 
 import mmap
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from models.manifest import NetworkSpec
 from models.networks import registry
 from models.recipes import RecipeError
 from worker.planner import memory, network
+from worker.planner.contention import Turns
 from worker.planner.curve import learning_rates
 from worker.planner.estimate import Speed, run_seconds
 from worker.planner.measuring import Measured, rounded
@@ -88,7 +93,9 @@ def test_memory_is_a_line_through_two_peaks_and_a_tenth_is_left_free():
     assert memory.largest(low, Peak(images=20, bytes=1000), free=10_000, extra=0) is None
 
 
-def seen(*, evaluation: tuple[Peak, Peak], free: int, device: str = "cpu", **overrides: object) -> dict:
+def seen(
+    *, evaluation: tuple[Peak, Peak], free: int, device: str = "cpu", core_share: float = 0.99, **overrides: object
+) -> dict:
     """A plan's JSON where steps of 8 images took 2,000 bytes, and 1,000 at rest."""
     chosen = recipe(**{"batch_size": 8, **overrides})
     measured = Measured(
@@ -108,6 +115,7 @@ def seen(*, evaluation: tuple[Peak, Peak], free: int, device: str = "cpu", **ove
         fits=None,
         too_many=None,
         finite=True,
+        core_share=core_share,
     )
     plan = Plan(
         recipe=chosen,
@@ -134,6 +142,40 @@ def test_a_runs_memory_is_that_of_its_steps_or_its_validation_whichever_is_more(
         for free in (9000, 8999)
     ]
     assert ["validation_too_large_for_memory" in each for each in codes] == [False, True]
+
+
+def test_steps_that_other_work_kept_waiting_are_told_of():
+    rest = Peak(images=0, bytes=1000)
+    figures = {"evaluation": (rest, Peak(images=256, bytes=1256)), "free": 10**4}
+    alone, beside = (seen(**figures, core_share=share) for share in (0.85, 0.849))
+    assert "machine_busy" not in {each["code"] for each in alone["problems"]}
+    told = next(each for each in beside["problems"] if each["code"] == "machine_busy")
+    assert (beside["measured"]["core_share"], told["severity"]) == (0.849, "warning")
+    assert "85% of the cores' time" in told["message"]
+
+
+def test_the_share_of_the_cores_is_what_the_threads_had_of_the_time_they_wanted():
+    assert Turns(ran=150, waited=70).share_since(Turns(ran=120, waited=60)) == 0.75
+    assert Turns(ran=1, waited=1).share_since(Turns(ran=1, waited=1)) is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel does not count it")
+def test_a_process_that_shares_its_core_with_another_has_about_half_of_it():
+    core = min(os.sched_getaffinity(0))
+    both = f"import os, time; os.sched_setaffinity(0, {{{core}}})"
+    spin = "end = time.monotonic() + 1.5\nwhile time.monotonic() < end: pass"
+    told = f"{both}\nfrom worker.planner.contention import Turns\nbefore = Turns.now()\n{spin}\n"
+    with subprocess.Popen([sys.executable, "-c", f"{both}\nwhile True: pass"]) as other:
+        try:
+            said = subprocess.run(
+                [sys.executable, "-c", f"{told}print(Turns.now().share_since(before))"],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+        finally:
+            other.kill()
+    assert float(said.stdout) < 0.75
 
 
 @pytest.mark.parametrize(("device", "sharing"), [("cpu", 1), ("cuda", 4)])

@@ -25,6 +25,9 @@ for step in orjson.loads(os.environ["TOY_PLANNER"]):
     match step:
         case ["plan", reason]:
             say("plan", {"n": runs, "measured": {"reason": reason, "cached": False}})
+        case ["disturbed"]:
+            problems = [{"code": "machine_busy"}]
+            say("plan", {"n": runs, "measured": {"reason": None, "cached": False}, "problems": problems})
         case ["curve"]:
             say("plan", {"svg": "<svg/>"})
         case ["measured"]:

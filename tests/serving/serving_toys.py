@@ -5,19 +5,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import orjson
 import torch
 from PIL import Image
 from safetensors.torch import save
+from waiting import wait_for
 
 from app.inference.client import Engines
 from app.inference.routes import Route, Routes, RoutesFile
@@ -30,7 +29,6 @@ from models.runtime import Outputs, load, probabilities
 from store.layout import Layout
 from store.settings import Settings
 
-T = TypeVar("T")
 CLASSES = ("cat", "dog", "ship")
 
 
@@ -68,15 +66,6 @@ def assert_near(ours: Outputs, theirs: Outputs, of: Manifest) -> None:
     assert (ours.logits.shape, ours.embedding.shape) == (theirs.logits.shape, theirs.embedding.shape)
     np.testing.assert_allclose(probabilities(ours.logits, of), probabilities(theirs.logits, of), atol=2e-2)
     assert np.abs(ours.embedding - theirs.embedding).max() <= 0.05 * np.abs(theirs.embedding).max()
-
-
-def wait_until(condition: Callable[[], T | None], *, seconds: float = 60.0) -> T:
-    """The first true value of `condition`."""
-    until = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.02)
-    return value
 
 
 def alive(pid: int) -> bool:
@@ -121,7 +110,7 @@ class FleetProcess:
             route = self.routes().engine(model, version)
             return route if route is not None and route.state == "ready" else None
 
-        return wait_until(look)
+        return wait_for(look)
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)

@@ -40,6 +40,13 @@ def test_labels_that_an_answer_has_no_room_for_are_refused_before_anybody_is_ask
     with_scene(tmp_path, test)
 
 
+def seconds_of_reading(body: bytes) -> float:
+    """CPU time of this thread."""
+    began = time.thread_time()
+    orjson.loads(body)
+    return time.thread_time() - began
+
+
 def test_the_labels_of_the_largest_request_hold_up_nobody_for_longer_than_reading_them_takes(tmp_path: Path) -> None:
     """In CPU time of the event loop's thread: ten times as much where an object was made of each of 256,000 labels."""
     label = {"label": "a class", "class_index": 7, "probability": 0.001}
@@ -68,9 +75,7 @@ def test_the_labels_of_the_largest_request_hold_up_nobody_for_longer_than_readin
     gc.collect()
     gc.freeze()  # as a server does: a full collection looks through whatever other tests have left, in any turn
     try:
-        began = time.thread_time()
-        orjson.loads(body)
-        reading = time.thread_time() - began
+        reading = max(seconds_of_reading(body) for _ in range(5))
         with_scene(tmp_path, test)
     finally:
         gc.unfreeze()

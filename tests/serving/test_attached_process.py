@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 
-from serving_toys import alive, wait_until
+from serving_toys import alive
+from waiting import wait_for
 
 from store.process import PARENT_PID, child_environment
 
@@ -26,7 +27,7 @@ def test_it_is_killed_by_the_kernel_when_its_parent_is_killed() -> None:
         (child,) = (int(word) for word in said - {"attached"})
         assert alive(child)
         parent.send_signal(signal.SIGKILL)
-        wait_until(lambda: not alive(child))
+        wait_for(lambda: not alive(child))
 
 
 def test_it_ends_by_itself_where_its_parent_died_before_it_looked() -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from serving_toys import FleetProcess, alive, picture, wait_until
+from serving_toys import FleetProcess, alive, picture
+from waiting import wait_for
 
 from app.inference.client import Engines
 from app.inference.fleet import FleetClient
@@ -38,7 +39,7 @@ def test_a_canary_gets_its_share_a_shadow_its_copies_and_nothing_is_dropped_when
                 seen.append((await engines.classify(None, [picture()], top_k=1, timeout=60)).version)
 
         async def until(condition: Callable[[], bool]) -> None:
-            await asyncio.to_thread(wait_until, condition)
+            await asyncio.to_thread(wait_for, condition)
 
         asking = [asyncio.create_task(ask()) for _ in range(3)]
         put = running.catalog.put_alias
@@ -61,7 +62,7 @@ def test_a_canary_gets_its_share_a_shadow_its_copies_and_nothing_is_dropped_when
         await engines.close()
 
     asyncio.run(main())
-    wait_until(lambda: [each.version for each in running.routes().engines] == [1])
+    wait_for(lambda: [each.version for each in running.routes().engines] == [1])
     assert running.routes().splits == {}
 
 

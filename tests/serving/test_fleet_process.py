@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from serving_toys import CLASSES, FleetProcess, alive, make_artifact, picture, wait_until, with_client
+from serving_toys import CLASSES, FleetProcess, alive, make_artifact, picture, with_client
+from waiting import wait_for
 
 from app.fleet.engine import Engine, Patience
 from app.inference.client import Engines
@@ -81,7 +82,7 @@ def test_a_killed_engine_comes_back_without_a_lost_request_and_dies_with_its_onl
     assert alive(after.pid or 0)
     running.process.kill()
     running.process.wait()
-    wait_until(lambda: not alive(after.pid or 0))
+    wait_for(lambda: not alive(after.pid or 0))
 
 
 def test_a_routing_table_that_somebody_removed_is_back_and_its_engines_serve_on(fleet: StartFleet) -> None:
@@ -89,7 +90,7 @@ def test_a_routing_table_that_somebody_removed_is_back_and_its_engines_serve_on(
     running = fleet()
     before = running.ready("toy", 1)
     running.layout.routes.unlink()
-    wait_until(running.layout.routes.exists)
+    wait_for(running.layout.routes.exists)
 
     async def test(engines: Engines) -> None:
         assert await version(engines) == 1
@@ -122,8 +123,8 @@ def test_an_alias_moves_to_a_new_version_without_a_failed_request_and_the_old_en
 
     with_client(running, test)
     assert old is not None
-    wait_until(lambda: not alive(old))
-    wait_until(lambda: [each.version for each in running.routes().engines] == [2])
+    wait_for(lambda: not alive(old))
+    wait_for(lambda: [each.version for each in running.routes().engines] == [2])
     assert running.routes().aliases == {"toy": {"production": 2}}
 
 
@@ -142,7 +143,7 @@ def test_a_version_that_fails_its_golden_check_never_replaces_the_one_that_serve
         route = running.routes().engine("toy", 2)
         return route is not None and route.state is EngineState.FAILED
 
-    wait_until(failed)
+    wait_for(failed)
 
     async def test(engines: Engines) -> None:
         assert await version(engines) == 1
@@ -162,7 +163,7 @@ def test_the_longest_unused_model_makes_room_and_its_process_ends(fleet: StartFl
         first = running.ready("first", 1).pid
         assert first is not None
         assert await version(engines, "second") == 1
-        await asyncio.to_thread(wait_until, lambda: not alive(first))
+        await asyncio.to_thread(wait_for, lambda: not alive(first))
         assert await version(engines) == 1
 
     with_client(running, test)

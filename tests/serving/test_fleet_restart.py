@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from serving_toys import FleetProcess, make_artifact, picture, wait_until, with_client
+from serving_toys import FleetProcess, make_artifact, picture, with_client
+from waiting import wait_for
 
 from app.inference.client import Engines
 from app.inference.errors import EngineUnavailable
@@ -48,7 +49,7 @@ def failed(fleet: FleetProcess, name: str, number: int) -> Callable[[], bool]:
 
 def ready_anew(fleet: FleetProcess, number: int, before: int | None) -> None:
     """Wait until a version of toy serves by another process than the one that a killed fleet had."""
-    wait_until(lambda: fleet.ready("toy", number).pid != before)
+    wait_for(lambda: fleet.ready("toy", number).pid != before)
 
 
 def test_a_fleet_that_is_started_anew_serves_what_is_proven_while_the_newest_version_is_broken(
@@ -61,8 +62,8 @@ def test_a_fleet_that_is_started_anew_serves_what_is_proven_while_the_newest_ver
     first.catalog.publish("other", artifacts[1], "job_1")
     with_client(first, test)
     assert [move(first, name, broken, "job_b") for name in ("toy", "other")] == [2, 2]
-    wait_until(failed(first, "toy", 2))
-    wait_until(failed(first, "other", 2))
+    wait_for(failed(first, "toy", 2))
+    wait_for(failed(first, "other", 2))
     before = first.ready("toy", 1).pid
     first.process.kill()  # with its engines, and nothing is put in order
     first.process.wait()
@@ -71,8 +72,8 @@ def test_a_fleet_that_is_started_anew_serves_what_is_proven_while_the_newest_ver
     try:
         ready_anew(second, 1, before)
         with_client(second, test)
-        wait_until(failed(second, "toy", 2))  # it is tried again, and serves nothing
-        wait_until(failed(second, "other", 2))
+        wait_for(failed(second, "toy", 2))  # it is tried again, and serves nothing
+        wait_for(failed(second, "other", 2))
         with_client(second, test)
     finally:
         assert second.stop() == 0
@@ -84,7 +85,7 @@ def test_a_fleet_that_is_started_anew_serves_what_is_proven_while_the_newest_ver
         third.ready("toy", 1)
         with_client(third, test)
         assert move(third, "toy", artifacts[2], "job_2") == 3
-        wait_until(lambda: third.routes().aliases["toy"] == {"production": 3})
+        wait_for(lambda: third.routes().aliases["toy"] == {"production": 3})
         before = third.ready("toy", 3).pid
     finally:
         third.process.kill()
@@ -110,7 +111,7 @@ def test_where_an_idle_models_new_version_is_broken_the_one_that_served_is_back_
         move(running, "other", broken, "job_b")
         with pytest.raises(EngineUnavailable, match="other@2 cannot be served"):
             await version(engines, "other")
-        await asyncio.to_thread(wait_until, lambda: running.routes().aliases.get("other") == {"production": 1})
+        await asyncio.to_thread(wait_for, lambda: running.routes().aliases.get("other") == {"production": 1})
         assert await version(engines, "other") == 1
 
     with_client(running, test)

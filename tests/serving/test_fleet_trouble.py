@@ -8,7 +8,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from serving_toys import FleetProcess, alive, wait_until
+from serving_toys import FleetProcess, alive
+from waiting import wait_for
 
 from app.fleet.engine import Engine, Patience
 from app.fleet.fleet import Fleet
@@ -49,13 +50,13 @@ def test_a_full_disk_ends_no_engine_and_the_routes_are_written_when_there_is_roo
                 full = True
                 assert (await fleet.ensure("toy", 2)).state is EngineState.READY
                 seen = refused
-                await asyncio.to_thread(wait_until, lambda: refused > seen + 2)  # tried again, though nothing changed
+                await asyncio.to_thread(wait_for, lambda: refused > seen + 2)  # tried again, though nothing changed
                 assert table.read().engine("toy", 2) is None
                 assert first.pid is not None
                 assert alive(first.pid)
                 assert not running.done()
                 full = False
-                await asyncio.to_thread(wait_until, lambda: table.read().engine("toy", 2))
+                await asyncio.to_thread(wait_for, lambda: table.read().engine("toy", 2))
                 assert not running.done()
         finally:
             running.cancel()

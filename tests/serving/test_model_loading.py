@@ -9,7 +9,7 @@ import pytest
 from serving_toys import make_artifact
 
 from app.inference.fleet import FleetClient
-from app.problems import UnavailableError
+from app.problems import ConflictError, UnavailableError
 from app.services.models import Models
 from models.catalog import Catalog
 from store.layout import Layout
@@ -18,16 +18,17 @@ READY = {"state": "ready", "socket": "nowhere", "reason": None, "device": "cpu",
 
 
 class StandIn:
-    """A fleet that answers every line with READY, once it is let."""
+    """A fleet that answers every line with `reply`, once it is let."""
 
     def __init__(self) -> None:
+        self.reply: dict[str, object] = dict(READY)
         self.asked: asyncio.Queue[dict[str, object]] = asyncio.Queue()
         self.go = asyncio.Event()
 
     async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.asked.put_nowait(orjson.loads(await reader.readline()))
         await self.go.wait()
-        writer.write(orjson.dumps(READY) + b"\n")
+        writer.write(orjson.dumps(self.reply) + b"\n")
         writer.close()
 
 
@@ -90,3 +91,17 @@ def test_where_no_fleet_answers_who_waits_is_told_and_nothing_is_left_behind(
 
     with_models(layout, tmp_path, test)
     assert caplog.records == []
+
+
+def test_a_version_that_the_fleet_cannot_load_is_a_409_with_its_reason(layout: Layout, tmp_path: Path) -> None:
+    async def test(models: Models, fleet: StandIn) -> None:
+        fleet.reply = {"state": "failed", "reason": "weights.safetensors is damaged"}
+        fleet.go.set()
+        with pytest.raises(ConflictError) as refused:
+            await models.load("toy")
+        assert (refused.value.status, refused.value.code) == (409, "model_not_loadable")
+        assert refused.value.detail == "toy@1 cannot be loaded: weights.safetensors is damaged."
+        fleet.reply = dict(READY)
+        assert (await models.load("toy"))["state"] == "ready"  # it is asked for again
+
+    with_models(layout, tmp_path, test)

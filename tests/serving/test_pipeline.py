@@ -141,7 +141,7 @@ def test_decoding_waiting_and_computing_are_nearly_all_of_a_requests_time(manife
     plain = reader(manifest.preprocessing, max_pixels=10_000, exact=True)
 
     def slowly(data: bytes | memoryview) -> tuple[npt.NDArray[np.uint8], tuple[ImageWarning, ...]]:
-        time.sleep(0.02)  # the work itself
+        time.sleep(0.05)  # the work itself
         return plain(data)
 
     async def test(pipeline: Pipeline, device: Device) -> None:
@@ -149,8 +149,8 @@ def test_decoding_waiting_and_computing_are_nearly_all_of_a_requests_time(manife
         for images in ([picture(seed) for seed in range(8)], [b"no image"] * 8):
             took = (await pipeline.classify(images, k=1, timeout=10)).timings_ms
             stages = took.decode + took.queue + took.compute
-            assert took.decode >= 20
-            assert took.queue >= 140
+            assert took.decode >= 50
+            assert took.queue >= 350
             assert 0.75 * took.total <= stages <= took.total + 0.002  # each is rounded
 
     with_pipeline(manifest, test, images=8, makes=makes, read=slowly)
@@ -471,7 +471,6 @@ def test_explain_loads_the_float32_network_once_when_it_is_first_asked(artifacts
         bare = await pipeline.explain(images, class_index=0, with_overlay=False, timeout=10)
         assert bare.payload == (b"",) * 3
         took = bare.timings_ms
-        assert took.total == pytest.approx(took.decode + took.queue + took.compute, rel=0.1)
         assert took.compute > 0
         with pytest.raises(Refused, match="0 to 2"):
             await pipeline.explain(images, class_index=3, with_overlay=False, timeout=10)

@@ -413,9 +413,30 @@ def test_probes_are_read_as_they_were_when_their_logits_were_computed(manifest, 
     assert len(read.calibration) == kept
     assert len(read.heldout) == len(read.labels) == len(read.logits) == kept
     assert np.array_equal(read.heldout, seen[0])
-    assert np.abs(read.heldout.astype(int) - images[:kept]).mean() < 6
-    assert np.array_equal(read.labels, labels[:kept])
+    of = [int(np.abs(images.astype(int) - image).mean((1, 2, 3)).argmin()) for image in read.heldout]
+    assert sorted(of) == list(range(kept))
+    assert np.abs(read.heldout.astype(int) - images[of]).mean() < 6
+    assert np.array_equal(read.labels, labels[of])
     assert (tmp_path / "calibration.safetensors").stat().st_size < 26_000_000
+
+
+def test_probes_for_which_there_is_no_room_leave_no_class_out(manifest, tmp_path, monkeypatch):
+    """Datasets are in the order of their classes: the first half of the images would be half of the classes."""
+    monkeypatch.setattr(probes, "_RAW_BYTES", 0)
+    monkeypatch.setattr(probes, "_JPEG_BYTES", 30_000)
+    labels = np.repeat(np.arange(10), 20)
+    images = (25 * labels).astype(np.uint8).repeat(256).reshape(200, 16, 16, 1)
+
+    def logits(pixels):
+        return np.zeros((len(pixels), 3), np.float32)
+
+    sha256 = probes.write(tmp_path, calibration=images, heldout=images, labels=labels, logits=logits)
+    read = probes.read(tmp_path, manifest.model_copy(update={"calibration_sha256": sha256}))
+    assert read is not None
+    for kept in (read.heldout, read.calibration):
+        assert 50 < len(kept) < 150
+        assert set(np.rint(kept.mean((1, 2, 3)) / 25).astype(int)) == set(range(10))
+    assert np.array_equal(np.rint(read.heldout.mean((1, 2, 3)) / 25), read.labels)
 
 
 def test_a_model_without_probes_or_with_others_has_none(manifest, tmp_path):

@@ -162,6 +162,10 @@ async def top(socket: Path, seed: int) -> dict[str, float]:
     return {each["label"]: each["probability"] for each in answer["results"][0]["top_k"]}
 
 
+def likeliest(answer: dict[str, float]) -> str:
+    return max(answer, key=lambda label: answer[label])
+
+
 def test_an_engine_serves_at_once_changes_over_to_a_faster_runtime_and_knows_it_at_the_next_start(tmp_path):
     folder = with_probes(make_artifact(tmp_path / "model", job="job_a", seed=3))
     socket, data = tmp_path / "engine.sock", tmp_path / "data"
@@ -189,8 +193,10 @@ def test_an_engine_serves_at_once_changes_over_to_a_faster_runtime_and_knows_it_
             or "needed" in tried["openvino", "int8"]
             or "accuracy" in tried["openvino", "int8"]
         )
+        answer = asyncio.run(top(socket, 1))
+        assert likeliest(answer) == likeliest(expected)
         if second["precision"] != "int8":
-            assert asyncio.run(top(socket, 1)) == pytest.approx(expected, abs=2e-2)
+            assert answer == pytest.approx(expected, abs=2e-2)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 0
 
@@ -199,6 +205,7 @@ def test_an_engine_serves_at_once_changes_over_to_a_faster_runtime_and_knows_it_
         assert again == second
         answer = asyncio.run(top(socket, 1))
         assert sum(answer.values()) == pytest.approx(1)
+        assert likeliest(answer) == likeliest(expected)
 
     other = load(make_artifact(tmp_path / "other", job="job_b", seed=4), "cpu")
     with engine_process(tmp_path / "other", socket, version=2, **settings) as process:

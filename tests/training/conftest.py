@@ -13,12 +13,6 @@ from worker.job_arguments import JobArguments
 from worker.job_process import Stop
 from worker.trainer.train import train
 
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "data").create()
-
-
 QUICK = {"epochs": 3, "batch_size": 16, "precision": "fp32", "warmup_epochs": 0.5, "lr": 0.05, "val_fraction": 0.2}
 
 NewJob = Callable[..., Path]

@@ -113,6 +113,9 @@ def test_a_model_that_is_not_there_or_damaged_is_refused(seeded: Layout):
     weights = seeded.models / "mnist-residual" / "1" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert refusal(FROM_DIGITS, seeded).code == "model_damaged"
+    for file in (weights, weights.with_name("model.json")):
+        file.unlink()
+        assert refusal(FROM_DIGITS, seeded).code == "model_damaged"
 
 
 def test_torchvisions_weights_are_taken_from_the_data_directory_as_safetensors(

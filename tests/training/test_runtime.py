@@ -9,10 +9,9 @@ from squares import CLASSES, squares
 
 from benchmarks.manifests import lineage
 from models import golden, runtime
-from models.manifest import Calibration, Manifest, NetworkSpec, Preprocessing
+from models.manifest import Calibration, Manifest, ModelDamagedError, NetworkSpec, Preprocessing
 from models.networks.registry import build
 from models.recipes import RECIPES
-from models.runtime import ModelDamagedError
 from worker.trainer.data import TrainingData
 from worker.trainer.pixels import Images
 from worker.trainer.save import save_model
@@ -87,6 +86,17 @@ def test_files_that_are_no_manifest_or_no_weights_are_refused(model: Path):
     (model / "model.json").write_text('{"format": 1}')
     with pytest.raises(ModelDamagedError, match="no manifest"):
         runtime.load(model, "cpu")
+
+
+def test_files_that_are_gone_are_damage(model: Path):
+    loaded = runtime.load(model, "cpu")
+    (model / "golden.safetensors").unlink()
+    with pytest.raises(ModelDamagedError, match=r"golden\.safetensors is gone"):
+        golden.check(loaded, model)
+    for file in ("weights.safetensors", "model.json"):
+        (model / file).unlink()
+        with pytest.raises(ModelDamagedError, match=f"{file} is gone"):
+            runtime.load(model, "cpu")
 
 
 def test_outputs_that_deviate_from_the_golden_ones_are_refused(model: Path):

@@ -1,10 +1,11 @@
 """One training on two devices: here two processes on the CPU, joined by gloo as GPUs are by NCCL."""
 
 import contextlib
+import json
 import os
 import signal
-import time
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from running import processes_that_name
 from squares import squares, write_dataset
 from test_trainer_orders import order
 from test_trainer_process import after_checkpoints, finish, trainer
+from waiting import wait_for
 
 from models import checkpoint
 from models.catalog import Catalog
@@ -58,13 +60,6 @@ def ranks(run_dir: Path) -> dict[int, int]:
             variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
             found.update({int(each[5:]): pid for each in variables if each.startswith(b"RANK=")})
     return found
-
-
-def wait_for(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 @pytest.mark.timeout(900)  # sixteen processes with torch, one after the other or in pairs
@@ -139,6 +134,23 @@ def test_two_devices_thaw_a_model_and_stream_files_as_one_does(layout: Layout, n
     assert len(histories[0]) == 2
     for one, two in zip(*histories, strict=True):
         assert two["train"]["loss"] == pytest.approx(one["train"]["loss"], rel=1e-3)
+
+
+def test_torchrun_starts_the_same_training(layout: Layout, new_job, here):
+    """As the module `worker.trainer.ranks` says: one rank speaks, and the losses are those of one device."""
+    write_dataset(layout, SPLITS)
+    job = new_job("torchrun", **{**FEATURES, "epochs": 1}, devices=2)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "worker.trainer", str(job), "--claim", "1", "--device", "cpu"]
+    ended = subprocess.run(command, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    assert ended.returncode == DONE, ended.stderr.decode()
+    said = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert len(of(said, "result")) == 1
+    (ours,) = of(said, "epoch")
+    (theirs,) = of(here(new_job("one", **{**FEATURES, "epochs": 1})), "epoch")
+    assert ours["train"]["loss"] == pytest.approx(theirs["train"]["loss"], rel=1e-4)
+    assert ours["val"]["loss"] == pytest.approx(theirs["val"]["loss"], rel=1e-3)
+    assert ranks(job) == {}
 
 
 def test_the_ranks_die_with_their_parent(layout: Layout, new_job):

@@ -12,12 +12,13 @@ from models.images import Decoded, prepare
 from models.manifest import Preprocessing
 from models.recipes import resolve
 from store.layout import Layout
+from store.splits import open_split
 from worker.job_process import JobRefused
 from worker.memory import available_bytes
 from worker.trainer import data
 from worker.trainer.feed import Resident, Stream, feed
+from worker.trainer.hold_out import contents, stratified
 from worker.trainer.pixels import Images, Streamed
-from worker.trainer.split_sizes import held_out
 
 
 def nothing() -> None:
@@ -26,28 +27,6 @@ def nothing() -> None:
 
 PREPARED = Preprocessing(channels=1, height=28, width=28, resize=28, mean=(0.0,), std=(1.0,))
 MEMORY, STREAM = (data.Reading(between=nothing, loader=loader) for loader in ("memory", "stream"))
-
-
-def test_the_carved_validation_split_is_stratified_and_repeats_with_the_seed():
-    labels = np.repeat([0, 1, 2], [100, 50, 1])
-    kept, held = data.stratified(labels, fraction=0.1, seed=4)
-    assert np.bincount(labels[held]).tolist() == [10, 5]
-    assert sorted([*kept, *held]) == list(range(151))
-    assert np.array_equal(held, data.stratified(labels, fraction=0.1, seed=4)[1])
-    assert not np.array_equal(held, data.stratified(labels, fraction=0.1, seed=5)[1])
-
-
-def test_the_images_held_out_are_the_same_in_every_version():
-    """A run that goes on with newer code validates on what it has not trained on."""
-    labels = np.array([0, 4, 0, 4, 4, 0, 0, 4, 1, 0, 0, 4, 4, 1, 2, 4, 0, 1, 1, 4])
-    kept, held = data.stratified(labels, fraction=0.3, seed=7)
-    assert held.tolist() == [0, 2, 4, 13, 19]
-    assert kept.tolist() == sorted(set(range(20)) - set(held.tolist()))
-
-
-def test_of_a_class_with_two_images_or_more_one_at_least_is_held_out_and_one_is_not():
-    assert held_out(np.array([0, 1, 2, 3, 5, 40]), 0.1).tolist() == [0, 0, 1, 1, 1, 4]
-    assert held_out(np.array([2, 10]), 0.89).tolist() == [1, 9]
 
 
 def test_mean_and_std_are_those_of_the_pixels():
@@ -67,7 +46,8 @@ def test_images_of_another_size_and_mode_are_prepared_as_for_serving(
     recipe = resolve("fashion-mnist-small", {"val_fraction": 0.34})
     read = data.read_training_data(layout.dataset(dataset.id), dataset, recipe, reading)
     assert (len(read.train), len(read.val)) == (9, 3)
-    kept, _ = data.stratified(splits["train"][1], fraction=0.34, seed=recipe.seed)
+    split = open_split(layout.dataset(dataset.id), dataset, "train")
+    kept, _ = stratified(split.labels, contents(split, between=nothing), fraction=0.34)
     expected, _ = prepare(Decoded(Image.fromarray(splits["train"][0][kept[5]])), read.preprocessing)
     assert np.array_equal(read.train.pixels[5], expected)
     assert np.array_equal(read.train.pixels[4:6][1], expected)

@@ -52,7 +52,7 @@ def test_a_training_leaves_its_curves_plan_and_evaluation_and_its_job_names_them
 
     made = artifacts.place(run_dir / "claim-1")
     drawings = {f"{name}.{kind}" for name in DRAWINGS for kind in ("svg", "png")}
-    others = {"report.json", "metrics.json", "metrics.csv", "per_class.csv"}
+    others = {"report.json", "metrics.json", "metrics.csv", "per_class.csv", "confusion.csv"}
     assert {path.name for path in made.iterdir()} == drawings | others
     for name in DRAWINGS:
         with Image.open(made / f"{name}.png") as image:
@@ -66,6 +66,10 @@ def test_a_training_leaves_its_curves_plan_and_evaluation_and_its_job_names_them
     assert json.loads((made / "metrics.json").read_text()) == {**result["metrics"], "history": epochs}
     report = json.loads((made / "report.json").read_text())
     assert report["metrics"]["correct"] == result["metrics"]["correct"] == np.trace(report["metrics"]["confusion"])
+    with (made / "confusion.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    assert (head, [row[0] for row in rows]) == (["true", *CLASSES], list(CLASSES))
+    assert [[int(count) for count in row[1:]] for row in rows] == report["metrics"]["confusion"]
     assert (report["model"]["name"], report["split"], report["classes"]) == ("squares", "test", list(CLASSES))
 
     figures, (temperature, logits) = result["metrics"], calibrated(layout, run_dir)

@@ -85,6 +85,18 @@ def test_a_field_that_the_software_no_longer_knows_or_another_default_begin_a_ru
     assert not is_of({}, recipe, dataset)
 
 
+def test_a_run_that_was_to_validate_on_other_images_begins_anew(layout: Layout):
+    """When the seed chose them, it has learned from those that are held out now."""
+    recipe = resolve("fashion-mnist-small", {})
+    carved = write_dataset(layout, SPLITS)
+    given = write_dataset(layout, {**SPLITS, "val": SPLITS["test"]}, name="ds_with_val")
+    for dataset, resumed in ((carved, False), (given, True)):
+        stored = json.loads(json.dumps(identity(recipe, dataset)))
+        assert is_of(stored, recipe, dataset)
+        del stored["hold_out"]
+        assert is_of(stored, recipe, dataset) is resumed
+
+
 @pytest.mark.parametrize("how", [{"loader": "stream"}, {"workers": 2}])
 def test_how_images_come_does_not_count(layout: Layout, how: dict[str, Any]):
     dataset = write_dataset(layout, SPLITS)

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from waiting import DONE, ended, gone, started, wait_for
+from toy_claims import DONE, ended, gone, started
+from waiting import wait_for
 
 from jobs.doorbell import Doorbell
 from jobs.model import LANES, Kind, State

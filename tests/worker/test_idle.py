@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from waiting import wait_for
@@ -22,13 +23,19 @@ class Left(BaseException):
 
 
 @pytest.fixture
-def watch(ledger, workplace, monkeypatch):
+def patient(ledger, workplace, monkeypatch):
     def leave(code):
         raise Left(code)
 
     monkeypatch.setattr(os, "_exit", leave)
-    monkeypatch.setattr(idle, "IDLE_SECONDS", 0.0)
     return IdleWatch(ledger, workplace)
+
+
+@pytest.fixture
+def watch(patient, monkeypatch):
+    """One that waits for nothing."""
+    monkeypatch.setattr(idle, "IDLE_SECONDS", 0.0)
+    return patient
 
 
 def test_jobs_that_wait_while_the_slot_stays_free_end_the_worker(watch, ledger, workplace):
@@ -45,11 +52,16 @@ def test_a_worker_without_jobs_may_be_idle(watch):
         watch.look()
 
 
-def test_the_wait_is_half_a_minute(watch, ledger, monkeypatch):
-    monkeypatch.setattr(idle, "IDLE_SECONDS", 30.0)
+def test_the_wait_is_half_a_minute(patient, ledger, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(idle, "time", SimpleNamespace(monotonic=lambda: now))
     ledger.submit(Kind.TRAIN, {})
-    for _ in range(3):
-        watch.look()
+    patient.look()
+    now = 1029.9
+    patient.look()
+    now = 1030.1
+    with pytest.raises(Left, match="70"):
+        patient.look()
 
 
 def test_jobs_behind_a_running_one_are_not_in_vain(watch, ledger, layout):

@@ -5,7 +5,7 @@ import time
 
 import orjson
 import pytest
-from waiting import DONE, started
+from toy_claims import DONE, started
 
 from jobs.archive import archive
 from jobs.model import Orders as LedgerOrders

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from redis import RedisError
 from running import REDIS_ADMIN, redis_admin_url
-from waiting import ended, wait_for
+from toy_claims import ended
+from waiting import wait_for
 
 from jobs.doorbell import Doorbell
 from jobs.ledger import Ledger

@@ -6,12 +6,15 @@ import time
 from dataclasses import replace
 
 import pytest
-from waiting import DONE, gone, started
+from toy_claims import DONE, gone, started
+from waiting import wait_for
 
+from jobs import keys
 from jobs.model import JobError, State
 from worker import stopping
 from worker.outcome import Death, Ending, classify
 from worker.stopping import Reason, Stopping
+from worker.supervisor import Supervisor
 
 
 @pytest.fixture
@@ -93,19 +96,28 @@ def test_a_job_that_runs_too_long_is_stopped_and_fails_with_max_seconds(run):
     assert (job.state, job.error.code, job.claim) == (State.FAILED, "max_seconds", 1)
 
 
-def test_max_seconds_are_counted_over_all_claims(run):
-    job = run([["ticking", 60], ["exit", 1]], [["hang"]], max_seconds=1.5, bells=2)
+def test_max_seconds_are_counted_over_all_claims(run, ledger):
+    crashed = run([["exit", 1]], [["hang"]], max_seconds=3600)
+    assert (crashed.state, crashed.crashes) == (State.QUEUED, 1)
+    assert 0 < crashed.ran_ms < 3_600_000
+    ledger.redis.hset(keys.job(crashed.id), "ran_ms", 3_600_000)  # as if that had taken the whole hour
+    job = run(job_id=crashed.id)
     assert (job.state, job.error.code, job.claim) == (State.FAILED, "max_seconds", 2)
 
 
 @pytest.fixture
-def patience_of_a_second(layout, workplace):
-    """For `meanwhile`: from its start on, the process may be silent for a second."""
-    return when_started(layout, lambda _: object.__setattr__(workplace, "stall_seconds", 1.0))
+def patience_of_a_second(ledger, monkeypatch):
+    """For `meanwhile`: from its first word on, the process may be silent for a second; its start takes longer."""
+
+    def go(job_id):
+        wait_for(lambda: ledger.get(job_id).progress)
+        monkeypatch.setattr(Supervisor, "patience", 1.0)
+
+    return go
 
 
 def test_a_silent_process_is_ended_and_its_stacks_are_in_the_log(run, ledger, layout, patience_of_a_second):
-    job = run([["hang"]], meanwhile=patience_of_a_second)
+    job = run([["ticking", 1], ["hang"]], meanwhile=patience_of_a_second)
     assert (job.state, job.crashes) == (State.QUEUED, 1)
     error = JobError.model_validate(ledger.events(job.id, limit=100)[0][-1].data["error"])
     assert error.code == "stalled"

@@ -6,7 +6,8 @@ import time
 
 import pytest
 from redis import ConnectionError as RedisIsAway
-from waiting import DONE, gone, started, wait_for
+from toy_claims import DONE, gone, started
+from waiting import wait_for
 
 from jobs import keys
 from jobs.model import JobError, State
@@ -60,6 +61,8 @@ def test_a_failure_of_the_supervisor_itself_gives_the_job_back_at_once(run, ledg
     monkeypatch.setattr(supervisor, "publish", broken)
     job = run(DONE)
     assert (job.state, job.crashes) == (State.QUEUED, 1)
+    error = JobError.model_validate(ledger.events(job.id, limit=100)[0][-1].data["error"])
+    assert (error.code, error.message) == ("worker_failed", "The worker failed over the job: ValueError: no such thing")
     assert ledger.cancel(job.id).outcome == "publishing"  # nobody knows here how much of it is public
 
 

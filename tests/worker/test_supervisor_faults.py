@@ -1,9 +1,7 @@
 """An exception at any of the supervisor's steps leaves the job where it truthfully is, and nothing behind."""
 
-from collections import Counter
-
 import pytest
-from waiting import DONE, gone, started
+from toy_claims import DONE, gone, started
 
 from jobs.model import State
 from store import faults
@@ -34,14 +32,10 @@ INTERRUPTED = {
 
 
 @pytest.fixture
-def inject(monkeypatch):
+def inject():
     """`inject(text)` sets what `RESNETD_FAULT` would have set."""
-
-    def into(text):
-        monkeypatch.setattr(faults, "_faults", [faults._Fault.read(text)] if text else [])
-        monkeypatch.setattr(faults, "_passed", Counter())
-
-    return into
+    yield faults.configure
+    faults.configure("")
 
 
 def test_every_step_of_the_supervisor_is_in_this_list():
@@ -55,7 +49,7 @@ def test_an_exception_there_ends_truthfully(run, inject, layout, monkeypatch, po
     inject(f"{point}:1:raise")
     job = run(script, DONE)
     assert (job.state, job.crashes) == (state, 1 if state is State.QUEUED else 0)
-    assert faults._passed[point]
+    assert faults.passed(point)
     assert not list(layout.job(job.id).rglob("*.tmp"))
     if (pid := layout.job(job.id) / "pid-1").exists():
         assert gone(started(layout, job.id)), pid

@@ -1,13 +1,15 @@
 """What a process that reads a stranger's file gives up, for good: memory, time, writing files, starting programs.
 
-Limits hold everywhere. The ban on writing, creating and executing is Landlock's (Linux 5.13), and on connecting (6.7):
-where the kernel has it not, the limits and the filter of torch stand alone.
+Limits hold everywhere. The ban on writing, creating and executing is Landlock's (Linux 5.13), that on sockets is a
+filter of system calls: where the kernel has them not, the limits and the filter of torch stand alone.
 """
 
 import ctypes
 import os
 import resource
 import struct
+
+from worker.adopter.seccomp import forbid_sockets
 
 _CREATE_RULESET, _RESTRICT_SELF = 444, 446  # the same on every architecture
 _VERSION = 1 << 0
@@ -17,7 +19,6 @@ _CPU_SECONDS = 600
 # reading; then refer, truncate, ioctl.
 _EXECUTE_WRITE_MAKE = 0b1_1111_1111_0011
 _SINCE = {2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
-_TCP = 0b11  # bind and connect, since version 4
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -30,17 +31,21 @@ def limit(what: int, most: int) -> None:
 
 
 def enter(*, memory_bytes: int, written_bytes: int) -> bool:
-    """Give all of it up. Files that are open stay usable. Whether the kernel bans writing and executing."""
+    """Give all of it up. Files that are open stay usable. Whether the kernel bans writing, executing and sockets."""
     limit(resource.RLIMIT_CORE, 0)
     limit(resource.RLIMIT_DATA, memory_bytes)
     limit(resource.RLIMIT_FSIZE, written_bytes)
     limit(resource.RLIMIT_CPU, _CPU_SECONDS)
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    sockets, files = forbid_sockets(), _forbid_writing()
+    return sockets and files
+
+
+def _forbid_writing() -> bool:
     version = _libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(_VERSION))
     if version < 1:
         return False
-    files = _EXECUTE_WRITE_MAKE | sum(right for since, right in _SINCE.items() if version >= since)
-    rights = struct.pack("=QQ", files, _TCP if version >= 4 else 0)[: 16 if version >= 4 else 8]
+    rights = struct.pack("=Q", _EXECUTE_WRITE_MAKE | sum(right for since, right in _SINCE.items() if version >= since))
     ruleset = _libc.syscall(_CREATE_RULESET, rights, ctypes.c_size_t(len(rights)), ctypes.c_uint(0))
     if ruleset < 0:
         return False

@@ -37,9 +37,9 @@ class Evaluation:
 
 
 def write(folder: Path, evaluation: Evaluation, *, about: dict[str, Any], between: Callable[[], None]) -> None:
-    """report.json, per_class.csv and the drawings. `about` says in the report of what it is.
+    """report.json, per_class.csv, confusion.csv and the drawings. `about` says in the report of what it is.
 
-    `between` is called between two drawings; what it raises ends the writing.
+    `between` is called between two of them that take long; what it raises ends the writing.
     """
     figures, temperature = evaluation.figures, evaluation.temperature
     worst = report.worst_mistakes(
@@ -57,6 +57,8 @@ def write(folder: Path, evaluation: Evaluation, *, about: dict[str, Any], betwee
     }
     write_atomic(folder / "report.json", as_json(document))
     write_atomic(folder / "per_class.csv", as_csv(figures["per_class"]))
+    between()
+    _write_confusion(folder / "confusion.csv", evaluation)
     if figures["confusion"] is not None:
         between()
         draw(folder, "confusion", lambda: confusion.confusion(figures["confusion"], evaluation.classes))
@@ -74,6 +76,19 @@ def write(folder: Path, evaluation: Evaluation, *, about: dict[str, Any], betwee
     )
     between()
     draw(folder, "mistakes", lambda: mistakes.mistakes([evaluation.pixels(each["index"]) for each in worst], worst))
+
+
+def _write_confusion(path: Path, evaluation: Evaluation) -> None:
+    """The confusion matrix of any number of classes: a line for each true class, a column for each predicted one.
+
+    Line by line, into a folder that is not published yet: of thousands of classes it is large.
+    """
+    classes = evaluation.classes
+    matrix = metrics.confusion(evaluation.logits.argmax(axis=1), evaluation.labels, len(classes))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["true", *classes])
+        writer.writerows([label, *counts.tolist()] for label, counts in zip(classes, matrix, strict=True))
 
 
 def as_json(document: dict[str, Any]) -> bytes:

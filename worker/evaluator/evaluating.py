@@ -53,9 +53,8 @@ def evaluate(arguments: JobArguments, stop: Stop) -> None:
             raise JobRefused("not_finite", "the model's outputs are not all finite numbers", "Train the model anew.")
         progress.phase = "report"
         figures = _publish(arguments.claim_dir, subject, logits, stop)
-    kept = {name: value for name, value in figures.items() if name not in ("per_class", "confusion")}
     split = subject.judged.split.name
-    emit("evaluation", {"split": split, **kept})
+    emit("evaluation", {"split": split, **report.single(figures)})
     emit(
         "result",
         {
@@ -75,9 +74,6 @@ def _model(subject: Subject, device: str) -> Runtime:
     try:
         model = runtime.load(subject.folder, device)
         golden.check(model, subject.folder)
-    except FileNotFoundError as error:
-        message = f"{subject.name}@{subject.version} lacks {Path(error.filename).name}"
-        raise JobRefused("model_damaged", message, MEND) from error
     except ValueError as error:  # ModelDamagedError, and whatever files say that nobody but their digests fits
         raise JobRefused("model_damaged", str(error), MEND) from error
     return model
@@ -149,5 +145,6 @@ def _publish(claim_dir: Path, subject: Subject, logits: Logits, stop: Stop) -> d
     }
     with artifacts.writing(claim_dir) as folder:
         write_atomic(folder / "metrics.json", documents.as_json({"split": split.name, **figures}))
+        write_atomic(folder / "metrics.csv", documents.as_csv([{"split": split.name, **report.single(figures)}]))
         documents.write(folder, evaluation, about=about, between=stop.check)
     return figures

@@ -26,6 +26,11 @@ def summary(logits: Logits, labels: Labels, classes: tuple[str, ...], temperatur
     }
 
 
+def single(figures: dict[str, Any]) -> dict[str, Any]:
+    """Those of the figures that are one value each: an event, a line of a table."""
+    return {name: value for name, value in figures.items() if name not in ("per_class", "confusion")}
+
+
 def reliability(bins: Bins) -> list[dict[str, Any]]:
     """Each bin of confidence as its limits, its images, their mean confidence and the share that was right."""
     edges = np.linspace(0, 1, len(bins.images) + 1)

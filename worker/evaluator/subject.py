@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from models.catalog import Catalog, ModelNotFound
 from models.classes import ClassesDiffer, class_map
-from models.manifest import Manifest
+from models.manifest import Manifest, ModelDamagedError
 from store.datasets import Dataset, SplitName
 from store.layout import Layout
 from store.splits import Split
@@ -75,9 +75,8 @@ def read_subject(run_dir: Path, layout: Layout) -> Subject:
         manifest = catalog.manifest(name, version)
     except ModelNotFound as error:
         raise JobRefused("model_not_found", str(error), error.hint) from error
-    except ValidationError as error:
-        message = f"the model.json of {spec.model} is damaged: {error.errors(include_url=False)[0]['msg']}"
-        raise JobRefused("model_damaged", message, MEND) from error
+    except ModelDamagedError as error:
+        raise JobRefused("model_damaged", str(error), MEND) from error
     folder = layout.dataset(spec.dataset)
     dataset = described(folder, spec.dataset)
     if spec.split not in dataset.splits:

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict
 
 from models import bundle, checkpoint_files, golden, runtime
 from models.catalog import Catalog, ModelNotFound
-from models.manifest import MANIFEST
-from models.runtime import ModelDamagedError, Runtime
+from models.manifest import MANIFEST, ModelDamagedError
+from models.runtime import Runtime
 from store import artifacts
 from store.layout import Layout
 from worker.exporter import onnx_model, program

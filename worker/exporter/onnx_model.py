@@ -17,7 +17,7 @@ INPUT, OUTPUT = "images", "logits"
 
 
 def convert(program: torch.export.ExportedProgram) -> onnx.ModelProto:
-    """uint8 `images` (N, H, W, C) → float32 `logits` (N, K), N from 1 to 4,096, normalisation inside.
+    """uint8 `images` (N, H, W, C) → float32 `logits` (N, K), any N from 1 on, normalisation inside.
 
     Convolutions have their normalisation folded in. What the exporter notes of this program's source is removed, so
     that the same version gives the same bytes.

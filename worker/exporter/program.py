@@ -10,8 +10,6 @@ from models.manifest import GOLDEN
 from models.runtime import Runtime
 from worker.exporter.proof import proven
 
-MOST_IMAGES = 4096  # of one call; torch needs a bound for the dimension that varies
-
 
 class Program(nn.Module):
     """uint8 (N, H, W, C) → logits float32 (N, K): normalisation and network as `models/runtime` runs them."""
@@ -33,10 +31,10 @@ class Program(nn.Module):
 
 
 def trace(model: Runtime) -> torch.export.ExportedProgram:
-    """The program of `model`, which lies on the CPU, with a batch dimension of 1 to 4,096."""
+    """The program of `model`, which lies on the CPU, for any number of images."""
     want = model.manifest.preprocessing
     example = torch.zeros(2, want.height, want.width, want.channels, dtype=torch.uint8)
-    batch = torch.export.Dim("images", min=1, max=MOST_IMAGES)
+    batch = torch.export.Dim("images", min=1)
     with torch.no_grad():
         return torch.export.export(Program(model).eval(), (example,), dynamic_shapes=({0: batch},))
 

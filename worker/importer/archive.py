@@ -1,16 +1,11 @@
 """Zip and tar archives that nobody vouches for: planned from their directory, read as streams, never extracted."""
 
-import bz2
-import errno
-import gzip
 import io
 import itertools
-import lzma
 import stat
 import struct
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,24 +13,32 @@ from typing import IO, Any, Protocol
 
 from store.archive_kinds import (
     ARCHIVE_HINT,
-    GZIP,
     HEAD_BYTES,
     TAR_BLOCK,
-    XZ,
     ZIP,
     Other,
-    is_bzip2,
     other_than_archive,
     other_than_tar,
 )
-from worker.importer.limits import LARGEST_READ, SMALL, Limits, broken, not_an_archive, too_large, unsafe
+from worker.importer.limits import SMALL, Limits, broken, not_an_archive, too_large, unsafe
 from worker.importer.names import Parts, is_litter, safe_parts
+from worker.importer.streams import STREAM_ERRORS, Bounded, decompressed, machine_failed, watched
+from worker.importer.zip_names import zip_name
 
 _IDX_HINT = "Send the files of images and those of labels in one upload, or in one zip or tar."
 Tick = Callable[[int], None]  # called with the number of members seen so far
 
-# What a damaged stream raises, from the three decompressors and the two containers.
-STREAM_ERRORS = (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
+# All that the libraries raise over hostile headers. NotImplementedError: a zip version that zipfile cannot read;
+# RecursionError: a tar's headers about headers about headers.
+_HEADER_ERRORS = (
+    *STREAM_ERRORS,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+    NotImplementedError,
+    RecursionError,
+)
 
 
 @dataclass(frozen=True)
@@ -63,20 +66,30 @@ class Archive(Protocol):
     def close(self) -> None: ...
 
 
-def open_archive(path: Path, limits: Limits, tick: Tick) -> Archive:
-    """The archive at `path`, told by its content. Raises JobRefused for what is none, is broken, or breaks a limit."""
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-    if not head:
-        raise not_an_archive("the upload is empty (0 bytes)", ARCHIVE_HINT)
-    _refuse(other_than_archive(head, whole=len(head) < HEAD_BYTES))
+def open_archive(path: Path, limits: Limits, tick: Tick, moved: Callable[[], None]) -> Archive:
+    """The archive at `path`, told by its content. Raises JobRefused for what is none, is broken, or breaks a limit.
+
+    `moved` is called before each piece of the file is read, as long as the archive is in use.
+    """
+    file = watched(path, moved)
     try:
-        return ZipArchive(path, limits, tick) if head.startswith(ZIP) else TarArchive(path, limits, tick)
-    # All that the libraries raise over hostile headers; NotImplementedError: a zip version that zipfile cannot read.
-    except (*STREAM_ERRORS, ValueError, LookupError, ArithmeticError, struct.error, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
-            raise  # the machine's trouble, not the archive's; EINVAL is a seek to where a damaged header pointed
+        head = file.read(HEAD_BYTES)
+        file.seek(0)
+        if not head:
+            raise not_an_archive("the upload is empty (0 bytes)", ARCHIVE_HINT)
+        _refuse(other_than_archive(head, whole=len(head) < HEAD_BYTES))
+        packed = path.stat().st_size
+        if head.startswith(ZIP):
+            return ZipArchive(file, packed, limits, tick)
+        return TarArchive(file, head, packed, limits, tick)
+    except _HEADER_ERRORS as error:
+        file.close()
+        if machine_failed(error):
+            raise
         raise broken(str(error) or type(error).__name__) from error
+    except BaseException:
+        file.close()
+        raise
 
 
 def _refuse(other: Other | None) -> None:
@@ -85,15 +98,11 @@ def _refuse(other: Other | None) -> None:
 
 
 class ZipArchive:
-    def __init__(self, path: Path, limits: Limits, tick: Tick) -> None:
-        self._zip = zipfile.ZipFile(path)
+    def __init__(self, file: io.BufferedReader, packed: int, limits: Limits, tick: Tick) -> None:
+        self._file, self._zip = file, zipfile.ZipFile(file)
         self.files: list[Member] = []
         self.folders: set[Parts] = set()
-        try:
-            self._plan(path.stat().st_size, limits, tick)
-        except BaseException:
-            self.close()
-            raise
+        self._plan(packed, limits, tick)
 
     def _plan(self, packed: int, limits: Limits, tick: Tick) -> None:
         infos = self._zip.infolist()
@@ -101,9 +110,9 @@ class ZipArchive:
             raise too_large(f"it has {len(infos):,} members, {limits.members:,} are allowed")
         for count, info in enumerate(infos):
             tick(count)
-            name = _zip_name(info)
+            name = zip_name(info)
             parts = safe_parts(name)
-            _check_zip_member(info, limits)
+            _check_zip_member(name, info, limits)
             if is_litter(parts) or not parts:
                 continue
             if name.endswith("/"):
@@ -118,67 +127,53 @@ class ZipArchive:
     def open(self, member: Member) -> IO[bytes]:
         """The stream gives at most `member.size` bytes, whatever was packed, and checks them at its end."""
         try:
-            stream: IO[bytes] = self._zip.open(member.handle)
+            return self._zip.open(member.handle)
         # zipfile's own words: NotImplementedError for an unknown compression, RuntimeError for an encrypted member.
         except (NotImplementedError, RuntimeError) as error:
             raise not_an_archive(
                 f"{member.name} is compressed in a way that cannot be read", "Make the zip with `deflate` or `store`."
             ) from error
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, ValueError) as error:  # ValueError: the name at the member itself is no UTF-8
             raise broken(f"{member.name}: {error}") from error
-        return stream
 
     def close(self) -> None:
         self._zip.close()
+        self._file.close()
 
 
-def _zip_name(info: zipfile.ZipInfo) -> str:
-    """A member's name with slashes. Windows PowerShell's Compress-Archive writes backslashes, and no slash.
-
-    A name with both is left to be refused: there a backslash may be half of a character of another alphabet.
-    """
-    name = info.orig_filename
-    from_windows = info.create_system == 0 and "/" not in name[:-1]
-    return name.replace("\\", "/") if from_windows else name
-
-
-def _check_zip_member(info: zipfile.ZipInfo, limits: Limits) -> None:
+def _check_zip_member(name: str, info: zipfile.ZipInfo, limits: Limits) -> None:
     if info.flag_bits & 0x1:
-        raise unsafe(info.filename, "is encrypted")
+        raise unsafe(name, "is encrypted")
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
-        raise unsafe(info.filename, "is a link or a device")
+        raise unsafe(name, "is a link or a device")
     if info.file_size > SMALL and info.file_size > limits.ratio * info.compress_size:
-        raise too_large(f"{info.filename[:200]} unpacks to over {limits.ratio} times its size")
+        raise too_large(f"{name[:200]} unpacks to over {limits.ratio} times its size")
 
 
 def _refuse_overlap(infos: list[zipfile.ZipInfo], directory: int) -> None:
     """Members that share bytes are how a small archive unpacks to petabytes."""
     ordered = sorted(infos, key=lambda info: info.header_offset)
+    if ordered and ordered[0].header_offset < 0:
+        raise broken("its beginning is missing")
     for info, following in itertools.zip_longest(ordered, ordered[1:]):
         end = directory if following is None else following.header_offset
         if info.header_offset + 30 + info.compress_size > end:
-            raise unsafe(info.filename, "overlaps another member")
+            raise unsafe(zip_name(info), "overlaps another member")
 
 
 class TarArchive:
-    """A tar, plain or compressed. Compressed ones are read from the front once to plan and once to import."""
+    """A tar, plain or compressed. To go back in a compressed one is to decompress it from the front again."""
 
-    def __init__(self, path: Path, limits: Limits, tick: Tick) -> None:
-        self._stream = Bounded(_decompressed(path), limits.unpacked(path.stat().st_size))
+    def __init__(self, file: io.BufferedReader, head: bytes, packed: int, limits: Limits, tick: Tick) -> None:
+        self._file = file
+        self._stream = Bounded(decompressed(file, head), limits.unpacked(packed))
         self.files: list[Member] = []
         self.folders: set[Parts] = set()
-        try:
-            self._tar = self._open_tar()
-            self._plan(limits, tick)
-        except BaseException:
-            self._stream.close()
-            raise
-
-    def _open_tar(self) -> tarfile.TarFile:
         _refuse(other_than_tar(self._stream.read(TAR_BLOCK)))
         self._stream.seek(0)
-        return tarfile.open(fileobj=self._stream, mode="r:")
+        self._tar = tarfile.TarFile(fileobj=self._stream, encoding="utf-8")
+        self._plan(limits, tick)
 
     def _plan(self, limits: Limits, tick: Tick) -> None:
         end = 0
@@ -189,16 +184,19 @@ class TarArchive:
             parts = safe_parts(info.name)
             if not (info.isdir() or info.isreg()) or info.issparse():
                 raise unsafe(info.name, "is a link, a device or a sparse file")
-            end = info.offset_data + (0 if info.isdir() else -(-info.size // 512) * 512)
+            # Sizes below zero would lead back, and those of a pax header need not be what tarfile goes on behind.
+            if info.size < 0 or info.offset < end:
+                raise unsafe(info.name, "overlaps another member")
+            end = info.offset_data + (0 if info.isdir() else -(-info.size // TAR_BLOCK) * TAR_BLOCK)
             if is_litter(parts) or not parts:
                 continue
             if info.isdir():
                 self.folders.add(parts)
             else:
                 self.files.append(Member(parts, info.size, info.offset_data, info))
-        # tarfile takes a damaged or missing header for the end of the archive; a real end is a block of zeros.
-        self._stream.seek(end)
-        if self._stream.read(512) != bytes(512):
+        # tarfile takes a damaged or missing header for the end of the archive; a real end is a block of zeros. It is
+        # what tarfile read last: not read again, for which the stream might have to be decompressed once more.
+        if self._stream.tell() != end + TAR_BLOCK or self._stream.last_read != bytes(TAR_BLOCK):
             raise broken("it ends early or is damaged in the middle")
 
     def open(self, member: Member) -> IO[bytes]:
@@ -210,46 +208,4 @@ class TarArchive:
     def close(self) -> None:
         self._tar.close()
         self._stream.close()
-
-
-def _decompressed(path: Path) -> io.BufferedIOBase:
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-    if head.startswith(GZIP):
-        return gzip.open(path, "rb")
-    if is_bzip2(head):
-        return bz2.open(path, "rb")
-    if head.startswith(XZ):
-        return lzma.open(path, "rb")
-    return path.open("rb")
-
-
-class Bounded(io.BufferedIOBase):
-    """A stream that refuses to go beyond `limit` bytes, and to be read in pieces that no honest header needs."""
-
-    def __init__(self, stream: io.BufferedIOBase, limit: int) -> None:
-        self._stream, self._limit = stream, limit
-
-    def read(self, size: int | None = -1) -> bytes:
-        if size is None or not 0 <= size <= LARGEST_READ:
-            raise broken("it has a header of impossible size")
-        self._check(self._stream.tell() + size)
-        return self._stream.read(size)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence != io.SEEK_SET:
-            raise io.UnsupportedOperation("only positions from the start")
-        self._check(offset)
-        return self._stream.seek(offset)
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
-
-    def _check(self, position: int) -> None:
-        # A tar is padded to whole records of 10 KiB, so the last read may ask for more than there is.
-        if position > self._limit + LARGEST_READ:
-            raise too_large(f"it would unpack to more than {self._limit:,} bytes")
+        self._file.close()

@@ -9,9 +9,10 @@ from models.images import ImageRejected, ImageWarning, decode, pixels
 from store.control_group import usable_cores
 from store.dataset_writer import MAX_ARRAY_IMAGE_PIXELS, Sample
 from store.datasets import FileNote
-from worker.importer.archive import STREAM_ERRORS, Archive, ZipArchive
+from worker.importer.archive import Archive, ZipArchive
 from worker.importer.limits import Limits, broken
 from worker.importer.plan import IMAGE_SUFFIXES, Planned, suffix
+from worker.importer.streams import STREAM_ERRORS, machine_failed
 
 _BATCH_IMAGES = 32
 _BATCH_BYTES = 4 * 2**20
@@ -80,7 +81,7 @@ def _read(archive: Archive, planned: Planned, limits: Limits) -> File:
             return File(planned, stream.read(member.size + 1))
         except STREAM_ERRORS as error:
             # In a zip each member stands alone; in a tar a damaged stream has no more members to give.
-            if isinstance(error, OSError) and error.errno is not None:
+            if machine_failed(error):
                 raise
             if not isinstance(archive, ZipArchive):
                 raise broken(str(error) or type(error).__name__) from error

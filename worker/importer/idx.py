@@ -4,7 +4,6 @@ A header is two zero bytes, the element type (8: unsigned byte), the number of d
 bytes. Labels have one dimension, grey images three (N, H, W), colour images four (N, H, W, 3).
 """
 
-import contextlib
 import gzip
 import math
 import re
@@ -19,8 +18,9 @@ import numpy.typing as npt
 from store.archive_kinds import GZIP, is_idx
 from store.dataset_writer import MAX_ARRAY_IMAGE_PIXELS, Sample
 from store.datasets import FileNote, SplitName
-from worker.importer.archive import STREAM_ERRORS, Archive, Bounded, Member
+from worker.importer.archive import Archive, Member
 from worker.importer.limits import Limits
+from worker.importer.streams import STREAM_ERRORS, Bounded, machine_failed
 from worker.job_process import JobRefused
 
 CLASSES_FILE = "classes.txt"
@@ -78,21 +78,22 @@ def plan_idx(archive: Archive, limits: Limits) -> IdxPlan | None:
     files = _find(archive, limits)
     if not files:
         return None
-    pairs = pair_up(files)
-    labels = tuple(_read_labels(archive, pair.labels, limits) for pair in pairs)
-    values = tuple(int(value) for value in np.unique(np.concatenate(labels)))
+    pairs = sorted(pair_up(files), key=lambda pair: pair.labels.member.offset)
     used = {file.member.parts for file in files}
     names = next((m for m in archive.files if m.parts[-1].lower() == CLASSES_FILE), None)
-    if names is not None:
+    lines = None if names is None else _read_lines(archive, names)
+    labels = tuple(_read_labels(archive, pair.labels, limits) for pair in pairs)
+    values = tuple(int(value) for value in np.unique(np.concatenate(labels)))
+    if names is not None and lines is not None:
         used.add(names.parts)
-        classes = _read_classes(archive, names, values)
+        classes = _class_names(names, lines, values)
         values = tuple(range(len(classes)))
     else:
         classes = tuple(str(value) for value in values)
     skipped = tuple(
         FileNote(file=m.name, reason="not an IDX file or classes.txt") for m in archive.files if m.parts not in used
     )
-    return IdxPlan(pairs, labels, values, classes, skipped)
+    return IdxPlan(tuple(pairs), labels, values, classes, skipped)
 
 
 def pair_up(files: Sequence[IdxFile]) -> tuple[Pair, ...]:
@@ -122,9 +123,10 @@ def pair_up(files: Sequence[IdxFile]) -> tuple[Pair, ...]:
 
 
 def samples(archive: Archive, plan: IdxPlan, limits: Limits) -> Iterator[Sample]:
-    """Every image in the files' order, as pixels. Raises JobRefused where a file ends early or goes on too long."""
+    """Every image in the archive's order, as pixels. Raises JobRefused where a file ends early or goes on too long."""
     index_of = {value: index for index, value in enumerate(plan.values)}
-    for pair, labels in zip(plan.pairs, plan.labels, strict=True):
+    in_order = sorted(zip(plan.pairs, plan.labels, strict=True), key=lambda of: of[0].images.member.offset)
+    for pair, labels in in_order:
         shape = pair.images.shape[1:] if len(pair.images.shape) == 4 else (*pair.images.shape[1:], 1)
         size, mode = (shape[1], shape[0]), "L" if shape[2] == 1 else "RGB"
         with _open(archive, pair.images.member, limits) as stream:
@@ -146,14 +148,24 @@ def samples(archive: Archive, plan: IdxPlan, limits: Limits) -> Iterator[Sample]
 def _find(archive: Archive, limits: Limits) -> list[IdxFile]:
     look_at_all = len(archive.files) <= _LOOK_AT_ALL
     found = []
-    for member in archive.files:
+    for member in sorted(archive.files, key=lambda member: member.offset):
         if look_at_all or re.search(r"idx|ubyte", member.parts[-1].lower()):
-            # A damaged image is none of this module's business; a damaged IDX file is refused as what it claims to be.
-            with contextlib.suppress(*STREAM_ERRORS), _open(archive, member, limits) as stream:
-                head = stream.read(4)
-                if is_idx(head):
-                    found.append(_header(member, head, stream))
+            file = _look(archive, member, limits)
+            if file is not None:
+                found.append(file)
     return found
+
+
+def _look(archive: Archive, member: Member, limits: Limits) -> IdxFile | None:
+    try:
+        with _open(archive, member, limits) as stream:
+            head = stream.read(4)
+            return _header(member, head, stream) if is_idx(head) else None
+    # A damaged image is none of this module's business; a damaged IDX file is refused as what it claims to be.
+    except STREAM_ERRORS as error:
+        if machine_failed(error):
+            raise
+        return None
 
 
 def _header(member: Member, head: bytes, stream: IO[bytes]) -> IdxFile:
@@ -175,9 +187,9 @@ def _header(member: Member, head: bytes, stream: IO[bytes]) -> IdxFile:
 
 def _open(archive: Archive, member: Member, limits: Limits) -> IO[bytes]:
     """The member's bytes, decompressed where it is gzipped."""
-    with archive.open(member) as stream:
-        magic = stream.read(2)
     stream = archive.open(member)
+    magic = stream.read(2)
+    stream.seek(0)  # in what the stream has buffered; to open it again would be to go back
     if magic != GZIP:
         return stream
     return cast(IO[bytes], Bounded(gzip.GzipFile(fileobj=stream), limits.unpacked(member.size)))
@@ -191,13 +203,17 @@ def _read_labels(archive: Archive, file: IdxFile, limits: Limits) -> npt.NDArray
     return np.frombuffer(data, dtype=np.uint8).astype(np.int64)
 
 
-def _read_classes(archive: Archive, member: Member, values: Sequence[int]) -> tuple[str, ...]:
+def _read_lines(archive: Archive, member: Member) -> list[str]:
     with archive.open(member) as stream:
         try:
             text = stream.read(2**20).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise _bad(f"{member.name} is not UTF-8 text") from error
-    classes = tuple(line.strip() for line in text.splitlines() if line.strip())
+    return text.splitlines()
+
+
+def _class_names(member: Member, lines: Sequence[str], values: Sequence[int]) -> tuple[str, ...]:
+    classes = tuple(line.strip() for line in lines if line.strip())
     if len(set(classes)) != len(classes) or not all(name.isprintable() for name in classes):
         raise _bad(f"{member.name} names a class twice, or with control characters")
     if len(classes) <= max(values):

@@ -7,13 +7,14 @@ from models.images import ImageWarning
 from store.dataset_writer import DatasetWriter
 from store.datasets import Dataset, Source
 from worker.importer import idx
-from worker.importer.archive import STREAM_ERRORS, Archive, open_archive
+from worker.importer.archive import Archive, open_archive
 from worker.importer.decoding import Outcome, decode_all
 from worker.importer.findings import Findings, refuse_untrainable
 from worker.importer.limits import Limits, broken
 from worker.importer.manifest import plan_manifests
 from worker.importer.plan import Plan, plan_folders
 from worker.importer.progress import Progress
+from worker.importer.streams import STREAM_ERRORS, machine_failed
 from worker.job_process import JobRefused
 
 
@@ -21,13 +22,13 @@ def import_dataset(
     upload: Path, artifact: Path, *, dataset_id: str, name: str, limits: Limits, progress: Progress
 ) -> Dataset:
     """Make the folder `artifact` (dataset.json and data/) from the archive `upload`. Raises JobRefused."""
-    archive = open_archive(upload, limits, lambda seen: progress.at("reading", seen, 0))
+    archive = open_archive(upload, limits, lambda seen: progress.at("reading", seen, 0), progress.moved)
     writer = DatasetWriter(artifact)
     try:
         return _Import(archive, writer, limits, progress).run(dataset_id, name)
     except STREAM_ERRORS as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the machine's trouble, not the archive's
+        if machine_failed(error):
+            raise
         raise broken(str(error) or type(error).__name__) from error
     finally:
         writer.close()

@@ -1,18 +1,19 @@
 """CSV and JSONL manifests inside an archive: which file is of which class, and optionally of which split."""
 
-import contextlib
 import csv
 import io
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from dataclasses import dataclass
+from typing import IO, Any, NamedTuple
 
 import orjson
 
 from store.datasets import FileNote, SplitName
-from worker.importer.archive import STREAM_ERRORS, Archive, Member
+from worker.importer.archive import Archive, Member
 from worker.importer.names import Parts
 from worker.importer.plan import IMAGE_SUFFIXES, Plan, Planned, may_be_image, plan_folders, split_named, suffix
+from worker.importer.streams import STREAM_ERRORS, machine_failed
 from worker.job_process import JobRefused
 
 FILE_COLUMNS = ("file", "path", "filename", "file_name", "filepath", "image", "image_path")
@@ -25,6 +26,22 @@ _SUFFIXES = frozenset({"csv", "tsv", "jsonl", "ndjson"})
 _LARGEST_LINE = 2**20
 
 Row = dict[str, Any]
+
+
+class Entry(NamedTuple):
+    """What a row says, empty where it says nothing."""
+
+    file: str
+    label: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A table that was read: once, for in a compressed tar to go back to it is to decompress all before it again."""
+
+    member: Member
+    entries: list[Entry]
 
 
 def plan_manifests(archive: Archive) -> Plan | None:
@@ -40,13 +57,13 @@ def plan_manifests(archive: Archive) -> Plan | None:
     if not manifests:
         return None
     for manifest in manifests:
-        with archive.open(manifest) as stream:
-            _read_rows(manifest, _rows(manifest, stream) or iter(()), by_parts, used, plan)
+        _add(manifest, by_parts, used, plan)
     depth = _common_depth([image.member.parts for image in plan.images])
     plan.images = [
         Planned(image.member, "/".join(image.member.parts[depth:]), image.split, image.label) for image in plan.images
     ]
-    ignored = [m for m in archive.files if m.parts not in used and m not in manifests]
+    read = {manifest.member.parts for manifest in manifests}
+    ignored = [m for m in archive.files if m.parts not in used and m.parts not in read]
     plan.skipped += [
         FileNote(file=m.name, reason="not named in the manifest" if may_be_image(m.parts) else "not an image")
         for m in ignored
@@ -54,18 +71,22 @@ def plan_manifests(archive: Archive) -> Plan | None:
     return plan
 
 
-def _manifests(archive: Archive) -> list[Member]:
-    """Those to read, by name. Raises JobRefused where it is not clear which is meant."""
+def _manifests(archive: Archive) -> list[Manifest]:
+    """Those there are, by name. Raises JobRefused where it is not clear which is meant."""
     tables = [member for member in archive.files if suffix(member.parts[-1]) in _SUFFIXES]
-    usual = [member for member in tables if member.parts[-1].lower().partition(".")[0] in _STEMS]
-    found = [member for member in usual if _fits(archive, member)]
+    tables.sort(key=lambda member: member.offset)
+    found = [manifest for member in tables if _is_usual(member) and (manifest := _read(archive, member))]
     return sorted(
-        found or _unusual(archive, [member for member in tables if member not in usual]),
-        key=lambda member: member.parts,
+        found or _unusual(archive, [member for member in tables if not _is_usual(member)]),
+        key=lambda manifest: manifest.member.parts,
     )
 
 
-def _unusual(archive: Archive, tables: Sequence[Member]) -> list[Member]:
+def _is_usual(table: Member) -> bool:
+    return table.parts[-1].lower().partition(".")[0] in _STEMS
+
+
+def _unusual(archive: Archive, tables: Sequence[Member]) -> list[Manifest]:
     """The one of these tables that is a manifest without the name of one; none where folders tell the classes."""
     images = [member for member in archive.files if suffix(member.parts[-1]) in IMAGE_SUFFIXES]
     images = images or [member for member in archive.files if may_be_image(member.parts)]
@@ -75,9 +96,9 @@ def _unusual(archive: Archive, tables: Sequence[Member]) -> list[Member]:
     above = min(paths, default=())[: _common_depth(paths)]  # the folder that holds every image
     at_top = [member for member in tables if member.parts[:-1] == above[: len(member.parts) - 1]]
     by_parts = {member.parts: member for member in images}
-    found = [member for member in at_top if _names_an_image(archive, member, by_parts)]
+    found = [manifest for member in at_top if (manifest := _read_if_it_labels(archive, member, by_parts))]
     if len(found) > 1:
-        names = ", ".join(sorted(member.name for member in found)[:5])
+        names = ", ".join(sorted(manifest.member.name for manifest in found)[:5])
         raise JobRefused(
             "bad_manifest",
             f"{len(found)} tables have columns for file and label: {names}",
@@ -96,38 +117,48 @@ def _in_class_folders(images: Sequence[Member]) -> bool:
     return len({image.label for image in planned}) > 1 and not loose
 
 
-def _fits(archive: Archive, member: Member) -> bool:
+def _read(archive: Archive, member: Member) -> Manifest | None:
+    """None where it has no columns for file and label."""
     with archive.open(member) as stream:
-        return _rows(member, stream) is not None
+        rows = _rows(member, stream)
+        return None if rows is None else Manifest(member, [_entry(row) for row in rows])
 
 
-def _names_an_image(archive: Archive, table: Member, images: dict[Parts, Member]) -> bool:
-    """Whether a row gives one of them a label. A table that cannot be read names none: nobody called it a manifest."""
-    with contextlib.suppress(JobRefused, *STREAM_ERRORS), archive.open(table) as stream:
-        for row in _rows(table, stream) or ():
-            file = _value(row, FILE_COLUMNS)
-            if file and _value(row, LABEL_COLUMNS) and _find(file, table.parts[:-1], images):
-                return True
-    return False
+def _read_if_it_labels(archive: Archive, member: Member, images: dict[Parts, Member]) -> Manifest | None:
+    """None where no row gives one of the images a label, also for what cannot be read: nobody called it a manifest."""
+    manifest, labels = Manifest(member, []), False
+    try:
+        with archive.open(member) as stream:
+            for row in _rows(member, stream) or ():
+                entry = _entry(row)
+                manifest.entries.append(entry)
+                labels = labels or bool(entry.label and _find(entry.file, member.parts[:-1], images))
+    except (JobRefused, *STREAM_ERRORS) as error:
+        if labels or machine_failed(error):
+            raise
+    return manifest if labels else None
 
 
-def _read_rows(manifest: Member, rows: Iterator[Row], files: dict[Parts, Member], used: set[Parts], plan: Plan) -> None:
-    folder = manifest.parts[:-1]
-    default = split_named(manifest.parts[-1].partition(".")[0]) or (split_named(folder[-1]) if folder else None)
-    for number, row in enumerate(rows, start=1):
-        file, label = _value(row, FILE_COLUMNS), _value(row, LABEL_COLUMNS)
-        if not file or not label:
-            plan.skipped.append(FileNote(file=f"{manifest.name}: row {number}", reason="it lacks a file or a label"))
+def _entry(row: Row) -> Entry:
+    return Entry(_value(row, FILE_COLUMNS), _value(row, LABEL_COLUMNS), _value(row, SPLIT_COLUMNS))
+
+
+def _add(manifest: Manifest, files: dict[Parts, Member], used: set[Parts], plan: Plan) -> None:
+    table, folder = manifest.member, manifest.member.parts[:-1]
+    default = split_named(table.parts[-1].partition(".")[0]) or (split_named(folder[-1]) if folder else None)
+    for number, entry in enumerate(manifest.entries, start=1):
+        if not entry.file or not entry.label:
+            plan.skipped.append(FileNote(file=f"{table.name}: row {number}", reason="it lacks a file or a label"))
             continue
-        member = _find(file, folder, files)
+        member = _find(entry.file, folder, files)
         if member is None:
-            plan.skipped.append(FileNote(file=file[:500], reason="named in the manifest, but not in the archive"))
+            plan.skipped.append(FileNote(file=entry.file[:500], reason="named in the manifest, but not in the archive"))
         elif member.parts in used:
             plan.skipped.append(FileNote(file=member.name, reason="named twice in the manifest"))
         else:
             used.add(member.parts)
-            split = _split(manifest, number, _value(row, SPLIT_COLUMNS), default)
-            plan.images.append(Planned(member, member.name, split, label))
+            split = _split(table, number, entry.split, default)
+            plan.images.append(Planned(member, member.name, split, entry.label))
 
 
 def _split(manifest: Member, number: int, value: str, default: SplitName | None) -> SplitName | None:

@@ -27,7 +27,7 @@ def safe_parts(name: str) -> Parts:
     Nothing is ever written under such a name; a dangerous one is refused because an honest archive has none.
     Raises JobRefused.
     """
-    name = name.encode(errors="surrogateescape").decode(errors="replace")  # a tar's name in some other encoding
+    name = decoded(name.encode(errors="surrogateescape"))  # tarfile's sign for bytes that are no UTF-8
     if "\0" in name:
         raise unsafe(name, "has a NUL in its name")
     if "\\" in name:
@@ -42,6 +42,17 @@ def safe_parts(name: str) -> Parts:
     if any(len(part) > 255 or any(unicodedata.category(c) == "Cc" for c in part) for part in parts) or len(parts) > 32:
         raise unsafe(name, "has a name with control characters, over-long parts or too many folders")
     return parts
+
+
+def decoded(raw: bytes) -> str:
+    """A name whose encoding nothing tells: UTF-8 where it is that, else code page 437.
+
+    That is what a zip means by default, and it has a character for every byte: different names stay different.
+    """
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("cp437")
 
 
 def is_litter(parts: Parts) -> bool:

@@ -11,7 +11,7 @@ _PHASES = {"reading": (0.0, 0.05), "decoding": (0.05, 0.95), "writing": (0.95, 1
 
 
 class Progress:
-    """`with Progress(stop) as progress:` and then `at(phase, done, total)`, once a minute at least."""
+    """`with Progress(stop) as progress:` and then `at(phase, done, total)`, or `moved()`, once a minute at least."""
 
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
@@ -20,10 +20,14 @@ class Progress:
 
     def at(self, phase: str, done: int, total: int) -> None:
         """Note the place. Raises JobStopped where a stop was asked for."""
-        self._alive.moved()
         changed, self._state = phase != self._state[0], (phase, done, total)
         if changed:
             self._emit()
+        self.moved()
+
+    def moved(self) -> None:
+        """Note that the work gets on, where there is no place to tell. Raises JobStopped where a stop was asked for."""
+        self._alive.moved()
         self._stop.check()
 
     def __enter__(self) -> Self:

@@ -1,16 +1,22 @@
-"""Images that are in more than one place: in train and test, or in train under two labels."""
+"""Images that are in more than one place: in train and test, in train under two labels, or there again and again."""
 
-import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
+from models.recipes import Recipe
 from store.datasets import Dataset, SplitName
 from store.splits import Split
-from worker.planner.problems import Problem, note, warning
+from worker.planner.problems import Problem, error, note, warning
 from worker.trainer.data import opened
+from worker.trainer.hold_out import stratified
+from worker.trainer.split_sizes import NOTHING_HELD_OUT, carves_val, sizes
 
 SECONDS = 2.0
+
+_Hashed = tuple[int, int]  # the hash of an image's content, and its label
 
 
 class _Clock:
@@ -24,7 +30,7 @@ class _Clock:
         return self.over
 
 
-def compare(folder: Path, dataset: Dataset, *, seconds: float = SECONDS) -> list[Problem]:
+def compare(folder: Path, dataset: Dataset, recipe: Recipe, *, seconds: float = SECONDS) -> list[Problem]:
     """By a hash of the pixels where images are stored as pixels, else of their files: an image that was saved again in
     another way is not found. What was not reached within the `seconds` is a note.
 
@@ -34,7 +40,12 @@ def compare(folder: Path, dataset: Dataset, *, seconds: float = SECONDS) -> list
     if "train" not in splits:
         return []
     clock = _Clock(seconds)
-    found = list(_repeated(splits, clock))
+    train = list(_hashes(splits["train"], clock))
+    what = "bytes" if splits["train"].pixels is None else "pixels"
+    found = list(_contradicting(train, what))
+    if carves_val(dataset) and not clock.over:
+        found += _held_out(train, dataset, recipe)
+    found += _repeated(train, splits, what, clock)
     if clock.over:
         images = sum(len(split) for split in splits.values())
         message = (
@@ -46,13 +57,12 @@ def compare(folder: Path, dataset: Dataset, *, seconds: float = SECONDS) -> list
     return found
 
 
-def _repeated(splits: dict[SplitName, Split], clock: _Clock) -> Iterator[Problem]:
-    known: dict[bytes, int] = {}
+def _contradicting(train: list[_Hashed], what: str) -> Iterator[Problem]:
+    known: dict[int, int] = {}
     other_label: tuple[int, int] | None = None
     contradicting = 0
-    what = "bytes" if splits["train"].pixels is None else "pixels"
-    for index, (digest, label) in enumerate(_digests(splits["train"], clock)):
-        if known.setdefault(digest, label) != label:
+    for index, (content, label) in enumerate(train):
+        if known.setdefault(content, label) != label:
             contradicting += 1
             other_label = other_label or (index, label)
     if other_label is not None:
@@ -63,10 +73,27 @@ def _repeated(splits: dict[SplitName, Split], clock: _Clock) -> Iterator[Problem
             f"{index} of class index {label}",
             "Correct the labels, or remove these images.",
         )
+
+
+def _held_out(train: list[_Hashed], dataset: Dataset, recipe: Recipe) -> Iterator[Problem]:
+    """Where the trainer holds out another number of images than the descriptor lets expect."""
+    labels = np.array([label for _, label in train], dtype=np.int64)
+    hashes = np.array([content for content, _ in train], dtype=np.uint64)
+    _, held = stratified(labels, hashes, fraction=recipe.val_fraction)
+    expected = sizes(dataset, recipe).val
+    if len(held) == 0:
+        yield error(*NOTHING_HELD_OUT)
+    elif len(held) != expected:
+        message = f"{len(held):,} images are held out of train, not {expected:,}: copies of an image stay together"
+        yield note("copies_stay_together", message, "Nothing to do, unless the copies are a mistake.")
+
+
+def _repeated(train: list[_Hashed], splits: dict[SplitName, Split], what: str, clock: _Clock) -> Iterator[Problem]:
+    known = {content for content, _ in train}
     for name in ("val", "test"):
         if name not in splits:
             continue
-        again = [index for index, (digest, _) in enumerate(_digests(splits[name], clock)) if digest in known]
+        again = [index for index, (content, _) in enumerate(_hashes(splits[name], clock)) if content in known]
         if again:
             yield warning(
                 f"identical_images_in_{name}",
@@ -76,11 +103,10 @@ def _repeated(splits: dict[SplitName, Split], clock: _Clock) -> Iterator[Problem
             )
 
 
-def _digests(split: Split, clock: _Clock) -> Iterator[tuple[bytes, int]]:
+def _hashes(split: Split, clock: _Clock) -> Iterator[_Hashed]:
     """Of each image in turn: a hash of its content, and its label; until the time is used up."""
     for index, label in enumerate(split.labels.tolist()):
         if clock.out_of_time():
             return
-        content = split.encoded(index) if split.pixels is None else split.pixels[index].tobytes()
         clock.compared += 1
-        yield hashlib.blake2b(content, digest_size=16).digest(), label
+        yield split.content_hash(index), label

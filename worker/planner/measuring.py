@@ -12,6 +12,7 @@ import torch
 from models.recipes import Recipe
 from worker.evaluator.reader import batch_size as evaluation_batch
 from worker.job_process import Stop, out_of_memory
+from worker.planner.contention import UNDISTURBED, Turns
 from worker.planner.memory import Peak, PeakMeter, Room, described, largest, room
 from worker.planner.rehearsal import Rehearsal
 from worker.planner.sample import Sample
@@ -37,6 +38,7 @@ class Measured:
     another learning rate. `load_images_per_second`: of reading, decoding and resizing.
     All rates are those of one device.
     `streamed`: whether the run would stream its images, as these steps did. `at`: when, RFC 3339. `room`: before.
+    `core_share`: of the time for which the steps' threads wanted cores, the part in which they had them.
     """
 
     at: str
@@ -55,6 +57,12 @@ class Measured:
     fits: int | None
     too_many: int | None
     finite: bool | None
+    core_share: float | None = None
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other work had so much of the cores that the rates are its as well."""
+        return self.core_share is not None and self.core_share < UNDISTURBED
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Self:
@@ -100,21 +108,21 @@ class Measurement:
         self._peaks: dict[int, int] = {}
         self._too_many: int | None = None
 
-    def run(self, *, flops_per_image: int, most: int, seconds: float = SECONDS) -> Measured:
+    def run(self, *, flops_per_image: int, most: int) -> Measured:
         """`most`: no larger batch is tried on a CUDA device. Raises JobStopped, and whatever torch raises where there
         is too little memory for the smallest step.
         """
-        until, most = time.monotonic() + seconds, math.ceil(most / self._sharing)
+        until, most = time.monotonic() + SECONDS, math.ceil(most / self._sharing)
         loop, batch_size, took = self._grown(self._first(flops_per_image), until)
         warm_up = 1
         while warm_up < 3 and took * 10 < until - time.monotonic():
             took, warm_up = loop.step(), warm_up + 1
         enough = (until + time.monotonic()) / 2
-        began, steps = time.perf_counter(), 0
+        began, steps, before = time.perf_counter(), 0, Turns.now()
         while steps == 0 or (steps < _MOST_STEPS and time.monotonic() + took < enough):
             loop.step()
             steps += 1
-        total = time.perf_counter() - began
+        total, turns = time.perf_counter() - began, Turns.now()
 
         if max(self._peaks) < _APART <= most and took / batch_size * _APART < until - time.monotonic():
             self._watched(self._loop(_APART), _APART)
@@ -138,6 +146,7 @@ class Measurement:
             fits=self._most_that_fit(most, until) if self._device.type == "cuda" else None,
             too_many=self._too_many,
             finite=bool(torch.isfinite(self._state.sums).all()),
+            core_share=turns.share_since(before),
         )
 
     def _two_peaks(self) -> tuple[Peak, Peak] | None:

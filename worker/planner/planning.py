@@ -75,7 +75,7 @@ def plan(request: PlanRequest, *, data_dir: Path, device_name: str, measure: boo
             emit("plan", found.as_json(without="not_finished"))  # for whoever must do without the rest
             found.measured = _measured(training, device_name, flops_per_image=flops, stop=stop)
             emit("measured", found.measured.as_json())
-        found.problems += compare(training.folder, training.dataset)
+        found.problems += compare(training.folder, training.dataset, training.recipe)
     except JobRefused as refusal:  # the trainer would say the same
         without = "refused"
         found.problems.append(error(refusal.code, str(refusal), refusal.hint))

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from models.recipes import Recipe
 from worker.evaluator.reader import batch_size as evaluation_batch
+from worker.planner.contention import MACHINE_BUSY
 from worker.planner.estimate import Speed, run_seconds
 from worker.planner.hints import advice, fewer_at_once, settings
 from worker.planner.measuring import Measured, rounded, sharing
@@ -100,6 +101,7 @@ class Plan:
                 "warmup_steps": measured.warmup_steps,
                 "steps": measured.steps,
                 "seconds": measured.seconds,
+                "core_share": measured.core_share,
                 "streamed": measured.streamed,
                 "evaluate_images_per_second": measured.evaluate_images_per_second,
                 "load_images_per_second": measured.load_images_per_second,
@@ -167,6 +169,11 @@ class Plan:
                     f"a batch of {batch:,} images needs more memory than is free; {largest_batch['images']:,} fit",
                     fewer_at_once(recipe, batch=batch, fitting=largest_batch["images"]),
                 )
+            )
+        if measured.disturbed:
+            message = f"the measured steps had {measured.core_share:.0%} of the cores' time: other work had the rest"
+            found.append(
+                warning(MACHINE_BUSY, message, "A training alone is faster. Ask again when the machine is idle.")
             )
         if self._validation(measured) > measured.room.free:
             message = f"to validate {self._evaluated_at_once()} images at once needs more memory than is free"

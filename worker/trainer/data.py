@@ -16,8 +16,9 @@ from store.datasets import Dataset, SplitName, SplitSummary
 from store.splits import Split, open_split
 from worker.job_process import JobRefused
 from worker.memory import available_bytes
+from worker.trainer.hold_out import contents, stratified
 from worker.trainer.pixels import Images, Rows, Streamed, fill
-from worker.trainer.split_sizes import held_out, refusals
+from worker.trainer.split_sizes import NOTHING_HELD_OUT, carves_val, refusals
 
 _CHUNK = 256
 _SMALL = 2**28  # bytes that every machine has, whatever it says
@@ -128,19 +129,6 @@ def mean_and_std(
     return tuple(means), tuple(stds)
 
 
-def stratified(
-    labels: npt.NDArray[np.int64], *, fraction: float, seed: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Indices (kept, held out), both in order: of each class as many as `held_out` says, drawn by the seed."""
-    generator = np.random.default_rng([seed, 0x5A1])
-    counts = held_out(np.bincount(labels), fraction)
-    held = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        held[generator.permutation(members)[: counts[label]]] = True
-    return np.flatnonzero(~held), np.flatnonzero(held)
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
     """What a run trains on and selects by. The test split is not here: it is read once, at the end."""
@@ -165,14 +153,17 @@ def read_training_data(folder: Path, dataset: Dataset, recipe: Recipe, reading: 
         std=blank[1],
     )
     canvas = shape.model_copy(update={"height": recipe.canvas, "width": recipe.canvas})
-    if "val" in dataset.splits and dataset.splits["val"].images > 0:
-        train = read(folder, dataset, "train", canvas, reading)
-        val = read(folder, dataset, "val", shape, reading)
-    else:
-        labels = opened(folder, dataset, "train").labels
-        kept, held = stratified(labels, fraction=recipe.val_fraction, seed=recipe.seed)
+    if carves_val(dataset):
+        split = opened(folder, dataset, "train")
+        hashes = contents(split, between=reading.between)
+        kept, held = stratified(split.labels, hashes, fraction=recipe.val_fraction)
+        if len(held) == 0:
+            raise JobRefused(*NOTHING_HELD_OUT)
         train = read(folder, dataset, "train", canvas, reading, rows=kept)
         val = read(folder, dataset, "train", shape, reading, rows=held)
+    else:
+        train = read(folder, dataset, "train", canvas, reading)
+        val = read(folder, dataset, "val", shape, reading)
     mean, std = recipe.mean, recipe.std
     if mean is None or std is None:
         measured_mean, measured_std = mean_and_std(train.pixels, between=reading.between)

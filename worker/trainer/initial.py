@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from models.catalog import Catalog, ModelNotFound
 from models.classes import ClassesDiffer, class_map
+from models.manifest import ModelDamagedError
 from models.recipes import Recipe
 from models.recipes.sense import unlike
-from models.runtime import ModelDamagedError, load, split
+from models.runtime import load, split
 from store.layout import Layout
 from worker.job_process import JobRefused
 from worker.trainer.pretrained import torchvision_weights

@@ -3,7 +3,7 @@
 What torchrun does for many machines, in the way of this project's jobs: the ranks are in this process's group and die
 with it, SIGTERM and SIGUSR1 are handed on, and the exit status is that of the rank whose end was no consequence of
 another's. Rank 0 alone speaks on standard output. A rank is told what it is by torchrun's variables; so
-`torchrun --nproc-per-node 2 -m worker.trainer RUN_DIR --claim 1` is the same training.
+`torchrun --standalone --nproc-per-node 2 -m worker.trainer RUN_DIR --claim 1` is the same training.
 """
 
 import os

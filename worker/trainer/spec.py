@@ -10,6 +10,7 @@ from models.recipes import Recipe, RecipeError, resolve
 from store.datasets import Dataset
 from worker.job_process import JobRefused
 from worker.job_spec import read_job_spec
+from worker.trainer.split_sizes import carves_val
 
 
 class TrainSpec(BaseModel):
@@ -35,8 +36,16 @@ def read_spec(run_dir: Path) -> tuple[TrainSpec, Recipe]:
 
 
 def identity(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
-    """What a run's checkpoints belong to: this recipe on these data. How the data come makes no difference."""
-    return {"dataset": dataset.digest, "recipe": recipe.model_dump(mode="json", exclude={"loader", "workers"})}
+    """What a run's checkpoints belong to: this recipe on these data. How the data come makes no difference.
+
+    `hold_out` is how val was carved from train, if it was: checkpoints that lack it are of a time when the seed chose,
+    and have learned from what is held out now.
+    """
+    return {
+        "dataset": dataset.digest,
+        "hold_out": "content" if carves_val(dataset) else None,
+        "recipe": recipe.model_dump(mode="json", exclude={"loader", "workers"}),
+    }
 
 
 def is_of(stored: dict[str, Any], recipe: Recipe, dataset: Dataset) -> bool:
@@ -48,4 +57,5 @@ def is_of(stored: dict[str, Any], recipe: Recipe, dataset: Dataset) -> bool:
     new = own["recipe"].keys() - then.keys()
     neutral = all(getattr(recipe, name) == type(recipe).model_fields[name].get_default() for name in new)
     known = {name: value for name, value in own["recipe"].items() if name not in new}
-    return neutral and (stored.get("dataset"), then) == (own["dataset"], known)
+    same = all(stored.get(name) == own[name] for name in ("dataset", "hold_out"))
+    return neutral and same and then == known

@@ -10,6 +10,8 @@ from models.recipes import Recipe
 from models.recipes.sense import trains_alone
 from store.datasets import Dataset
 
+NOTHING_HELD_OUT = "dataset_too_small", "no class has two images that differ: none can be held out", "Add images."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
@@ -25,11 +27,19 @@ class Sizes:
         return self.train // self.batch if self.batch else 0
 
 
+def carves_val(dataset: Dataset) -> bool:
+    """Whether the images to validate on are held out of train: the dataset has none for it."""
+    return "val" not in dataset.splits or dataset.splits["val"].images == 0
+
+
 def sizes(dataset: Dataset, recipe: Recipe) -> Sizes:
-    """As the trainer splits: where there is no val split, `val_fraction` of each class is held out of train."""
+    """As the trainer splits: where there is no val split, `val_fraction` of each class is held out of train.
+
+    Of a class that has too few images without a copy the trainer may hold out others: see `hold_out.stratified`.
+    """
     images = {name: split.images for name, split in dataset.splits.items()}
     train, val = images.get("train", 0), images.get("val", 0)
-    if val == 0 and "train" in dataset.splits:
+    if carves_val(dataset) and "train" in dataset.splits:
         val = int(held_out(np.array(dataset.splits["train"].per_class), recipe.val_fraction).sum())
         train -= val
     return Sizes(train=train, val=val, test=images.get("test", 0), batch=min(recipe.batch_size, train))
@@ -50,7 +60,7 @@ def refusals(dataset: Dataset, recipe: Recipe) -> Iterator[tuple[str, str, str]]
     if train is None or train.images < 2:
         yield "no_training_data", "the dataset has no train split to learn from", "Add a train split."
     elif counted.val == 0:
-        yield "dataset_too_small", "no class has two images: none can be held out", "Add images."
+        yield NOTHING_HELD_OUT
     elif counted.train == 1 and not trains_alone(recipe):
         message = f"there is one image to train on, and {recipe.network} does not learn from one at a time at this size"
         yield "dataset_too_small", message, "Add images."

@@ -1,8 +1,8 @@
-"""Waiting for what a test expects, and no longer."""
+"""What a test sees of claims whose process is `toy_job`."""
 
 import os
-import time
-from collections.abc import Callable
+
+from waiting import wait_for
 
 from jobs.ledger import Ledger
 from jobs.model import Job
@@ -11,18 +11,10 @@ from store.layout import Layout
 DONE = [["artifact"], ["exit", 0]]  # a claim that succeeds
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.01)
-
-
 def started(layout: Layout, job_id: str, claim: int = 1) -> int:
     """Wait until a claim's process runs; its pid."""
     path = layout.job(job_id) / f"pid-{claim}"
-    wait_for(lambda: path.exists() and path.read_text())
-    return int(path.read_text())
+    return int(wait_for(lambda: path.exists() and path.read_text()))
 
 
 def gone(pid: int) -> bool:

@@ -1,0 +1,38 @@
+"""What a split tells of its images without decoding them."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from store.splits import Split
+
+
+def of_files(folder: Path, files: list[bytes]) -> Split:
+    lengths = [len(file) for file in files]
+    starts = np.cumsum([0, *lengths[:-1]])
+    np.save(folder / "train.labels.npy", np.zeros(len(files), dtype=np.int64))
+    np.save(folder / "train.index.npy", np.stack([starts, lengths], axis=1).astype(np.int64))
+    (folder / "train.blob").write_bytes(b"".join(files))
+    return Split(folder, "train")
+
+
+def hashes(split: Split) -> npt.NDArray[np.uint64]:
+    return np.array([split.content_hash(index) for index in range(len(split))], dtype=np.uint64)
+
+
+def test_the_same_files_have_the_same_hash_and_files_of_another_end_or_length_another(tmp_path: Path) -> None:
+    long = bytes(range(256)) * 40
+    files = [b"short", long, b"short", long[:-1] + b"x", long + long, b"shore", long]
+    found = hashes(of_files(tmp_path, files))
+    assert found[[0, 1]].tolist() == found[[2, 6]].tolist()
+    assert len(set(found.tolist())) == 5
+
+
+def test_images_of_the_same_pixels_have_the_same_hash(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), dtype=np.uint8)
+    np.save(tmp_path / "train.labels.npy", np.zeros(4, dtype=np.int64))
+    np.save(tmp_path / "train.images.npy", pixels[[0, 1, 0, 2]])
+    found = hashes(Split(tmp_path, "train")).tolist()
+    assert found[0] == found[2]
+    assert len(set(found)) == 3
