@@ -88,7 +88,10 @@ def larger_than_memory(layout: Layout) -> dict[str, str]:
     count, size, classes = 50_000, 64, 2
     folder = layout.dataset("ds_large")
     (folder / "data").mkdir(parents=True)
-    np.lib.format.open_memmap(folder / "data" / "train.images.npy", "w+", np.uint8, (count, size, size, 1)).flush()
+    pixels = np.lib.format.open_memmap(folder / "data" / "train.images.npy", "w+", np.uint8, (count, size, size, 1))
+    some = np.arange(4000)  # images that differ, or none could be held out; the others take no room on the disk
+    pixels[some, 0, 0, 0], pixels[some, 0, 1, 0] = some % 256, some // 256 + 1
+    pixels.flush()
     labels = np.arange(count) % classes
     np.save(folder / "data" / "train.labels.npy", labels)
     Dataset(

@@ -1,6 +1,6 @@
 """`make soak`, or `python -m benchmarks.soak SCENARIO …`: long runs on a real server; the last line is one JSON object.
 
-`--scale small` runs all of them in minutes, to see that they work. Small forms of aborts, a crowd and SIGTERMs are tests.
+`--scale small` runs all of them in minutes, to see that they work. Aborts, a crowd and SIGTERMs are small tests, too.
 """
 
 import argparse
