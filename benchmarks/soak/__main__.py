@@ -1,6 +1,6 @@
 """`make soak`, or `python -m benchmarks.soak SCENARIO …`: long runs on a real server; the last line is one JSON object.
 
-`--scale small` runs all of them in minutes, to see that they work. Aborts, a crowd and SIGTERMs are small tests, too.
+`--scale small` runs all of them in minutes, to see that they work; the smallest form of each is a test.
 """
 
 import argparse
@@ -8,18 +8,17 @@ import asyncio
 import io
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import uvloop
 from PIL import Image
 
+from benchmarks.origin import origin
 from benchmarks.soak import aborts, cycles, drains, kills, memory, overload, swaps
 
 PHOTOS = Path(os.environ.get("RESNETD_TEST_DATA", "../shared/data")) / "photos"
@@ -65,12 +64,7 @@ def main() -> int:
     unknown = set(arguments.scenario) - set(known)
     if unknown:
         parser.error(f"no scenario {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
-    figures: dict[str, Any] = {
-        "what": "soak",
-        "scale": arguments.scale,
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{os.cpu_count()} × {platform.machine()}",
-    }
+    figures: dict[str, Any] = {"benchmark": "soak", "scale": arguments.scale, **origin()}
     for name in arguments.scenario or known:
         began = time.monotonic()
         with (

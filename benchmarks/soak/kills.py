@@ -83,6 +83,8 @@ async def _kill(
         await asyncio.sleep(pause)
     killing = False
     await loading
+    for connection in (*connections, probe):
+        connection.close()
     return answers, noticed, back
 
 

@@ -42,6 +42,7 @@ async def _soak(
 
     await closed_loop(ask, clients=clients, going=lambda: mixed.asked < requests)
     late = use(pids())
+    mixed.close()
     assert early is not None
     return {
         "requests": mixed.asked,
@@ -81,6 +82,10 @@ class _Mixed:
         request = self._bad[self.asked // _BAD_EVERY % len(self._bad)] if bad else self._good
         self.statuses[(await self._connections[client].ask(request)).status] += 1
 
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+
     async def _abort(self) -> None:
         """Half of a body, or a whole one and nobody who waits for the answer."""
         self.aborted += 1
@@ -102,6 +107,7 @@ async def _leaking(service: Service, image: bytes, *, requests: int, clients: in
         await until_it_says(lambda: _lives(connection))
         return await _soak(connection.address, image, requests=requests, clients=clients, pids=lambda: [process.pid])
     finally:
+        connection.close()
         process.kill()
         await process.wait()
 

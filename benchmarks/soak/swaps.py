@@ -75,6 +75,8 @@ async def _measure(
             allowed -= {each for each in allowed if each != version}
     swapping = False
     await loading
+    for connection in connections:
+        connection.close()
     failed = [answer for answer in answers if answer.status != 200]
     return {
         "passed": not failed and not wrong,
