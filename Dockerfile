@@ -1,8 +1,8 @@
 # syntax=docker/dockerfile:1
 # One file, two images. CUDA (the default; the locked wheels bring their own CUDA libraries, the host its driver):
 #     docker build -t resnetd .
-# CPU only, from an index that has the same version of torch without CUDA. That build of torch has other hashes, so it
-# is taken by version; everything else stays locked by hash:
+# CPU only, from PyTorch's index of CPU wheels, as its installation page gives it. That build of torch has other hashes,
+# so it is taken by version; everything else stays locked by hash:
 #     docker build -t resnetd:cpu --build-arg VARIANT=cpu --build-arg CPU_PIP_OPTIONS="--index-url <index of CPU wheels>" .
 # Compose takes both arguments from .env; the head of docker-compose.yml says how.
 
@@ -22,6 +22,10 @@ RUN pip install --require-hashes -r requirements.txt
 FROM locked AS install-cpu
 ARG CPU_PIP_OPTIONS=""
 COPY deploy/without_cuda.py ./
+RUN if [ -z "${CPU_PIP_OPTIONS}" ]; then \
+      echo "VARIANT=cpu needs CPU_PIP_OPTIONS: --index-url and PyTorch's index of CPU wheels." >&2; \
+      exit 1; \
+    fi
 RUN python without_cuda.py requirements.txt rest.txt torch.txt \
  && pip install ${CPU_PIP_OPTIONS} --no-deps -r torch.txt \
  && pip install --require-hashes --no-deps -r rest.txt

@@ -1,7 +1,7 @@
 PY := .venv/bin/python
 
 .venv/installed: requirements.txt pyproject.toml
-	@test -x $(PY) || python3 -m venv .venv
+	@$(PY) -m pip --version >/dev/null 2>&1 || python3 -m venv --clear .venv  # one that was cut short has no pip
 	$(PY) -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements.txt
 	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

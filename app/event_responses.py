@@ -15,13 +15,8 @@ from jobs.records import ends
 Rendering = Literal["sse", "ndjson", "page"]
 RETRY_MS = 2000
 _HEAD = f"retry: {RETRY_MS}\n\n".encode()
-_STREAM: dict[str, Rendering] = {"text/event-stream": "sse", "text/*": "sse", "*/*": "sse"}
-_MEDIA_TYPES: dict[str, Rendering] = {
-    **_STREAM,
-    "application/x-ndjson": "ndjson",
-    "application/json": "page",
-    "application/*": "page",
-}
+_STREAM: dict[str, Rendering] = {"text/event-stream": "sse"}
+_MEDIA_TYPES: dict[str, Rendering] = {**_STREAM, "application/json": "page", "application/x-ndjson": "ndjson"}
 #: U+0085, U+2028 and U+2029: no line ends for JSON and event streams, but for Python's str.splitlines and others.
 _LINE_ENDS = tuple((chr(code).encode(), b"\\u%04x" % code) for code in (0x85, 0x2028, 0x2029))
 PAGE_HEADERS = {"Vary": "Accept, Last-Event-ID"}

@@ -13,8 +13,9 @@ from starlette.routing import compile_path
 
 from app.disconnect import CLIENT_CLOSED_REQUEST
 from app.middleware import answers_head
-from app.problems import ConflictError, InvalidError, ProblemError, field_errors, told
+from app.problems import InvalidError, ProblemError, field_errors, told
 from app.responses import problem_response
+from app.services.models import damaged
 from models.manifest import ModelDamagedError
 
 _HINTS = {
@@ -55,8 +56,8 @@ async def _problem(request: Request, error: Exception) -> Response:
 
 
 async def _damaged(request: Request, error: Exception) -> Response:
-    hint = "Put its files back from a copy, or delete the version: DELETE /v1/models/{name}/versions/{version}"
-    return problem_response(request, ConflictError("model_damaged", f"{error}.", hint=hint))
+    assert isinstance(error, ModelDamagedError)  # noqa: S101 - registered for this type only
+    return problem_response(request, damaged(error))
 
 
 async def _validation(request: Request, error: Exception) -> Response:

@@ -4,8 +4,8 @@ Each way ends in the same `ImagesIn`. An image that cannot be taken (too large, 
 error of its own, so that one bad image does not sink the others.
 """
 
-import binascii
-from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, TypeVar
@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from app import bodies
+from app.base64_files import decoded
 from app.inference.protocol import ImageError, Output
 from app.multipart import Event, MultipartReader, PartBegin, PartData, plain_filename
-from app.problems import InvalidError, wrong
+from app.problems import InvalidError, NotFoundError, wrong
 from app.services.classification import ImageIn
 from models.nearest import did_you_mean
 from store.settings import Settings
@@ -112,6 +113,19 @@ def agreed(name: str, address: Said | None, body: Said | None) -> Said | None:
     raise InvalidError("invalid_request", f"#/{name}: {detail}.", hint=hint, errors=wrong(f"#/{name}", detail))
 
 
+@contextmanager
+def naming(address: str | None, body: str | None) -> Iterator[None]:
+    """A model that the body alone names is one of its fields: where it is not there, that is no 404 of the address but
+    a 422 that points at the field.
+    """
+    try:
+        yield
+    except NotFoundError as error:
+        if address or not body or error.code != "model_not_found":
+            raise
+        raise InvalidError(error.code, error.detail, hint=error.hint, errors=wrong("#/model", error.detail)) from error
+
+
 async def read_images(request: Request, settings: Settings) -> ImagesIn:
     """Raises TooLargeError, BadRequestError, InvalidError."""
     content_type = request.headers.get("content-type", "")
@@ -135,7 +149,6 @@ async def read_images(request: Request, settings: Settings) -> ImagesIn:
     return found
 
 
-_WHITESPACE = b" \t\n\r\f\v"
 _COMMAS_PER_IMAGE = 8  # base64 has none; between an image's fields there are two, and a file name may have some
 
 
@@ -183,16 +196,9 @@ async def _from_json(body: bytes, settings: Settings) -> ImagesIn:
 
 def _from_base64(image: JsonImage, settings: Settings) -> ImageIn:
     filename = None if image.filename is None else plain_filename(image.filename)
-    text = image.b64
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    # Many encoders break it into lines. What is not ASCII becomes a mark that base64 does not have.
-    packed = text.encode("ascii", "replace").translate(None, _WHITESPACE)
-    if len(packed) > settings.max_image_bytes * 4 // 3 + 4:
-        return ImageIn(b"", filename, _oversized(settings))
     try:
-        data = b64decode(packed, validate=True)
-    except binascii.Error as error:
+        data = decoded(image.b64.encode())
+    except ValueError as error:
         hint = "Standard base64 with padding: `base64 -w0 cat.jpg`."
         refused = ImageError(code="invalid_base64", message=f"Not base64: {error}.", hint=hint)
         return ImageIn(b"", filename, refused)

@@ -11,11 +11,13 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app import background, handlers
+from app.account import Account
 from app.deps import known_query
 from app.door import Door
+from app.doorkeeper import Doorkeeper
 from app.inference.client import Engines
 from app.middleware import Envelope
-from app.protocol import DRAIN
+from app.protocol import ACCOUNT, DRAIN
 from app.routes import (
     aliases,
     artifacts,
@@ -35,6 +37,7 @@ from app.schemas import jobs as schemas_of_jobs
 from app.schemas.common import Problem
 from app.state import build
 from app.tracing import telemetry
+from app.turning_away import TURNING_AWAY, TurningAway
 from store.settings import Settings
 from store.version import code_version
 
@@ -45,11 +48,12 @@ def create_app(settings: Settings, *, engines: Engines | None = None) -> FastAPI
     """One HTTP process's application. `engines`: another way to reach engines than through this machine's fleet."""
     state = build(settings, engines=engines)
     exported = telemetry(os.environ)
+    account, doorkeeper = Account(state.metrics, exported), Doorkeeper(state)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with background.running(state):
-            yield {DRAIN: state.drain}
+            yield {DRAIN: state.drain, ACCOUNT: account, TURNING_AWAY: TurningAway(doorkeeper, account)}
         if exported is not None:
             await anyio.to_thread.run_sync(exported.close)
 
@@ -62,8 +66,8 @@ def create_app(settings: Settings, *, engines: Engines | None = None) -> FastAPI
         redirect_slashes=False,
     )
     app.state.edge = state
-    app.add_middleware(Door, state=state)
-    app.add_middleware(Envelope, metrics=state.metrics, telemetry=exported)  # the last one is the outermost
+    app.add_middleware(Door, state=state, doorkeeper=doorkeeper)
+    app.add_middleware(Envelope, account=account)  # the last one is the outermost
     handlers.install(app)
     app.include_router(system.router)
     for room in (

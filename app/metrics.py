@@ -176,7 +176,7 @@ class _Told:
         self._engines = engines
 
     def collect(self) -> Iterator[Metric]:
-        jobs = GaugeMetricFamily("training_jobs", "Jobs by state.", labels=("state",))
+        jobs = GaugeMetricFamily("jobs", "Jobs of every kind by state.", labels=("state",))
         for state, count in self._jobs.items():
             jobs.add_metric((state,), count)
         yield jobs

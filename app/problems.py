@@ -20,8 +20,11 @@ import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, TypedDict
+from urllib.parse import quote
 
 from pydantic import ValidationError
+
+_IN_A_PATH = "/:@!$&'()*+,;="  # beside letters, digits and -._~ (RFC 3986, 3.3)
 
 
 class FieldError(TypedDict):
@@ -137,14 +140,14 @@ class DeadlineError(ProblemError):
     status = 504
 
 
-def document(problem: ProblemError, *, instance: str, request_id: str) -> dict[str, Any]:
-    """The body of a problem answer."""
+def document(problem: ProblemError, *, path: str, request_id: str) -> dict[str, Any]:
+    """The body of a problem answer to the address whose path, not percent-encoded, this is."""
     return {
         "type": f"urn:resnetd:problem:{problem.code}",
         "title": HTTPStatus(problem.status).phrase,
         "status": problem.status,
         "detail": problem.detail,
-        "instance": instance,
+        "instance": quote(path, safe=_IN_A_PATH),
         "code": problem.code,
         "request_id": request_id,
         "hint": problem.hint,

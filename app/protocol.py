@@ -1,25 +1,29 @@
-"""uvicorn's HTTP protocol with the bounds that it lacks: on the time and on the bytes of a request's head, on how long
-a client may read nothing of its answer, and may send a body that was answered already; with a polite end, and with
-problems for what cannot be read.
+"""uvicorn's HTTP protocol with the bounds that it lacks: on the time and on the bytes of a request's head, on what
+chunks bring beside a body's bytes, on how long a client may read nothing of its answer, and may send a body that was
+answered already; with a polite end, with problems for what cannot be read, and with an answer of its own for whom
+`app/turning_away.py` turns away.
 
 The bounds on the time of a body that is read are in `app/bodies.py`.
 """
 
 import asyncio
-import logging
+from typing import cast
+from urllib.parse import unquote
 
-import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import Scope
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from app.account import Account, request_id_for
 from app.drain import Drain
-from app.middleware import request_id_for
-from app.problems import BadRequestError, ProblemError, document
-from app.responses import document_v2, speaks_v2
+from app.problems import BadRequestError, ProblemError
+from app.responses import tell
+from app.turning_away import TURNING_AWAY, TurningAway
 
-DRAIN = "drain"  # where the application's lifespan puts its Drain
+DRAIN, ACCOUNT = "drain", "account"  # where the application's lifespan puts its Drain and its Account
 
 HEAD_SECONDS = 10.0  # from a connection's first byte, or its opening, to the end of a request's head
-HEAD_BYTES = 64 * 1024
+HEAD_BYTES = 64 * 1024  # of a head, and of chunks' extensions and trailers without a byte of the body
 LINGER_SECONDS = 10.0  # what a refused request's client is still sending is thrown away
 STALLED_SECONDS = 30.0  # an answer waits for its client, who has not taken a byte for so long
 _UNREADABLE_HINT = (
@@ -27,8 +31,7 @@ _UNREADABLE_HINT = (
     "TLS is spoken by a proxy in front of this server, not by itself."
 )
 _TOO_LARGE_HINT = "Send a shorter address and fewer or shorter headers; what is long goes into the body."
-
-_access = logging.getLogger("resnetd.access")
+_Start = tuple[RequestResponseCycle, ASGI3Application]
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -39,11 +42,13 @@ class HttpProtocol(HttpToolsProtocol):
     """
 
     _head_timer: asyncio.TimerHandle | None = None
-    _head_bytes = 0
+    _head_bytes = 0  # since the message's beginning, or the last byte of its body
     _in_head = True
     _stall_timer: asyncio.TimerHandle | None = None
     _linger_timer: asyncio.TimerHandle | None = None
     _refused = False  # nothing is read on this connection any more, only thrown away
+    _reading = False  # in what has arrived
+    _held: _Start | None = None  # until it is seen what its body begins with
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -60,24 +65,64 @@ class HttpProtocol(HttpToolsProtocol):
             return
         if self._in_head and self._head_timer is None:
             self._start_timer()
-        if self._in_head:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
+        self._reading = True
         super().data_received(data)
-        # The count includes what came of a body with the head's last piece, hence the look at `_in_head` again.
-        over = self._in_head and self._head_bytes > HEAD_BYTES
-        if over and not self._refused and not self.transport.is_closing():
+        self._reading = False
+        self._start_held(b"")
+        over = self._head_bytes > HEAD_BYTES and not self._refused and not self.transport.is_closing()
+        if over and self._in_head:
             detail = f"The request's head is larger than {HEAD_BYTES:,} bytes."
             self._refuse(BadRequestError("head_too_large", detail, hint=_TOO_LARGE_HINT))
+        elif over:
+            detail = f"The body's chunks bring {HEAD_BYTES:,} bytes of extensions or trailers, and nothing else."
+            self._refuse(BadRequestError("invalid_http", detail, hint=_UNREADABLE_HINT))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # uvicorn would put a trailer among the head's fields, as if the client had said it there
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        self._start_held(body)
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()  # raises where the address cannot be read
         self._in_head = False
+        self._head_bytes = 0
         self._stop_timer()
         drain: Drain | None = self.app_state.get(DRAIN)
         if drain is not None:
             drain.asked()
             if drain.leaving:
                 self.close_with_answer()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if self._reading:
+            self._held = cycle, app
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _start_held(self, beginning: bytes) -> None:
+        """Start the application for the request that is held, if any, or turn it away."""
+        if self._held is None:
+            return
+        (cycle, app), self._held = self._held, None
+        turning_away: TurningAway | None = self.app_state.get(TURNING_AWAY)
+        asked = turning_away is not None and not self._refused
+        answer = turning_away.answer(cast("Scope", cycle.scope), beginning) if turning_away and asked else None
+        if answer is None:
+            super()._start_asgi_task(cycle, app)
+            return
+        head, body = answer
+        defaults = b"".join(b"%s: %s\r\n" % header for header in self.server_state.default_headers)
+        end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+        self.transport.write(head + defaults + end + body)
+        cycle.response_started = cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls for what is no HTTP."""
@@ -100,23 +145,23 @@ class HttpProtocol(HttpToolsProtocol):
             return
         request_id = request_id_for(self.headers or [])
         path = self._path()
-        v2 = speaks_v2(path)
-        content = document_v2(problem) if v2 else document(problem, instance=path, request_id=request_id)
-        body = orjson.dumps(content)
+        told = tell(problem, path=path, request_id=request_id)
         headers = [
             *self.server_state.default_headers,
-            (b"content-type", b"application/json" if v2 else b"application/problem+json"),
-            (b"content-length", str(len(body)).encode()),
+            (b"content-type", told.media_type.encode()),
+            (b"content-length", str(len(told.body)).encode()),
             (b"connection", b"close"),
             (b"x-request-id", request_id.encode()),
             (b"x-content-type-options", b"nosniff"),
         ]
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
-        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + lines + b"\r\n" + body)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + lines + b"\r\n" + told.body)
         self._hang_up()
-        client = self.client[0] if self.client else None
-        fields = {"request_id": request_id, "path": path, "status": problem.status, "code": problem.code}
-        _access.info("a request that cannot be read", extra={**fields, "client": client})
+        account: Account | None = self.app_state.get(ACCOUNT)
+        if account is not None:
+            # With its head whole, the application has the request, and records that it left.
+            client, answered = self.client[0] if self.client else None, told.status if self._in_head else 0
+            account.unreadable(problem, path=path, request_id=request_id, client=client, answered=answered)
 
     def _hang_up(self) -> None:
         """Say nothing more, and close once the client does: closed over unread bytes, a connection is reset, and what
@@ -134,9 +179,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._linger_timer = self.loop.call_later(LINGER_SECONDS, self._too_slow)
 
     def _path(self) -> str:
-        """The request's path as far as it came, `/` where none did."""
+        """The request's path as far as it came, not percent-encoded; `/` where none did."""
         path: bytes = getattr(self, "url", b"").partition(b"?")[0]  # uvicorn sets it with a message's first byte
-        return path.decode("ascii", "replace") if path.startswith(b"/") else "/"
+        return unquote(path.decode("ascii", "replace")) if path.startswith(b"/") else "/"
 
     def close_with_answer(self) -> None:
         """The answer to come, if any, carries `Connection: close`; an idle connection stays as it is.
@@ -154,10 +199,16 @@ class HttpProtocol(HttpToolsProtocol):
             self._linger_timer = self.loop.call_later(LINGER_SECONDS, self._too_slow)
 
     def on_message_complete(self) -> None:
+        self._start_held(b"")
         self._stop_linger_timer()
         self._in_head = True  # of the connection's next request
         self._head_bytes = 0
         super().on_message_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():  # what came since ended uvicorn's timer
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def pause_writing(self) -> None:
         super().pause_writing()

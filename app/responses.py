@@ -1,6 +1,7 @@
 """JSON that leaves: written by orjson, in which NaN and infinities become null."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -17,8 +18,13 @@ class JsonResponse(Response):
         return orjson.dumps(content)
 
 
-class ProblemResponse(JsonResponse):
-    media_type = "application/problem+json"
+@dataclass(frozen=True)
+class Told:
+    """A refusal in the shape of the address that it is of."""
+
+    status: int
+    media_type: str
+    body: bytes
 
 
 def request_id_of(scope: Any) -> str:  # noqa: ANN401 - an ASGI scope
@@ -26,12 +32,18 @@ def request_id_of(scope: Any) -> str:  # noqa: ANN401 - an ASGI scope
 
 
 def problem_response(request: Request, problem: ProblemError) -> Response:
-    path = request.scope["path"]
-    if speaks_v2(path):
-        status = 400 if problem.status == 422 else problem.status  # the protocol's one code for what is wrong
-        return JsonResponse(document_v2(problem), status_code=status, headers=problem.headers)
-    body = document(problem, instance=path, request_id=request_id_of(request.scope))
-    return ProblemResponse(body, status_code=problem.status, headers=problem.headers)
+    told = tell(problem, path=request.scope["path"], request_id=request_id_of(request.scope))
+    return Response(told.body, status_code=told.status, headers=problem.headers, media_type=told.media_type)
+
+
+def tell(problem: ProblemError, *, path: str, request_id: str) -> Told:
+    """A problem document, or below `/v2` what the Open Inference Protocol has. `path` is not percent-encoded."""
+    if not _speaks_v2(path):
+        body = orjson.dumps(document(problem, path=path, request_id=request_id))
+        return Told(problem.status, "application/problem+json", body)
+    status = 400 if problem.status == 422 else problem.status  # the protocol's one code for what is wrong
+    text = f"{problem.detail} {problem.hint}" if problem.hint else problem.detail
+    return Told(status, "application/json", orjson.dumps({"error": text}))
 
 
 def server_timing(milliseconds: Mapping[str, float]) -> str:
@@ -39,11 +51,5 @@ def server_timing(milliseconds: Mapping[str, float]) -> str:
     return ", ".join(f"{stage};dur={value}" for stage, value in milliseconds.items())
 
 
-def speaks_v2(path: str) -> bool:
-    """Whether errors there have the shape of the Open Inference Protocol."""
+def _speaks_v2(path: str) -> bool:
     return path == "/v2" or path.startswith("/v2/")
-
-
-def document_v2(problem: ProblemError) -> dict[str, str]:
-    """A refusal as the Open Inference Protocol has it: one text, so the hint goes in."""
-    return {"error": f"{problem.detail} {problem.hint}" if problem.hint else problem.detail}

@@ -108,7 +108,7 @@ class Run:
             "val_top1": round(epoch["val"]["top1"], 4),
             "test_top1": result["metrics"]["top1"],
             "job_seconds": seconds,
-            "claims": self.client.job(job["id"])["claim"],  # after a crash the epoch's seconds are those of its rest
+            "claims": self.client.job(job["id"])["attempts"],  # after a crash the epoch's seconds are those of its rest
         }
 
     def evaluate(self, dataset: str) -> tuple[Figures, Confusion]:

@@ -187,7 +187,7 @@ def measure_fashion(stack: Stack, *, kills: bool) -> dict[str, Any]:
     return {
         "state": job["state"],
         "job_s": round(seconds, 1),
-        "claims": job["claim"],
+        "claims": job["attempts"],
         "killed": killed,
         "metrics": {key: test.get(key) for key in ("split", "top1", "correct", "total", "ece", "ece_uncalibrated")},
         "train_s": test.get("train_seconds"),

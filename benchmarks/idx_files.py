@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from store.dataset_writer import DatasetWriter, Sample
-from store.datasets import Report, Source
+from store.datasets import Report, Source, SplitName
 from store.layout import Layout
 
 Pixels = npt.NDArray[np.uint8]
@@ -40,25 +40,26 @@ def _member(source: Path, name: str) -> bytes:
     raise SystemExit(f"{source} holds no {name}[.gz]: give a folder or a zip with MNIST's four IDX files")
 
 
-def write_dataset(layout: Layout, dataset_id: str, pixels: Pixels, labels: Labels, *, held_out: int) -> None:
-    """As the importer writes it: the last images are for validation and test, `held_out` of each."""
+def write_dataset(layout: Layout, dataset_id: str, splits: dict[SplitName, tuple[Pixels, Labels]]) -> None:
+    """As the importer writes it; the images of each split are (N, H, W)."""
     folder = layout.dataset(dataset_id)
     folder.mkdir()
-    writer = DatasetWriter(folder)
-    for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-        left = len(pixels) - number
-        writer.add(
-            Sample(
-                key=f"{number:06d}",
-                split="train" if left > 2 * held_out else "val" if left > held_out else "test",
-                label=int(label),
-                encoded=None,
-                pixels=image[:, :, None],
-                size=(image.shape[1], image.shape[0]),
-                mode="L",
+    writer, most = DatasetWriter(folder), 0
+    for split, (pixels, labels) in splits.items():
+        most = max(most, int(labels.max()))
+        for image, label in zip(pixels, labels, strict=True):
+            writer.add(
+                Sample(
+                    key=f"{len(writer):06d}",
+                    split=split,
+                    label=int(label),
+                    encoded=None,
+                    pixels=image[:, :, None],
+                    size=(image.shape[1], image.shape[0]),
+                    mode="L",
+                )
             )
-        )
     writer.assign_splits()
-    classes = tuple(str(i) for i in range(int(labels.max()) + 1))
+    classes = tuple(str(i) for i in range(most + 1))
     report = Report(images=len(writer))
     writer.finish(dataset_id=dataset_id, name="bench", source=Source(format="idx"), classes=classes, report=report)

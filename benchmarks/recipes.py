@@ -61,7 +61,7 @@ def told(job: dict[str, Any], client: Client, *, first_answer: float | None = No
         "epochs": metrics["epochs"],
         "ended": metrics["ended"],
         "changes": metrics["changes"],
-        "claims": job["claim"],
+        "claims": job["attempts"],
         "test": {name: metrics[name] for name in ("top1", "correct", "total", "log_loss", "ece", "ece_uncalibrated")},
         "val_top1": metrics["val_top1"],
         "train_seconds": metrics["train_seconds"],

@@ -5,15 +5,21 @@ Redis holds a job's newest events; whatever leaves it lies on disk before. `hist
 
 import fcntl
 import logging
+import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
+import orjson
+from pydantic import ValidationError
 from redis import RedisError
 
 from jobs import event_file
 from jobs.answers import JobNotFound
+from jobs.cursor import cursor, place
 from jobs.event_file import order
 from jobs.keys import is_id
 from jobs.ledger import Ledger
@@ -139,6 +145,46 @@ def archived_job(layout: Layout, job_id: str) -> Job:
         return Job.model_validate_json((layout.job(job_id) / "record.json").read_bytes())
     except FileNotFoundError as error:
         raise JobNotFound(job_id) from error
+
+
+def page(
+    layout: Layout, *, limit: int, after: str | None, only: Callable[[Job], bool], seconds: float
+) -> tuple[list[Job], str | None]:
+    """The ended jobs on disk for which `only` holds, newest first, from behind the cursor `after`; and the `after` of
+    what follows, None at the end. Raises JobNotFound for what is no cursor.
+
+    Once all are in order, it looks for so many `seconds` at most: there are then fewer jobs than `limit`, perhaps none.
+    """
+    behind = None if after is None else place(after)
+    if after is not None and behind is None:
+        raise JobNotFound(after)
+    found: list[Job] = []
+    until = math.inf
+    for job in _newest(layout, behind):
+        until = min(until, time.monotonic() + seconds)
+        if only(job):
+            if len(found) == limit:
+                return found, cursor(found[-1].created_at, found[-1].id)
+            found.append(job)
+        if len(found) < limit and time.monotonic() >= until:
+            return found, cursor(job.created_at, job.id)
+    return found, None
+
+
+def _newest(layout: Layout, behind: tuple[datetime, str] | None) -> Iterator[Job]:
+    """It opens every record once, and those that it gives twice; one that cannot be read is left out."""
+    created = ((moment, each.name) for each in layout.jobs.iterdir() if (moment := _created(each)) is not None)
+    for _, job_id in sorted((each for each in created if behind is None or each < behind), reverse=True):
+        with suppress(JobNotFound, ValidationError):  # deleted a moment ago, or damaged
+            yield archived_job(layout, job_id)
+
+
+def _created(folder: Path) -> datetime | None:
+    """When an ended job was asked for; None where the record is not there or cannot be read."""
+    try:
+        return datetime.fromisoformat(orjson.loads((folder / "record.json").read_bytes())["created_at"]).astimezone(UTC)
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return None
 
 
 def archived_events(layout: Layout, job_id: str, *, after: str, limit: int) -> tuple[list[Event], bool]:

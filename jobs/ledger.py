@@ -105,7 +105,7 @@ class Ledger(Records):
         return self._verb("resume", job_id, token)
 
     def finish(self, job_id: str, token: str | None = None) -> Answer:
-        """Ask a training to stop at its next step and keep the best so far."""
+        """Ask a training to stop at its next step, with the epoch that its recipe's `keep` names."""
         return self._verb("finish", job_id, token)
 
     def checkpoint(self, job_id: str, token: str | None = None) -> Answer:

@@ -109,7 +109,7 @@ class Orders(BaseModel):
     version: int = 0
     #: Changed values of `lr`, `epochs` and `patience`; those that were changed only.
     settings: dict[str, Any] = {}
-    #: Stop at the next step and keep the best so far.
+    #: Stop at the next step and keep the epoch that the recipe's `keep` names.
     finish: bool = False
     #: How many checkpoints have been asked for, all in all.
     checkpoint: int = 0

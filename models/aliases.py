@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from models.manifest import ModelDamagedError
 from store.files import read_json, write_atomic
 
 FILE = "aliases.json"
@@ -95,14 +96,22 @@ class Aliases(_Frozen):
 
     @classmethod
     def read(cls, folder: Path) -> "Aliases":
-        """An empty document where there is none. Files of the first format, `{"production": 3}`, are read too."""
+        """An empty document where there is none. Files of the first format, `{"production": 3}`, are read too.
+
+        Raises ModelDamagedError for what is neither.
+        """
         try:
             found = read_json(folder / FILE)
+            if isinstance(found, dict) and not isinstance(found.get("aliases"), dict):
+                found = {"aliases": {name: {"version": version} for name, version in found.items()}}
+            return cls.model_validate(found)
         except (FileNotFoundError, NotADirectoryError):
             return cls()
-        if isinstance(found.get("aliases"), dict):
-            return cls.model_validate(found)
-        return cls(aliases={name: Alias(version=version) for name, version in found.items()})
+        except ValidationError as error:
+            why = error.errors(include_url=False)[0]["msg"]
+            raise ModelDamagedError(f"the {FILE} of {folder.name} is damaged: {why}") from error
+        except orjson.JSONDecodeError as error:
+            raise ModelDamagedError(f"the {FILE} of {folder.name} is damaged: {error}") from error
 
     def write(self, folder: Path) -> None:
         write_atomic(folder / FILE, self.model_dump_json(indent=2).encode())

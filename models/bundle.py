@@ -97,8 +97,9 @@ def classify(path):
 
 golden = load_file("golden.safetensors")
 deviation = (logits(golden["images"]) - golden["logits"]).abs().max().item()
+allowed = max(1e-3, 1e-5 * golden["logits"].abs().max().item())
 print(f"the golden outputs deviate by {{deviation:.2g}}")
-assert deviation <= 1e-3
+assert deviation <= allowed
 # print(classify("photo.png")[:3])
 ```
 """

@@ -33,7 +33,9 @@ def load(folder: Path) -> Checkpoint:
 
 
 def newest(run_dir: Path) -> Checkpoint | None:
-    """The furthest whole checkpoint of any claim; a damaged one is passed over with a word on standard error."""
+    """The furthest whole checkpoint of the latest claim that has one; a damaged one is passed over with a word on
+    standard error.
+    """
     stored = checkpoint_files.newest(run_dir)
     return None if stored is None else _read(stored)
 

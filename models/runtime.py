@@ -151,14 +151,19 @@ def read_weights(folder: Path, manifest: Manifest) -> bytes:
     return data
 
 
-def load(folder: Path, device: str = "auto") -> Runtime:
-    """The model version in `folder`. Raises ModelDamagedError where a file is gone, or they do not belong together."""
+def read_manifest(folder: Path) -> Manifest:
+    """Raises ModelDamagedError where there is none, or it cannot be read."""
     try:
-        manifest = Manifest.read(folder)
+        return Manifest.read(folder)
     except FileNotFoundError as error:
         raise ModelDamagedError(f"{folder / MANIFEST} is gone") from error
     except ValidationError as error:
         raise ModelDamagedError(f"{folder / MANIFEST} is no manifest: {error.errors()[0]['msg']}") from error
+
+
+def load(folder: Path, device: str = "auto") -> Runtime:
+    """The model version in `folder`. Raises ModelDamagedError where a file is gone, or they do not belong together."""
+    manifest = read_manifest(folder)
     data = read_weights(folder, manifest)
     place = resolve_device(device)
     torch.backends.cudnn.allow_tf32 = False  # the golden outputs are float32, on whatever device

@@ -87,17 +87,13 @@ class Client(JobCalls, ModelCalls):
         answer = self._json(self._show("preprocess", image, model, "application/json", {}))
         return {"model": answer["model"], "version": answer["version"], **answer["results"][0]}
 
-    def default_model(self) -> str:
-        """The name of the model that answers where none is named."""
-        return str(self._readiness(repeat=True)["parts"]["engine"]["model"])
-
     def _show(
         self, verb: str, image: Image, model: str | None, accept: str, query: Mapping[str, Any]
     ) -> httpx.Response:
-        path = f"/v1/models/{segment(model or self.default_model())}:{verb}"
         headers = {"Accept": accept, "Content-Type": "application/octet-stream"}
+        asked = given({"model": model, **query})
         content = _content(image)
-        return self._request("POST", path, params=given(query), content=content, headers=headers, repeat=True)
+        return self._request("POST", f"/v1/{verb}", params=asked, content=content, headers=headers, repeat=True)
 
     # Datasets
 
@@ -106,19 +102,23 @@ class Client(JobCalls, ModelCalls):
         files: str | Path | Sequence[str | Path],
         *,
         name: str | None = None,
+        priority: str | None = None,
+        max_seconds: float | None = None,
         idempotency_key: str | None = None,
         on_bytes: Callable[[int], None] = ignore,
     ) -> Json:
         """Send an archive of images, or all files of one dataset (IDX); `{"id": "ds_…", "job": {"id": "job_…"}}`.
 
-        Without `name` it is called like the file; where there are several, like the folder of the first. Sent again
-        where that may help, under one Idempotency-Key: never two datasets. `on_bytes` gets each piece's size, and a
-        negative one for what is sent again. Raises ValueError where there is no file.
+        Without `name` it is called like the file; where there are several, like the folder of the first. `priority`
+        and `max_seconds` are the job's, as of `submit`. Sent again where that may help, under one Idempotency-Key:
+        never two datasets. `on_bytes` gets each piece's size, and a negative one for what is sent again. Raises
+        ValueError where there is no file.
         """
         paths = [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
         if not paths:
             raise ValueError("an upload needs one file at least")
-        query, headers = {"name": name or _called(paths)}, {"Idempotency-Key": idempotency_key or uuid4().hex}
+        query = given({"name": name or _called(paths), "priority": priority, "max_seconds": max_seconds})
+        headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
         with ExitStack() as opened:
             contents = [opened.enter_context(Counted(path, on_bytes)) for path in paths]
             sent: dict[str, Any]
@@ -133,11 +133,20 @@ class Client(JobCalls, ModelCalls):
             answer = self._request("POST", "/v1/datasets", params=query, headers=headers, repeat=True, **sent)
             return self._json(answer)
 
-    def datasets(self, *, limit: int = 100, after: str | None = None) -> Json:
-        return self._page("/v1/datasets", limit, after)
+    def datasets(
+        self,
+        *,
+        limit: int | None = None,
+        after: str | None = None,
+        name: str | None = None,
+        status: str | None = None,
+    ) -> Json:
+        """A page, newest first; of those called `name`, in one of the states of `status`, with commas between."""
+        return self._page("/v1/datasets", limit, after, name=name, status=status)
 
-    def dataset(self, dataset_id: str) -> Json:
-        return self._get(f"/v1/datasets/{segment(dataset_id)}")
+    def dataset(self, dataset_id: str, *, wait: float | None = None) -> Json:
+        """The dataset now; with `wait`, once its import has ended, at the latest after so many seconds (60 at most)."""
+        return self._get(f"/v1/datasets/{segment(dataset_id)}", given({"wait": wait}), wait=wait or 0.0)
 
     def delete_dataset(self, dataset_id: str) -> None:
         self._request("DELETE", f"/v1/datasets/{segment(dataset_id)}", repeat=True)
@@ -147,6 +156,10 @@ class Client(JobCalls, ModelCalls):
     def recipes(self) -> Json:
         """What a training may ask for, every field with its value."""
         return self._get("/v1/recipes")
+
+    def recipe_fields(self) -> Json:
+        """What each field of a recipe takes and means."""
+        return self._get("/v1/recipe-fields")
 
     def architectures(self) -> Json:
         """The networks that a recipe may name."""
@@ -166,7 +179,4 @@ class Client(JobCalls, ModelCalls):
 
         `status` is `ready`, `degraded` (it classifies, and another part is missing) or `not_ready`.
         """
-        return self._readiness()
-
-    def _readiness(self, *, repeat: bool = False) -> Json:
-        return self._json(self._request("GET", "/readyz", answers=(httpx.codes.SERVICE_UNAVAILABLE,), repeat=repeat))
+        return self._json(self._request("GET", "/readyz", answers=(httpx.codes.SERVICE_UNAVAILABLE,)))

@@ -107,14 +107,21 @@ class JobCalls(Transport):
     def jobs(
         self,
         *,
-        limit: int = 20,
+        limit: int | None = None,
         after: str | None = None,
         state: str | None = None,
         kind: str | None = None,
         priority: str | None = None,
+        dataset: str | None = None,
+        model: str | None = None,
     ) -> Json:
-        """A page, newest first. `state` may name several, with commas between."""
-        return self._page("/v1/jobs", limit, after, state=state, kind=kind, priority=priority)
+        """A page, newest first. `state`, `kind` and `priority` may name several, with commas between.
+
+        `dataset` means the jobs that import or read it, `model` those that make, measure or export it, any version or
+        one (`name@3`).
+        """
+        filters = {"state": state, "kind": kind, "priority": priority, "dataset": dataset, "model": model}
+        return self._page("/v1/jobs", limit, after, **filters)
 
     def job(self, job_id: str, *, wait: float | None = None) -> Json:
         """The job now; with `wait`, once it has ended, at the latest after so many seconds (60 at most)."""
@@ -132,7 +139,7 @@ class JobCalls(Transport):
         return self._verb(job_id, "resume", idempotency_key)
 
     def finish(self, job_id: str, *, idempotency_key: str | None = None) -> Json:
-        """Stop a training here and keep the best so far."""
+        """Stop a training here and keep the epoch that its `keep` names: the best so far, or the last whole one."""
         return self._verb(job_id, "finish", idempotency_key)
 
     def checkpoint(self, job_id: str, *, idempotency_key: str | None = None) -> Json:
@@ -140,7 +147,7 @@ class JobCalls(Transport):
         return self._verb(job_id, "checkpoint", idempotency_key)
 
     def retry(self, job_id: str, *, idempotency_key: str | None = None) -> Json:
-        """The new job that tries one again that failed or was cancelled."""
+        """Retry a job that failed or was cancelled; the new job."""
         return self._verb(job_id, "retry", idempotency_key)
 
     def change(self, job_id: str, changes: Mapping[str, Any], *, idempotency_key: str | None = None) -> Json:
@@ -153,11 +160,11 @@ class JobCalls(Transport):
         self._request("DELETE", f"/v1/jobs/{segment(job_id)}", repeat=True)
 
     def deliveries(self, job_id: str) -> Json:
-        """How a job's webhooks went: `data`, the attempts, newest first, and what is `pending`."""
+        """How a job's deliveries went: `data`, the attempts, newest first, and what is `pending`."""
         return self._get(f"/v1/jobs/{segment(job_id)}/deliveries")
 
     def redeliver(self, job_id: str, delivery: str) -> Json:
-        """Send a webhook again, under the same id; the deliveries as they are then."""
+        """Send a delivery again, under the same id; the deliveries as they are then."""
         path = f"/v1/jobs/{segment(job_id)}/deliveries/{segment(delivery)}/redeliver"
         return self._json(self._request("POST", path, repeat=True))
 

@@ -1,4 +1,4 @@
-"""The client's calls about models: brought, looked at, pointed at, loaded, taken away."""
+"""The client's calls about models: imported, looked at, aliased, loaded, downloaded, deleted."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,8 @@ _LOAD_SECONDS = 30  # for which the server is asked to wait, again and again
 class ModelCalls(Transport):
     """`if_match`: the aliases' ETag as they were seen; the change is refused (412) where they are others by now."""
 
-    def models(self, *, limit: int = 100, after: str | None = None) -> Json:
+    def models(self, *, limit: int | None = None, after: str | None = None) -> Json:
+        """A page, by name."""
         return self._page("/v1/models", limit, after)
 
     def model(self, name: str) -> Json:
@@ -35,13 +36,15 @@ class ModelCalls(Transport):
         classes: Sequence[str] | None = None,
         preprocessing: Mapping[str, Any] | None = None,
         alias: str | None = None,
+        priority: str | None = None,
+        max_seconds: float | None = None,
         idempotency_key: str | None = None,
         on_bytes: Callable[[int], None] = ignore,
     ) -> Json:
         """Send a state dict (safetensors, .pth) or a bundle; the job that makes it a version of `name`.
 
-        Sent again where that may help, under one Idempotency-Key: never two jobs. `on_bytes` gets each piece's
-        size, and a negative one for what is sent again.
+        `priority` and `max_seconds` are as of `submit`. Sent again where that may help, under one Idempotency-Key:
+        never two jobs. `on_bytes` gets each piece's size, and a negative one for what is sent again.
         """
         fields = given(
             {
@@ -50,6 +53,8 @@ class ModelCalls(Transport):
                 "classes": None if classes is None else json.dumps(list(classes)),
                 "preprocessing": None if preprocessing is None else json.dumps(dict(preprocessing)),
                 "alias": alias,
+                "priority": priority,
+                "max_seconds": max_seconds,
             }
         )
         headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
@@ -62,6 +67,11 @@ class ModelCalls(Transport):
     def aliases(self, name: str) -> tuple[Json, str]:
         """A model's aliases, each with its canary, shadow and history; and their ETag."""
         answer = self._request("GET", f"/v1/models/{segment(name)}/aliases", repeat=True)
+        return self._json(answer), answer.headers["ETag"]
+
+    def alias(self, name: str, alias: str) -> tuple[Json, str]:
+        """One alias as `aliases` has it; and the ETag of all of them."""
+        answer = self._request("GET", _alias(name, alias), repeat=True)
         return self._json(answer), answer.headers["ETag"]
 
     def set_alias(

@@ -67,7 +67,8 @@ class Transport:
     def close(self) -> None:
         self._http.close()
 
-    def _page(self, path: str, limit: int, after: str | None, **filters: str | None) -> Json:
+    def _page(self, path: str, limit: int | None, after: str | None, **filters: str | None) -> Json:
+        """Without `limit` as many as the server gives."""
         query = {"limit": limit, "after": after, **filters}
         return self._get(path, given(query))
 

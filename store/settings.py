@@ -98,15 +98,19 @@ class Settings(BaseSettings):
         40_000_000, ge=1, le=178_956_970, description="Largest single image, in pixels."
     )
     max_images_per_request: int = Field(256, ge=1, description="Most images in one classification request.")
-    max_request_bytes: int = Field(100_000_000, ge=1, description="Largest classification or JSON request, in bytes.")
+    max_request_bytes: int = Field(100_000_000, ge=1, description="Largest request with images or tensors, in bytes.")
     max_dataset_bytes: int = Field(20_000_000_000, ge=1, description="Largest dataset upload, in bytes.")
     max_model_bytes: int = Field(4_000_000_000, ge=1, description="Largest model upload, in bytes.")
     max_archive_members: int = Field(2_000_000, ge=1, description="Most files in one dataset archive.")
     max_archive_ratio: int = Field(100, ge=1, description="Largest unpacked-to-packed ratio of a dataset archive.")
     max_waiting_images: int = Field(512, ge=1, description="Images an engine holds before it answers 503.")
     max_requests: int = Field(1024, ge=1, description="Classification requests under way before the answer is 503.")
-    max_requests_per_key: int = Field(512, ge=1, description="Those of one API key before the answer is 429.")
-    max_held_bytes: int = Field(1_000_000_000, ge=1, description="Bytes of their bodies before the answer is 503.")
+    max_requests_per_key: int = Field(
+        512, ge=1, description="Classification requests of one API key under way before the answer is 429."
+    )
+    max_held_bytes: int = Field(
+        1_000_000_000, ge=1, description="Bytes of classification requests' bodies held before the answer is 503."
+    )
     request_timeout: float = Field(30.0, gt=0, description="Seconds a classification may take before it answers 504.")
     stall_seconds: float = Field(300.0, gt=0, description="A job's process that says nothing for so long is ended.")
     drain_seconds: float = Field(

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from store.datasets import DATA, Dataset, SplitName
 
-_HASHED_BYTES = 4096  # of a file's end
+_HASHED_BYTES = 4096  # of a compressed file's end
+_UNCOMPRESSED = (b"BM", b"II", b"MM")  # how BMP and TIFF begin, of the formats that `models/images.py` opens
 
 
 class Split:
@@ -62,14 +63,17 @@ class Split:
 
     def content_hash(self, index: int) -> int:
         """64 bits of a hash of image `index`'s pixels; where the split holds files, of its file's length and last
-        4 KB, so that photographs need not be read whole. Any thread.
+        4 KB, so that photographs need not be read whole, or of the whole file where it may be uncompressed: there the
+        end is a few rows of pixels, and many images have the same. Any thread.
         """
         if self.pixels is not None:
             digest = hashlib.blake2b(self.pixels[index].tobytes(), digest_size=8)
         else:
             offset, length = map(int, self._index[index])
             digest = hashlib.blake2b(length.to_bytes(8, "little"), digest_size=8)
-            digest.update(self._mapped[offset + max(length - _HASHED_BYTES, 0) : offset + length])
+            whole = self._mapped[offset : offset + 2] in _UNCOMPRESSED
+            skipped = 0 if whole else max(length - _HASHED_BYTES, 0)
+            digest.update(self._mapped[offset + skipped : offset + length])
         return int.from_bytes(digest.digest(), "little")
 
 

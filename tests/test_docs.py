@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from recipe_fields import PAGE, with_table
 from typer.testing import CliRunner
 
 from app.main import create_app
@@ -23,6 +24,7 @@ OTHER_VARIABLES = {
     "RESNETD_KEY",
     "RESNETD_TEST_DATA",
     "RESNETD_LEDGER_EXAMPLES",
+    "RESNETD_CHURN_JOBS",
     "RESNETD_FAULT",
     "RESNETD_FAULT_ONCE",
 }
@@ -175,11 +177,27 @@ def first_column(section: str) -> set[str]:
 
 
 def test_the_training_page_names_every_recipe_and_only_fields_that_exist():
-    recipes, overrides = text("docs/training.md").split("Some overrides that people look for")
+    recipes, fields = text("docs/training.md").split("### Fields")
     assert first_column(recipes) == set(RECIPES)
-    fields = first_column(overrides.split("## ")[0])
-    assert len(fields) > 5
-    assert fields | set(re.findall(r"--set (\w+)=", recipes)) <= set(Recipe.model_fields)
+    named = re.findall(r"^- (`.*?)(?::| is| are| holds)", fields.split("### ")[0], re.MULTILINE)
+    assert len(named) > 5
+    found = {name for each in named for name in re.findall(r"`(\w+)`", each)}
+    assert found | set(re.findall(r"--set '?(\w+)=", text("docs/training.md"))) <= set(Recipe.model_fields)
+
+
+def test_the_training_page_says_of_each_field_what_the_field_says_of_itself():
+    page = PAGE.read_text()
+    assert with_table(page) == page, "write the table anew: .venv/bin/python tests/recipe_fields.py"
+    assert [name for name, field in Recipe.model_fields.items() if not field.description] == []
+
+
+def test_a_table_of_fields_that_is_not_theirs_is_noticed():
+    page = PAGE.read_text()
+    stale = page.replace("| `lr` | number > 0, ≤ 100 |", "| `lr` | number > 0, ≤ 10 |")
+    assert page != stale
+    assert with_table(stale) == page
+    with pytest.raises(ValueError, match="lacks"):
+        with_table(page.replace("<!-- Written", "<!-- Made"))
 
 
 def test_the_changelog_and_the_package_agree_on_the_version():

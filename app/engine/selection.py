@@ -20,8 +20,7 @@ from app.engine.runtimes.loading import load
 from app.engine.runtimes.records import Cache, Measured, Record, cores, kind_of, without_int8
 from models import golden
 from models import runtime as reference_runtime
-from models.manifest import Manifest
-from models.runtime import Runtime, read_weights, resolve_device
+from models.runtime import Runtime, read_manifest, read_weights, resolve_device
 from store.layout import Layout
 from store.process import child_environment
 from store.settings import Precision, RuntimeName, Settings
@@ -45,8 +44,10 @@ class Selection:
     """The runtimes of one model version on this machine."""
 
     def __init__(self, folder: Path, *, model: str, version: int, device: str, settings: Settings) -> None:
-        """Raises ModelDamagedError where the weights are not the manifest's, and ValueError for an absent device."""
-        self.manifest = Manifest.read(folder)
+        """Raises ModelDamagedError where there is no manifest or the weights are not its, and ValueError for an absent
+        device.
+        """
+        self.manifest = read_manifest(folder)
         read_weights(folder, self.manifest)
         resolved = resolve_device(device)
         self.device = str(resolved)

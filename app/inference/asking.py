@@ -70,7 +70,8 @@ class Asking:
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + question.timeout
-        draw = random.random()  # noqa: S311 - a share of requests, no secret
+        # A tensor is prepared as the version that serves wants it; its canary may want it otherwise.
+        draw = 1.0 if question.op == "infer" else random.random()  # noqa: S311 - a share of requests, no secret
         lost: str | None = None
         while True:
             choice = self._choose(model_ref, draw)
@@ -96,8 +97,9 @@ class Asking:
         """
         kind = kind_of(op, {})
         choices = (self._choose(model_ref, draw) for draw in (1.0, 0.0))  # the alias's own version, and its canary
-        queues = (self._queues.of(each.model, each.version, kind) for each in choices)
-        return all(queue.refuses(1, size, patience=_PATIENCE * timeout) for queue in queues)
+        queues = ((self._queues.of(each.model, each.version, kind), each.canary) for each in choices)
+        patience = _PATIENCE * timeout
+        return all(queue.refuses(1, size, patience=patience * (_TRIAL if canary else 1.0)) for queue, canary in queues)
 
     async def _answer(
         self, choice: Choice, question: Question, deadline: float, *, lost: str | None
@@ -115,7 +117,7 @@ class Asking:
             connection = await self._connections.ready(name, version, deadline, lost=lost)
         left = max(deadline - clock(), 0.001)
         try:
-            with self._watching(choice, question, connection) as watched:
+            with self._watching(choice, question, connection, patience=_PATIENCE * left) as watched:
                 async with asyncio.timeout_at(deadline):
                     fields = {**question.fields, "timeout": left}
                     header, payload = await connection.exchange(question.op, fields, question.payload)
@@ -137,7 +139,9 @@ class Asking:
             raise EngineOverloaded(f"too much waits for {name}@{version}: an answer would not come in time")
 
     @contextmanager
-    def _watching(self, choice: Choice, question: Question, connection: Connection) -> Iterator[Watched]:
+    def _watching(
+        self, choice: Choice, question: Question, connection: Connection, *, patience: float
+    ) -> Iterator[Watched]:
         """Tells of one request to an engine when it has ended, however it did; its header is put in where it came."""
         name, version, kind, images = choice.model, choice.version, question.kind, question.images
         watched, queue = Watched(), self._queues.of(name, version, kind)
@@ -154,7 +158,7 @@ class Asking:
             asked = watched.asked(name, version, question.op)
             queue.end(images, answered=asked.outcome == ANSWERED)
             if asked.outcome == ErrorCode.OVERLOADED:
-                self._queues.full(name, version, kind, images=images, size=question.size)
+                self._queues.full(name, version, kind, images=images, size=question.size, patience=patience)
             if kind is Kind.SERVED and asked.milliseconds.get("compute"):
                 self._pings.answered(connection.socket, seconds=asked.milliseconds["compute"] / 1000)
             if self.watch is not None:  # when the answer is on its way

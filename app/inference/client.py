@@ -31,6 +31,7 @@ from app.inference.routes import Choice, RoutesFile
 from app.inference.shadow import Shadows
 from app.inference.sizes import FEW_LABELS, most_labels
 from models.catalog import PRODUCTION, Catalog, ModelNotFound
+from models.manifest import ModelDamagedError
 from store.layout import Layout
 from store.settings import Settings
 
@@ -191,6 +192,8 @@ class Engines:
             name, version = self.resolve(None)
         except ModelNotFound as error:
             return EngineHealth(ready=False, model=self._settings.model, reason=f"{error}; {error.hint}")
+        except ModelDamagedError as error:
+            return EngineHealth(ready=False, model=self._settings.model, reason=str(error))
         return await self._pings.health(name, version)
 
     async def close(self) -> None:

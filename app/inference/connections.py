@@ -1,6 +1,7 @@
 """Connections to engines, one for each; an engine that is not there is asked for."""
 
 import asyncio
+import math
 from pathlib import Path
 
 from app.inference.connection import Connection
@@ -9,7 +10,7 @@ from app.inference.fleet import ask
 from app.inference.routes import EngineState, RoutesFile
 
 _POLL = 0.05  # seconds between looks at an engine that is on its way
-_FLEET_GRACE = 5.0  # seconds in which a fleet that died is back, or something is wrong
+_FLEET_GRACE = 5.0  # seconds in which a fleet or an engine that died is back, or something is wrong
 
 
 class Connections:
@@ -54,6 +55,7 @@ class Connections:
         """`lost`: the socket of an engine that has just died; a dying process may still accept for a moment."""
         clock = asyncio.get_running_loop().time
         grace_over = clock() + _FLEET_GRACE
+        given_up = math.inf  # when the fleet, which has just not answered, has been silent for too long
         while True:
             route = self._routes.read().engine(name, version)
             socket = route.socket if route is not None and route.state is EngineState.READY else None
@@ -66,8 +68,10 @@ class Connections:
                 reply = await ask(self._fleet_socket, {"op": "ensure", "model": name, "version": version})
                 if reply["state"] == EngineState.FAILED:
                     raise EngineUnavailable(f"{name}@{version} cannot be served: {reply['reason']}")
+                given_up = math.inf
             except (OSError, ValueError) as error:
-                if clock() > grace_over:
+                given_up = min(given_up, clock() + _FLEET_GRACE)
+                if clock() > given_up:
                     raise EngineUnavailable("the process that starts engines does not answer") from error
             await asyncio.sleep(_POLL)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 _MEMORY_SECONDS = 5.0  # of work, after which what was measured counts a third
 _EVIDENCE = 8  # images that must have been measured before anybody is refused by it
+_NEARLY = 0.9  # of somebody's patience is as good as all of it
 
 
 class Pace:
@@ -40,15 +41,19 @@ class Pace:
 
 @dataclass(frozen=True)
 class _Refused:
-    """A request that an engine had no place for: its images and bytes. Believed `until`, of time.monotonic."""
+    """A request that an engine had no place for: its images, its bytes, and for how many seconds it would have waited.
+
+    Believed `until`, of time.monotonic.
+    """
 
     until: float
     images: int
     size: int
+    patience: float
 
-    def includes(self, images: int, size: int) -> bool:
-        """Whether a request is at least as large: then there is no place for it either."""
-        return images >= self.images and size >= self.size
+    def includes(self, images: int, size: int, patience: float) -> bool:
+        """Whether a request is at least as large and no more patient: then there is no place for it either."""
+        return images >= self.images and size >= self.size and _NEARLY * patience <= self.patience
 
 
 class Queue:
@@ -57,7 +62,7 @@ class Queue:
     def __init__(self) -> None:
         self._images = 0
         self._pace = Pace()
-        self._refused = _Refused(until=-math.inf, images=0, size=0)
+        self._refused = _Refused(until=-math.inf, images=0, size=0, patience=0.0)
 
     @property
     def idle(self) -> bool:
@@ -69,9 +74,9 @@ class Queue:
 
     def refuses(self, images: int, size: int, *, patience: float) -> bool:
         """Whether so many more images, of `size` bytes, would take longer than `patience` seconds, or the engine had no
-        place just now for a request that was no larger.
+        place just now for a request that was no larger and about as patient.
         """
-        full = time.monotonic() < self._refused.until and self._refused.includes(images, size)
+        full = time.monotonic() < self._refused.until and self._refused.includes(images, size, patience)
         return full or self.wait(images) > patience
 
     def begin(self, images: int) -> None:
@@ -85,11 +90,12 @@ class Queue:
         if answered:
             self._pace.done(images, time.monotonic())
 
-    def full(self, images: int, size: int, *, seconds: float) -> None:
-        """The engine says that it has no place for so much; for so long it is believed.
+    def full(self, images: int, size: int, *, patience: float, seconds: float) -> None:
+        """The engine says that it has no place for so much, or not in time for who is so patient; for so long it is
+        believed.
 
-        While that is believed of a smaller request, a larger one tells nothing new.
+        While that is believed of a smaller or more patient request, another tells nothing new.
         """
         now, known = time.monotonic(), self._refused
-        if now >= known.until or (images <= known.images and size <= known.size):
-            self._refused = _Refused(now + seconds, images, size)
+        if now >= known.until or (images <= known.images and size <= known.size and patience >= known.patience):
+            self._refused = _Refused(now + seconds, images, size, patience)

@@ -42,6 +42,6 @@ class Queues:
             found = self._queues[key] = Queue()
         return found
 
-    def full(self, name: str, version: int, kind: Kind, *, images: int, size: int) -> None:
-        """An engine has just said that it has no place for so many images and bytes of a kind."""
-        self.of(name, version, kind).full(images, size, seconds=_FULL_SECONDS)
+    def full(self, name: str, version: int, kind: Kind, *, images: int, size: int, patience: float) -> None:
+        """An engine has just said that it has no place for so many images and bytes of a kind, or not in time."""
+        self.of(name, version, kind).full(images, size, patience=patience, seconds=_FULL_SECONDS)

@@ -65,9 +65,28 @@ async def aliases(
     return AliasesBody.model_validate(found)
 
 
+@router.get(
+    "/{alias}",
+    response_model=AliasBody,
+    responses={**NOT_MODIFIED, **problem_responses(401, 403, 404)},
+    dependencies=needs(Scope.PREDICT),
+    summary="Look at an alias",
+)
+async def alias(
+    state: StateDep, response: Response, name: Name, alias: AliasName, if_none_match: IfNoneMatch = ""
+) -> AliasBody | Response:
+    """As the list has it. The ETag is of all the model's aliases."""
+    found, etag = await state.aliases.one(name, alias)
+    headers = {"ETag": f'"{etag}"'}
+    if is_known(etag, if_none_match):
+        return Response(status_code=304, headers=headers)
+    response.headers.update(headers)
+    return AliasBody.model_validate(found)
+
+
 @router.put(
     "/{alias}",
-    responses=problem_responses(400, 401, 403, 404, 412, 422),
+    responses=problem_responses(400, 401, 403, 404, 408, 412, 413, 422),
     dependencies=needs(Scope.TRAIN),
     openapi_extra=_BODY,
     summary="Point an alias to a version",
@@ -75,7 +94,9 @@ async def aliases(
 async def put(
     *, request: Request, response: Response, state: StateDep, name: Name, alias: AliasName, if_match: IfMatch = None
 ) -> AliasBody:
-    """What it served goes on serving until the new version is loaded and proven. What is left out it has not."""
+    """What it served goes on serving until the new version is loaded and proven. A canary or
+    shadow that is left out is removed.
+    """
     known = expected(if_match)
     asked = await read_model(request, AliasRequest)
     found, etag = await state.aliases.put(

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from app.auth import needs
 from app.deps import MAX_LIMIT, After, Limit
-from app.schemas.choices import ArchitectureBody, RecipeBody
+from app.schemas.choices import ArchitectureBody, RecipeBody, RecipeFieldBody
 from app.schemas.common import Page, problem_responses
 from app.services import choices
 from store.keys import Scope
@@ -19,6 +19,18 @@ async def recipes(limit: Limit = MAX_LIMIT, after: After = None) -> Page[RecipeB
     """Every recipe with all its fields, by name."""
     found, following = choices.recipes(limit=limit, after=after)
     return Page.of([RecipeBody(name=name, fields=each.model_dump(mode="json")) for name, each in found], following)
+
+
+@router.get(
+    "/recipe-fields",
+    responses=problem_responses(401, 403, 422),
+    dependencies=needs(Scope.PREDICT),
+    summary="List the fields of recipes",
+)
+async def recipe_fields(limit: Limit = MAX_LIMIT, after: After = None) -> Page[RecipeFieldBody]:
+    """Every field of a recipe, what it takes and what it means."""
+    found, following = choices.recipe_fields(limit=limit, after=after)
+    return Page.of([RecipeFieldBody.model_validate(each) for each in found], following)
 
 
 @router.get(

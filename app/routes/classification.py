@@ -9,7 +9,7 @@ from app.admission import admitted
 from app.auth import needs
 from app.deps import ModelRef, StateDep
 from app.disconnect import unless_gone
-from app.image_requests import JsonImages, agreed, outputs_named, read_images
+from app.image_requests import JsonImages, agreed, naming, outputs_named, read_images
 from app.responses import server_timing
 from app.schemas.classification import EXAMPLE, Classification
 from app.schemas.common import problem_responses
@@ -57,7 +57,7 @@ _BODY = image_body("top_k", "model", "outputs")
 _BODY_BY_MODEL = image_body("top_k", "outputs")
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"model": Classification, "content": {"application/json": {"example": EXAMPLE}}},
-    **problem_responses(401, 403, 404, 408, 413, 422, 429, 503, 504),
+    **problem_responses(400, 401, 403, 404, 408, 413, 422, 429, 503, 504),
 }
 
 
@@ -94,6 +94,7 @@ async def answer(
         top_k=agreed("top_k", top_k, asked.top_k),
         outputs=agreed("outputs", wanted, asked.outputs) or (),
     )
-    answer = await unless_gone(request, work)
+    with naming(model, asked.model):
+        answer = await unless_gone(request, work)
     body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(body, media_type="application/json", headers={"Server-Timing": server_timing(answer["timings_ms"])})

@@ -64,7 +64,7 @@ _BODY = {
         },
     }
 }
-_UPLOAD = problem_responses(401, 403, 408, 409, 413, 422, 503, 507)
+_UPLOAD = problem_responses(400, 401, 403, 408, 409, 413, 422, 503, 507)
 
 
 @router.put("", status_code=202, responses=_UPLOAD, openapi_extra=_BODY, summary="Upload a dataset (curl -T)")
@@ -117,10 +117,10 @@ def _accepted(record: UploadRecord, response: Response) -> DatasetAccepted:
 async def datasets(
     *, state: StateDep, statuses: DatasetStatuses, name: Called = None, limit: Limit = 50, after: After = None
 ) -> Page[DatasetBody]:
-    """Newest first. `status` may be repeated."""
+    """Newest first, each without the lists of its report. `status` may be repeated."""
     views, more = await state.datasets.page(limit=limit, after=after, name=name, statuses=statuses)
     last = cursor(views[-1].created_at, views[-1].id) if more else None
-    return Page(data=[DatasetBody.of(view) for view in views], has_more=more, next=last)
+    return Page(data=[DatasetBody.listed(view) for view in views], has_more=more, next=last)
 
 
 @router.get("/{dataset_id}", responses=problem_responses(401, 403, 404, 422, 503), summary="Look at a dataset")

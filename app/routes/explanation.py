@@ -15,13 +15,12 @@ from app.admission import admitted
 from app.auth import needs
 from app.deps import ModelRef, StateDep
 from app.disconnect import unless_gone
-from app.image_requests import agreed, read_images
+from app.image_requests import ImagesIn, agreed, naming, read_images
 from app.problems import InvalidError, NotAcceptableError, wrong
 from app.responses import server_timing
 from app.routes.classification import Model, image_body
 from app.schemas.common import problem_responses
 from app.schemas.explanation import EXPLAINED, PREPROCESSED, ExplanationBody, PreprocessedBody
-from app.services.classification import ImageIn
 from app.services.explanation import Shown
 from app.state import State
 from store.keys import Scope
@@ -33,12 +32,11 @@ ClassIndex = Annotated[
 ]
 
 Form = Literal["json", "png"]
-_EXPLAIN: dict[str, Form] = {"application/json": "json", "application/*": "json", "*/*": "json"}
-_EXPLAIN |= {"image/png": "png", "image/*": "png"}
-_PREPROCESS: dict[str, Form] = _EXPLAIN | {"*/*": "png"}
+_EXPLAIN: dict[str, Form] = {"application/json": "json", "image/png": "png"}
+_PREPROCESS: dict[str, Form] = {"image/png": "png", "application/json": "json"}
 
 _PNG = {"schema": {"type": "string", "format": "binary"}, "example": "(the bytes of a PNG file)"}
-_PROBLEMS = problem_responses(401, 403, 404, 406, 408, 413, 422, 429, 503, 504)
+_PROBLEMS = problem_responses(400, 401, 403, 404, 406, 408, 413, 422, 429, 503, 504)
 
 
 def _header(description: str, example: str) -> dict[str, Any]:
@@ -105,9 +103,10 @@ async def preprocess_by(request: Request, state: StateDep, name: ModelRef) -> Re
 
 
 async def _explained(request: Request, state: State, model: str | None, class_index: int | None) -> Response:
-    form, images, model = await _read(request, state, _EXPLAIN, model)
-    work = state.explanation.explain(images, model=model, class_index=class_index, overlay=form == "png")
-    shown = await unless_gone(request, work)
+    form, asked, chosen = await _read(request, state, _EXPLAIN, model)
+    work = state.explanation.explain(asked.images, model=chosen, class_index=class_index, overlay=form == "png")
+    with naming(model, asked.model):
+        shown = await unless_gone(request, work)
     if form == "png":
         (result,) = shown.document["results"]
         headers = {
@@ -120,8 +119,9 @@ async def _explained(request: Request, state: State, model: str | None, class_in
 
 
 async def _preprocessed(request: Request, state: State, model: str | None) -> Response:
-    form, images, model = await _read(request, state, _PREPROCESS, model)
-    shown = await unless_gone(request, state.explanation.preprocess(images, model=model))
+    form, asked, chosen = await _read(request, state, _PREPROCESS, model)
+    with naming(model, asked.model):
+        shown = await unless_gone(request, state.explanation.preprocess(asked.images, model=chosen))
     if form == "png":
         (result,) = shown.document["results"]
         shape = ", ".join(map(str, result["shape"]))
@@ -133,8 +133,8 @@ async def _preprocessed(request: Request, state: State, model: str | None) -> Re
 
 async def _read(
     request: Request, state: State, forms: dict[str, Form], model: str | None
-) -> tuple[Form, list[ImageIn], str | None]:
-    """What to answer with, the images, and who is asked: `model`, or whom the body names. A picture is of one image.
+) -> tuple[Form, ImagesIn, str | None]:
+    """What to answer with, the body, and who is asked: `model`, or whom the body names. A picture is of one image.
 
     Raises ProblemError.
     """
@@ -148,11 +148,11 @@ async def _read(
             detail = f"`{name}` means nothing here"
             hint = "The body holds images, and may name the `model`; `class_index` goes into the query."
             raise InvalidError("invalid_request", f"{detail}.", hint=hint, errors=wrong(f"#/{name}", detail))
-    model = agreed("model", model or None, asked.model or None)
+    chosen = agreed("model", model or None, asked.model or None)
     if form == "png" and len(asked.images) > 1:
         detail = f"One picture cannot show {len(asked.images)} images."
         raise InvalidError("one_image_only", detail, hint="Send them one by one, or `Accept: application/json`.")
-    return form, asked.images, model
+    return form, asked, chosen
 
 
 def _json(shown: Shown) -> Response:

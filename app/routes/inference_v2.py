@@ -24,6 +24,7 @@ from app.schemas.inference_v2 import (
     InferAnswer,
     LiveBody,
     MetadataBody,
+    ModelReadyBody,
     ReadyBody,
     RepositoryRequest,
     ServerBody,
@@ -151,10 +152,9 @@ async def version_config(state: StateDep, name: ModelRef, version: Version) -> C
 @router.get(
     "/models/{name}/ready", responses=_errors(400, 401, 403, 404), dependencies=_PREDICT, summary="Is a model loaded"
 )
-async def model_ready(state: StateDep, name: ModelRef) -> ReadyBody:
+async def model_ready(state: StateDep, name: ModelRef) -> ModelReadyBody:
     """A model that is not loaded answers 400; the first request loads it."""
-    await state.inference_v2.ready(name, None)
-    return ReadyBody(ready=True)
+    return ModelReadyBody(name=await state.inference_v2.ready(name, None), ready=True)
 
 
 @router.get(
@@ -163,9 +163,8 @@ async def model_ready(state: StateDep, name: ModelRef) -> ReadyBody:
     dependencies=_PREDICT,
     summary="Is a version loaded",
 )
-async def version_ready(state: StateDep, name: ModelRef, version: Version) -> ReadyBody:
-    await state.inference_v2.ready(name, version)
-    return ReadyBody(ready=True)
+async def version_ready(state: StateDep, name: ModelRef, version: Version) -> ModelReadyBody:
+    return ModelReadyBody(name=await state.inference_v2.ready(name, version), ready=True)
 
 
 _INFER: dict[int | str, dict[str, Any]] = {

@@ -20,13 +20,14 @@ from store.keys import Scope
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=needs(Scope.TRAIN))
 
 Wait = Annotated[
-    float, Query(ge=0, le=60, description="Answer as soon as the job has ended, at the latest after this.")
+    float, Query(ge=0, le=60, description="Answer as soon as the job has ended, at the latest after so many seconds.")
 ]
 OfDataset = Annotated[str | None, Query(max_length=80, description="Only those that import it or read it.")]
 OfModel = Annotated[
     str | None,
     Query(max_length=200, description="Only those that make, measure or export it: name, or name@3 for one version."),
 ]
+Archived = Annotated[bool, Query(description="true: every job that has ended, however long ago, as the disk has it.")]
 Follow = Annotated[bool, Query(description="false: end a stream where the history ends now.")]
 _EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
@@ -40,9 +41,11 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
             "application/x-ndjson": {"schema": {"type": "string"}, "example": '{"id":"1769860801000-0"}\n'},
         },
     },
-    **problem_responses(401, 403, 404, 406, 503),
+    **problem_responses(400, 401, 403, 404, 406, 503),
 }
-_VERB = problem_responses(401, 403, 404, 409, 422, 503)
+_VERB = problem_responses(400, 401, 403, 404, 409, 422, 503)
+
+_CHANGE = _VERB | problem_responses(408, 413)
 
 
 def _shown(found: Placed) -> JobBody:
@@ -52,7 +55,7 @@ def _shown(found: Placed) -> JobBody:
 @router.post(
     "",
     status_code=202,
-    responses=problem_responses(401, 403, 409, 422, 503),
+    responses=problem_responses(400, 401, 403, 408, 409, 413, 422, 503),
     openapi_extra=SUBMIT_BODY,
     summary="Ask for a job: train, evaluate, export",
 )
@@ -73,14 +76,18 @@ async def jobs(
     priorities: JobPriorities,
     dataset: OfDataset = None,
     model: OfModel = None,
+    archived: Archived = False,
     limit: Limit = 50,
     after: After = None,
 ) -> Page[JobBody]:
-    """Newest first, as far back as Redis keeps ended jobs. `state`, `kind` and `priority` may be repeated.
+    """Newest first, as far back as Redis keeps ended jobs; with `archived=true` all that have ended, from disk.
 
-    Where few of many jobs fit, a page may hold fewer than `limit`, even none, while `has_more` says that others follow.
+    `state`, `kind` and `priority` may be repeated. Entries are without an error's `log`, and without `per_class` and
+    `confusion` of the result's metrics. Where few of many jobs fit, a page may hold fewer than `limit`, even none,
+    while `has_more` says that others follow.
     """
-    found, following = await state.jobs.page(
+    pages = state.jobs.archived_page if archived else state.jobs.page
+    found, following = await pages(
         limit=limit,
         after=after,
         states=states,
@@ -89,7 +96,7 @@ async def jobs(
         dataset=dataset,
         model=model,
     )
-    data = [JobBody.of(each.job, position=each.position, log=False) for each in found]
+    data = [JobBody.listed(each.job, position=each.position) for each in found]
     return Page.of(data, following)
 
 
@@ -99,7 +106,7 @@ async def job(state: StateDep, job_id: JobId, wait: Wait = 0.0) -> JobBody:
     return _shown(await state.jobs.wait(job_id, wait))
 
 
-@router.patch("/{job_id}", status_code=202, responses=_VERB, openapi_extra=CHANGES_BODY, summary="Change a job")
+@router.patch("/{job_id}", status_code=202, responses=_CHANGE, openapi_extra=CHANGES_BODY, summary="Change a job")
 async def change(request: Request, state: StateDep, job_id: JobId, key: IdempotencyKey) -> JobBody:
     """Another `lr`, `epochs` or `patience` for a training under way, another `priority` for any job under way.
 
@@ -174,7 +181,9 @@ async def resume(state: StateDep, job_id: JobId, key: IdempotencyKey) -> JobBody
 
 @router.post("/{job_id}/finish", status_code=202, responses=_VERB, summary="Stop here and keep what there is")
 async def finish(state: StateDep, job_id: JobId, key: IdempotencyKey) -> JobBody:
-    """The training stops at its next step, is evaluated, and succeeds with the best so far."""
+    """The training stops at its next step, is evaluated, and succeeds with the epoch that its recipe's `keep` names:
+    the best so far, or the last whole one.
+    """
     return _shown(await state.verbs.finish(job_id, key=key))
 
 

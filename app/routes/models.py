@@ -54,7 +54,7 @@ _BODY = {
     }
 }
 _READ = problem_responses(401, 403, 404)
-_UPLOAD = problem_responses(401, 403, 408, 409, 413, 422, 503, 507)
+_UPLOAD = problem_responses(400, 401, 403, 408, 409, 413, 422, 503, 507)
 _CARD: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/markdown": {"schema": {"type": "string"}, "example": "# fashion, version 3\n"}}},
     **_READ,
@@ -165,11 +165,22 @@ async def unload(state: StateDep, name: ModelRef) -> LoadBody:
 
 
 @router.get(
+    "/models/{name}/versions/{version}",
+    responses=problem_responses(401, 403, 404, 409, 422),
+    dependencies=needs(Scope.PREDICT),
+    summary="Look at a version",
+)
+async def version(state: StateDep, name: ModelName, version: Version) -> ModelBody:
+    """The same as /v1/models/{name}@{version}: the model, with that version alone."""
+    return ModelBody.model_validate(await state.models.get(f"{name}@{version}"))
+
+
+@router.get(
     "/models/{name}/versions/{version}/download",
     responses=_DOWNLOAD,
     response_class=FileResponse,
     dependencies=needs(Scope.TRAIN),
-    summary="Take a version away",
+    summary="Download a version",
 )
 async def download(
     *,

@@ -19,20 +19,14 @@ from store.keys import Scope
 router = APIRouter(prefix="/v1/jobs/plan", tags=["jobs"], dependencies=needs(Scope.TRAIN))
 
 SVG = "image/svg+xml"
-_OFFERED: dict[str, Literal["plan", "curve"]] = {
-    "application/json": "plan",
-    "application/*": "plan",
-    "*/*": "plan",
-    SVG: "curve",
-    "image/*": "curve",
-}
+_OFFERED: dict[str, Literal["plan", "curve"]] = {"application/json": "plan", SVG: "curve"}
 _ELSEWHERE = dict.fromkeys(map(str, Kind), "Only trainings are planned.")
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": PlanBody,
         "content": {SVG: {"schema": {"type": "string"}, "example": '<svg xmlns="http://www.w3.org/2000/svg"/>'}},
     },
-    **problem_responses(401, 403, 406, 409, 422, 503),
+    **problem_responses(400, 401, 403, 406, 408, 409, 413, 422, 503),
 }
 
 

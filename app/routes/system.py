@@ -23,6 +23,7 @@ _LINKS = {
     "jobs": "/v1/jobs",
     "models": "/v1/models",
     "recipes": "/v1/recipes",
+    "recipe_fields": "/v1/recipe-fields",
     "architectures": "/v1/architectures",
     "open_inference_protocol": "/v2",
     "livez": "/livez",

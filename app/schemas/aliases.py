@@ -9,7 +9,7 @@ from models.aliases import Canary, Past, Shadow
 from models.manifest import Name
 
 ALIAS_EXAMPLE: dict[str, Any] = {
-    "name": "fashion",
+    "model": "fashion",
     "alias": "production",
     "version": 3,
     "canary": {"version": 4, "percent": 10.0},
@@ -51,7 +51,7 @@ class AliasBody(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [ALIAS_EXAMPLE]})
 
-    name: str
+    model: str
     alias: str
     version: int
     canary: Canary | None
@@ -64,8 +64,8 @@ class AliasesBody(BaseModel):
     """Every alias of a model. `production`, where nobody set it, is the newest version."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"name": "fashion", "aliases": {"production": ALIAS_EXAMPLE}}]}
+        json_schema_extra={"examples": [{"model": "fashion", "aliases": {"production": ALIAS_EXAMPLE}}]}
     )
 
-    name: str
+    model: str
     aliases: dict[str, AliasBody]

@@ -18,6 +18,29 @@ class RecipeBody(BaseModel):
     fields: dict[str, Any]
 
 
+class RecipeFieldBody(BaseModel):
+    """One of the choices that every recipe makes, and that `overrides` may replace."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "epochs",
+                    "takes": "integer from 1 to 10,000",
+                    "default": None,
+                    "description": "How often every training image is seen.",
+                }
+            ]
+        },
+        from_attributes=True,
+    )
+
+    name: str
+    takes: str = Field(description="The values that it may have.")
+    default: str | None = Field(description="Of a recipe that does not say it; null: each recipe has its own.")
+    description: str
+
+
 class ArchitectureBody(BaseModel):
     """A network that recipes can name."""
 

@@ -3,11 +3,11 @@
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.services.dataset_views import DatasetView, Status
 from jobs.model import JobError
-from store.datasets import ImageSummary, Report, Source, SplitSummary
+from store.datasets import ImageSummary, Report, Source, SplitSummary, Truncated
 
 ACCEPTED_EXAMPLE: dict[str, Any] = {
     "id": "ds_5c9a6f0d",
@@ -79,7 +79,15 @@ class DatasetBody(BaseModel):
     classes: list[str] | None = None
     splits: dict[str, SplitSummary] | None = None
     image: ImageSummary | None = None
-    report: Report | None = None
+    report: Report | None = Field(
+        None, description="In a list `corrupt` and `skipped` are empty, and `truncated` counts all of their entries."
+    )
+
+    @classmethod
+    def listed(cls, view: DatasetView) -> "DatasetBody":
+        """As one of many: without the report's long lists."""
+        shown = cls.of(view)
+        return shown if shown.report is None else shown.model_copy(update={"report": _counted(shown.report)})
 
     @classmethod
     def of(cls, view: DatasetView) -> "DatasetBody":
@@ -99,3 +107,11 @@ class DatasetBody(BaseModel):
             error=view.error,
             **found,
         )
+
+
+def _counted(report: Report) -> Report:
+    """The report with its two lists of files as numbers."""
+    left_out = Truncated(
+        corrupt=report.truncated.corrupt + len(report.corrupt), skipped=report.truncated.skipped + len(report.skipped)
+    )
+    return report.model_copy(update={"corrupt": (), "skipped": (), "truncated": left_out})

@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from store.version import code_version
+
 ERROR_EXAMPLE: dict[str, Any] = {"error": "there is no model 'cat'. models here: cifar10-resnet20"}
 METADATA_EXAMPLE: dict[str, Any] = {
     "name": "cifar10-resnet20",
@@ -81,7 +83,7 @@ STATISTICS_EXAMPLE: dict[str, Any] = {
     ]
 }
 INDEX_EXAMPLE: dict[str, Any] = {"name": "cifar10-resnet20", "version": "1", "state": "READY", "reason": ""}
-SERVER_EXAMPLE: dict[str, Any] = {"name": "resnetd", "version": "0.4.0", "extensions": ["classification"]}
+SERVER_EXAMPLE: dict[str, Any] = {"name": "resnetd", "version": code_version(), "extensions": ["classification"]}
 
 Parameters = dict[str, Any]
 Count = Annotated[int, Field(ge=0, le=2**31)]
@@ -112,6 +114,8 @@ class InferRequest(_Strict):
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [REQUEST_EXAMPLE]})
 
     id: str | None = Field(None, max_length=1000)
+    model_name: str | None = Field(None, max_length=200, description="As in the address; KServe's client sends it.")
+    model_version: Annotated[str, Field(max_length=100)] | int | None = Field(None, description="Likewise.")
     parameters: Parameters = {}
     inputs: list[InputTensor] = Field(min_length=1, max_length=8)
     outputs: list[AskedOutput] | None = Field(None, max_length=8)
@@ -140,6 +144,13 @@ class LiveBody(BaseModel):
 class ReadyBody(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"ready": True}]})
 
+    ready: bool
+
+
+class ModelReadyBody(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "cifar10-resnet20", "ready": True}]})
+
+    name: str
     ready: bool
 
 
@@ -279,6 +290,7 @@ ANSWERS = (
     ServerBody,
     LiveBody,
     ReadyBody,
+    ModelReadyBody,
     MetadataBody,
     ConfigBody,
     StatisticsBody,

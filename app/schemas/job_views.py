@@ -29,7 +29,6 @@ EXAMPLE: dict[str, Any] = {
     "finished_at": None,
     "seconds": 78.4,
     "max_seconds": 3600.0,
-    "claim": 1,
     "attempts": 1,
     "crashes": 0,
     "retry_of": None,
@@ -63,12 +62,12 @@ ACCEPTED_EXAMPLE: dict[str, Any] = EXAMPLE | {
     "settings": {},
     "started_at": None,
     "seconds": 0.0,
-    "claim": 0,
     "attempts": 0,
     "progress": None,
     "metrics": {"latest": None, "best": None},
     "webhook": WEBHOOK_EXAMPLE | {"secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="},
 }
+_LONG = ("per_class", "confusion")  # of a result's metrics: they grow with the classes
 EVENT_EXAMPLE: dict[str, Any] = {"id": "1769860801000-0", "type": "epoch", "at": "2026-01-31T12:00:01Z", "data": _EPOCH}
 
 
@@ -104,13 +103,14 @@ class JobBody(BaseModel):
     priority: Priority
     queue: Queue | None = Field(description="Its place, while it is queued.")
     settings: dict[str, Any] = Field(description="What PATCH has changed: `lr`, `epochs`, `patience`.")
-    finish_requested: bool = Field(description="Whether it was asked to stop early and keep the best so far.")
+    finish_requested: bool = Field(
+        description="Whether it was asked to stop early, with the epoch that its recipe's `keep` names."
+    )
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    seconds: float = Field(description="How long it has run, over all its claims.")
+    seconds: float = Field(description="How long it has run, over all its attempts.")
     max_seconds: float | None
-    claim: int = Field(description="Number of the last claim; a worker's every write bears it.")
     attempts: int = Field(description="How often a worker has claimed the job.")
     crashes: int = Field(description="How often its process or its worker died.")
     retry_of: str | None = Field(description="The job that this one tries again.")
@@ -118,14 +118,25 @@ class JobBody(BaseModel):
     webhook: WebhookBody | None
     progress: dict[str, Any] | None
     metrics: Metrics
-    result: dict[str, Any] | None
-    error: JobError | None
+    result: dict[str, Any] | None = Field(
+        description="What came of it. In a list its `metrics` are without `per_class` and `confusion`."
+    )
+    error: JobError | None = Field(description="Why it failed. In a list, `log` is null.")
     links: dict[str, str]
 
     @classmethod
     def of(cls, job: Job, *, position: int | None = None, log: bool = True) -> "JobBody":
-        """`log`: with the last output of a process that crashed; lists go without."""
+        """`log`: with the last output of a process that crashed."""
         return cls(**_fields(job, position, log=log), webhook=_webhook(job))
+
+    @classmethod
+    def listed(cls, job: Job, *, position: int | None = None) -> "JobBody":
+        """As one of many: without what may be long, the log and each class's figures."""
+        result = job.result or {}
+        if isinstance(metrics := result.get("metrics"), dict):
+            short = {name: value for name, value in metrics.items() if name not in _LONG}
+            job = job.model_copy(update={"result": {**result, "metrics": short}})
+        return cls.of(job, position=position, log=False)
 
 
 class JobAccepted(JobBody):
@@ -151,7 +162,7 @@ class EventBody(Event):
 
 _SHARED = (
     *("id", "kind", "state", "spec", "priority", "created_at", "started_at", "finished_at", "max_seconds"),
-    *("claim", "crashes", "retry_of", "retried_as", "progress", "result"),
+    *("crashes", "retry_of", "retried_as", "progress", "result"),
 )
 
 

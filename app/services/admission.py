@@ -104,7 +104,9 @@ class Admission:
         return ticket
 
     def refuse_full(self) -> UnavailableError:
-        """For a request whose engine has just said that it is full."""
+        """For a request that would be refused once it was read: its engine has just said that it is full, or could not
+        answer in time. Of what is refused later figures tell by model (`inference_requests_total`).
+        """
         self._tell("engine")
         return UnavailableError("overloaded", "The model's engine is full.", hint=_HINT, retry_after=1)
 

@@ -5,10 +5,11 @@ from typing import Any, TypeVar
 
 import anyio.to_thread
 
-from app.problems import ConflictError, InvalidError, PreconditionError, ProblemError, wrong
+from app.problems import ConflictError, FieldError, InvalidError, PreconditionError, ProblemError, wrong
 from app.services.models import not_found
 from models.aliases import Alias, Canary, Shadow, etag
 from models.catalog import AliasesChanged, Catalog, ModelNotFound, NothingToRollBack
+from models.manifest import ModelDamagedError
 
 T = TypeVar("T")
 
@@ -28,9 +29,18 @@ class Aliases:
             self._catalog.resolve(name)
             served = self._catalog.served(name)
             shown = {alias: _shown(name, alias, each) for alias, each in sorted(served.items())}
-            return {"name": name, "aliases": shown}, etag(served)
+            return {"model": name, "aliases": shown}, etag(served)
 
         return await self._run(load)
+
+    async def one(self, name: str, alias: str) -> tuple[dict[str, Any], str]:
+        """One of them, and the ETag of all. Raises NotFoundError."""
+        found, tag = await self.all(name)
+        shown = found["aliases"].get(alias)
+        if shown is None:
+            hint = f"aliases of {name}: {', '.join(found['aliases'])}"
+            raise not_found(ModelNotFound(f"{name}@{alias}", hint))
+        return shown, tag
 
     async def put(
         self,
@@ -43,7 +53,8 @@ class Aliases:
         expected: Collection[str] | None,
     ) -> tuple[dict[str, Any], str]:
         """Make an alias exactly this. Raises NotFoundError, InvalidError, PreconditionError."""
-        for field, other in (("canary", canary), ("shadow", shadow)):
+        others = {"canary": canary, "shadow": shadow}
+        for field, other in others.items():
             if other is not None and other.version == version:
                 detail = f"The {field} is the version that the alias points to"
                 hint = f"Name another version, or leave `{field}` out."
@@ -51,9 +62,18 @@ class Aliases:
                 raise InvalidError(f"invalid_{field}", f"{detail}.", hint=hint, errors=errors)
 
         def change() -> tuple[dict[str, Any], str]:
-            made, tag = self._catalog.put_alias(
-                name, alias, version=version, canary=canary, shadow=shadow, expected=expected
-            )
+            try:
+                made, tag = self._catalog.put_alias(
+                    name, alias, version=version, canary=canary, shadow=shadow, expected=expected
+                )
+            except ModelNotFound as error:
+                asked = {"version": version}
+                asked |= {f"{field}/version": each.version for field, each in others.items() if each is not None}
+                named = [field for field, number in asked.items() if error.ref == f"{name}@{number}"]
+                if not named:  # it is the model that is not there
+                    raise
+                errors: list[FieldError] = [{"pointer": f"#/{field}", "detail": str(error)} for field in named]
+                raise InvalidError("model_not_found", f"{error}.", hint=error.hint, errors=errors) from error
             return _shown(name, alias, made), tag
 
         return await self._run(change)
@@ -74,6 +94,8 @@ class Aliases:
     async def _run(self, call: Callable[[], T]) -> T:
         try:
             return await anyio.to_thread.run_sync(call)
+        except ModelDamagedError:
+            raise  # a ValueError, too
         except (ModelNotFound, AliasesChanged, NothingToRollBack, ValueError) as error:
             raise _problem(error) from error
 
@@ -100,4 +122,4 @@ def _problem(error: Exception) -> ProblemError:
 
 
 def _shown(name: str, alias: str, found: Alias) -> dict[str, Any]:
-    return {"name": name, "alias": alias, **found.model_dump(mode="json")}
+    return {"model": name, "alias": alias, **found.model_dump(mode="json")}

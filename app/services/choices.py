@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from app.services.pages import part
 from models.networks.registry import NETWORKS, Entry
 from models.recipes import RECIPES, Recipe
+from models.recipes.reference import RecipeField, reference
 
 
 def recipes(*, limit: int, after: str | None) -> tuple[list[tuple[str, Recipe]], str | None]:
@@ -14,6 +15,11 @@ def recipes(*, limit: int, after: str | None) -> tuple[list[tuple[str, Recipe]],
     """
     names, following = part(sorted(RECIPES), name=str, limit=limit, after=after)
     return [(name, RECIPES[name]) for name in names], following
+
+
+def recipe_fields(*, limit: int, after: str | None) -> tuple[Sequence[RecipeField], str | None]:
+    """The same of a recipe's fields, in a recipe's order."""
+    return part(reference(), name=lambda field: field.name, limit=limit, after=after)
 
 
 def networks(*, limit: int, after: str | None) -> tuple[Sequence[Entry], str | None]:

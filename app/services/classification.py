@@ -29,7 +29,9 @@ from app.problems import (
     TooLargeError,
     UnavailableError,
 )
+from app.services.models import damaged
 from models.catalog import ModelNotFound
+from models.manifest import ModelDamagedError
 
 DEFAULT_TOP_K = 5
 MAX_TOP_K = 100_000  # beyond any number of classes; the engine clamps to the model's
@@ -86,6 +88,8 @@ class Classification:
             )
         except (ModelNotFound, InferenceError) as error:
             raise problem_of(error) from error
+        except ModelDamagedError as error:  # not the framework's to tell: it may not be asked (`app/door.py`)
+            raise damaged(error) from error
 
 
 def problem_of(error: ModelNotFound | InferenceError) -> ProblemError:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio.to_thread
+import numpy as np
+import numpy.typing as npt
 import orjson
 
 from app.inference.answers import Tensors
@@ -17,11 +19,12 @@ from app.inference.errors import InferenceError
 from app.inference.fleet import FleetClient
 from app.inference.protocol import Output, TensorInput
 from app.inference.routes import EngineState, Route
+from app.inference.sizes import FEW_LABELS, most_labels
 from app.metrics import Metrics
-from app.problems import BadRequestError, NotFoundError, ProblemError, UnavailableError
+from app.problems import BadRequestError, InvalidError, NotFoundError, ProblemError, UnavailableError
 from app.services.classification import array_of, problem_of
 from app.services.models import Models
-from app.services.requests_v2 import DATATYPES, IMAGE, Asked, Files, Limits, read_request
+from app.services.requests_v2 import DATATYPES, IMAGE, MOST_IN_JSON, Asked, Files, Limits, Wanted, read_request
 from app.services.statistics_v2 import Statistics
 from app.services.tensors_v2 import Encoded, classification, numbers, refused
 from models.catalog import Catalog, ModelNotFound
@@ -125,14 +128,18 @@ class InferenceV2:
             versions = [(name, each) for each in numbers]
         return await self._statistics.of(versions, metrics)
 
-    async def ready(self, model: str, version: str | None) -> None:
-        """Raises NotFoundError, and BadRequestError where no engine of it answers: the protocol knows no other code."""
+    async def ready(self, model: str, version: str | None) -> str:
+        """The name of a model that is ready.
+
+        Raises NotFoundError, and BadRequestError where no engine of it answers: the protocol knows no other code.
+        """
         name, number, _ = await self._find(model, version)
         route = self._route(name, number)
         if route is None or route.state is not EngineState.READY:
             said = "is not loaded" if route is None else route.reason or f"is {route.state}"
             hint = "The first request loads it, and so does POST /v2/repository/models/{name}/load."
             raise BadRequestError("model_not_ready", f"{name}@{number} {said}.", hint=hint)
+        return name
 
     async def index(self, *, ready: bool) -> list[dict[str, str]]:
         """Every version of every model, or those alone that answer now."""
@@ -171,13 +178,19 @@ class InferenceV2:
             asked = await anyio.to_thread.run_sync(read_request, body, header_length, self._limits)
         classes: Sequence[str] = ()
         try:
-            answer = await self._ask(_ref(model, version), asked)
+            answer = await self._ask(asked.named(_ref(model, version)), asked)
             if any(each.classes for each in asked.outputs):
                 manifest = await anyio.to_thread.run_sync(self._catalog.manifest, answer.model, answer.version)
                 classes = manifest.classes
         except (ModelNotFound, InferenceError) as error:
             raise problem_of(error) from error
-        return _encoded(asked, answer, classes)
+        labels = sum(len(rows) * min(each.classes, len(classes)) for each, rows in _rows(asked, answer))
+        values = sum(rows.size for each, rows in _rows(asked, answer) if not (each.classes or each.binary))
+        if values > MOST_IN_JSON:
+            raise refused(f"{values:,} values are too many in JSON", hint="Ask for these outputs with `binary_data`.")
+        if labels <= FEW_LABELS:
+            return _encoded(asked, answer, classes)
+        return await anyio.to_thread.run_sync(_encoded, asked, answer, classes)
 
     async def _ask(self, ref: str, asked: Asked) -> Tensors:
         """Raises BadRequestError for the first image that is none: this protocol has no error for one of several."""
@@ -229,10 +242,27 @@ def _ref(model: str, version: str | None) -> str:
     return model if version is None else f"{model}@{version}"
 
 
+def _rows(asked: Asked, answer: Tensors) -> list[tuple[Wanted, npt.NDArray[np.float32]]]:
+    """Each output that is wanted, with its tensor: a row for each image."""
+    return [(each, array_of(answer.tensors[each.name])) for each in asked.outputs]
+
+
+def _check_room(asked: Asked, classes: Sequence[str], *, images: int) -> None:
+    """Raises InvalidError for more labels than `/v1` has room for in an answer."""
+    wanted = sum(min(each.classes, len(classes)) for each in asked.outputs)
+    most = most_labels(classes, images=images) if images * wanted > FEW_LABELS else wanted
+    if wanted > most:
+        detail = f"{wanted:,} labels for each of {images:,} images are too many for one answer."
+        hint = f"Ask for a `classification` of {most:,} at most, all outputs together, or with fewer images at once."
+        raise InvalidError("too_many_labels", detail, hint=hint)
+
+
 def _encoded(asked: Asked, answer: Tensors, classes: Sequence[str]) -> Inferred:
+    """Raises as `_check_room`. Of many labels it takes a second: to be called in a thread."""
     outputs: list[Encoded] = []
-    for each in asked.outputs:
-        array = array_of(answer.tensors[each.name])
+    rows = _rows(asked, answer)
+    _check_room(asked, classes, images=len(rows[0][1]))
+    for each, array in rows:
         if each.classes:
             outputs.append(classification(each.name.value, array, classes, count=each.classes, binary=each.binary))
         else:

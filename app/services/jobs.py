@@ -1,7 +1,7 @@
 """Jobs as clients see them: looked at, listed, waited for, followed."""
 
 import time
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ from jobs.records import ends
 from store.layout import Layout
 
 _PAGE = 500  # events read at once, where all are wanted
+_DISK_THREADS = 2  # for pages that are read from disk: each opens the record of every job
 _SEARCH_SECONDS = 3.0  # for a page of a list that is filtered; what was found by then is the page
 
 
@@ -42,6 +43,7 @@ class Jobs:
     def __init__(self, ledger: AsyncLedger, layout: Layout, redis_url: str) -> None:
         self._ledger = ledger
         self._layout = layout
+        self._disk = anyio.CapacityLimiter(_DISK_THREADS)
         self.feeds = Feeds(redis_url, self._backlog)
 
     async def get(self, job_id: str) -> Placed:
@@ -99,13 +101,7 @@ class Jobs:
         Of a list that is filtered a page may hold less than `limit`, and nothing, although others follow.
         """
         filtered = any(each is not None for each in (kinds, priorities, dataset, model))
-
-        def wanted(job: Job) -> bool:
-            if dataset is not None and job.spec.get("dataset") != dataset:
-                return False
-            if model is not None and model not in models_of(job):
-                return False
-            return not (job.ended and deletion.is_marked(self._layout, job.id))
+        wanted = self._about(dataset, model)
 
         def read(ledger: Ledger) -> tuple[list[Placed], str | None]:
             until = time.monotonic() + _SEARCH_SECONDS
@@ -119,6 +115,33 @@ class Jobs:
             if filtered:
                 return await self._ledger.search(read)
             return await self._ledger.read(read, seconds=LONG_SECONDS)
+        except JobNotFound as error:
+            raise bad_cursor(str(after)) from error
+
+    async def archived_page(
+        self,
+        *,
+        limit: int,
+        after: str | None,
+        states: Collection[State] | None,
+        kinds: Collection[Kind] | None,
+        priorities: Collection[Priority] | None,
+        dataset: str | None,
+        model: str | None,
+    ) -> tuple[list[Placed], str | None]:
+        """As `page`, of every ended job that is on disk, whether or not Redis still has it: it is not asked."""
+        wanted = self._about(dataset, model)
+
+        def only(job: Job) -> bool:
+            among = ((job.state, states), (job.kind, kinds), (job.priority, priorities))
+            return all(these is None or each in these for each, these in among) and wanted(job)
+
+        def read() -> tuple[list[Placed], str | None]:
+            found, following = archive.page(self._layout, limit=limit, after=after, only=only, seconds=_SEARCH_SECONDS)
+            return [Placed(job) for job in found], following
+
+        try:
+            return await anyio.to_thread.run_sync(read, limiter=self._disk)
         except JobNotFound as error:
             raise bad_cursor(str(after)) from error
 
@@ -145,6 +168,18 @@ class Jobs:
 
     async def counts(self) -> dict[State, int]:
         return await self._ledger.read(lambda ledger: ledger.count())
+
+    def _about(self, dataset: str | None, model: str | None) -> Callable[[Job], bool]:
+        """Whether a job is about these, each where it is named, and its deletion has not begun."""
+
+        def wanted(job: Job) -> bool:
+            if dataset is not None and job.spec.get("dataset") != dataset:
+                return False
+            if model is not None and model not in models_of(job):
+                return False
+            return not (job.ended and deletion.is_marked(self._layout, job.id))
+
+        return wanted
 
     async def _archived(self, job_id: str) -> Placed:
         def read() -> Placed:

@@ -23,11 +23,14 @@ class Models:
         self._loading: dict[tuple[str, int], asyncio.Task[dict[str, Any]]] = {}
 
     async def page(self, *, limit: int, after: str | None) -> tuple[list[dict[str, Any]], bool]:
-        """Models by name, each in short, and whether there are more."""
+        """Models by name, each in short, but for those whose aliases cannot be read; and whether there are more."""
 
         def load() -> tuple[list[dict[str, Any]], bool]:
             names = [name for name in self._catalog.names() if after is None or name > after]
-            found = [self._summary(name) for name in names[:limit]]
+            found = []
+            for name in names[:limit]:
+                with suppress(ModelDamagedError):  # it says so itself, and hides no other
+                    found.append(self._summary(name))
             return [each for each in found if each is not None], len(names) > limit
 
         return await anyio.to_thread.run_sync(load)
@@ -138,6 +141,11 @@ class Models:
 
 def not_found(error: ModelNotFound) -> NotFoundError:
     return NotFoundError("model_not_found", f"{error}.", hint=error.hint)
+
+
+def damaged(error: ModelDamagedError) -> ConflictError:
+    hint = "Put its files back from a copy, or delete the version: DELETE /v1/models/{name}/versions/{version}"
+    return ConflictError("model_damaged", f"{error}.", hint=hint)
 
 
 def _loaded(route: Route) -> dict[str, Any]:

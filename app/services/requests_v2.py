@@ -14,10 +14,11 @@ from models.nearest import did_you_mean
 
 IMAGE = "image"
 DATATYPES = {IMAGE: "BYTES", TensorInput.PIXELS.value: "UINT8", TensorInput.NORMALISED.value: "FP32"}
-_MOST_IN_JSON = 4_000_000  # values: as Python's objects they take up to thirty times the bytes of their text
+MOST_IN_JSON = 4_000_000  # values: as Python's objects they take up to thirty times the bytes of their text
 _MOST_MEMBERS = 1000  # of all objects in a request; base64 has no colon
 _FORM = "A request is {inputs: [{name, shape, datatype, data}], outputs: [{name}]}."
 _FOREIGN = ("shared_memory_region", "sequence_id", "priority")  # what a client must not believe to be followed
+_UNSET = (None, 0, "")  # what Triton takes for nothing said
 
 
 @dataclass(frozen=True)
@@ -56,17 +57,33 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Asked:
-    """`timeout` in seconds, None where the client sets none."""
+    """`timeout` in seconds, None where the client sets none; so are `model` and `version` where the body names none."""
 
     id: str | None
     images: Files | Prepared
     outputs: tuple[Wanted, ...]
     timeout: float | None
+    model: str | None = None
+    version: str | None = None
 
     @property
     def names(self) -> tuple[Output, ...]:
         """The outputs that are needed, each once."""
         return tuple(dict.fromkeys(each.name for each in self.outputs))
+
+    def named(self, address: str) -> str:
+        """The model of the address, `mine` or `mine@3`, with what the body adds: a version.
+
+        Raises BadRequestError where they contradict each other.
+        """
+        name, _, selector = address.partition("@")
+        model, _, behind = (self.model or name).partition("@")
+        selectors = {each for each in (selector, behind, self.version) if each}
+        if model != name or len(selectors) > 1:
+            said = " ".join(each for each in (self.model, self.version) if each)
+            hint = "Name model and version in the address or in the body, or the same in both."
+            raise refused(f"the address says {address}, the body {said}", hint=hint)
+        return f"{name}@{selectors.pop()}" if selectors else address
 
 
 def read_request(body: bytes, header_length: str | None, limits: Limits) -> Asked:
@@ -76,8 +93,8 @@ def read_request(body: bytes, header_length: str | None, limits: Limits) -> Aske
         _check_size([bytes(binary)], limits)
         outputs = tuple(Wanted(output, classes=0, binary=True) for output in Output)
         return Asked(None, Files([bytes(binary)]), outputs, None)
-    if head.count(b",") > _MOST_IN_JSON:  # counted before anything is built of them
-        raise refused(f"more than {_MOST_IN_JSON:,} values in JSON", hint="Send tensors as binary data.")
+    if head.count(b",") > MOST_IN_JSON:  # counted before anything is built of them
+        raise refused(f"more than {MOST_IN_JSON:,} values in JSON", hint="Send tensors as binary data.")
     if head.count(b":") > _MOST_MEMBERS:  # each that is not known would be an error of its own
         raise refused(f"more than {_MOST_MEMBERS:,} members in the JSON's objects", hint=_FORM)
     request = _parse(head)
@@ -102,7 +119,8 @@ def read_request(body: bytes, header_length: str | None, limits: Limits) -> Aske
             detail = f"The tensor is larger than {limits.tensor_bytes:,} bytes."
             hint = f"RESNETD_MAX_REQUEST_BYTES is {limits.tensor_bytes:,}; send several requests."
             raise TooLargeError("body_too_large", detail, hint=hint)
-    return Asked(request.id, images, outputs, timeout)
+    version = None if request.model_version is None else str(request.model_version)
+    return Asked(request.id, images, outputs, timeout, request.model_name, version)
 
 
 def _check_size(files: Sequence[bytes], limits: Limits) -> None:
@@ -123,20 +141,20 @@ def _parse(head: bytes) -> InferRequest:
 
 
 def _refuse_foreign(request: InferRequest) -> None:
-    tensors = (*request.inputs, *(request.outputs or ()))
+    said = [each.parameters for each in (request, *request.inputs, *(request.outputs or ()))]
     for name in _FOREIGN:
-        if any(name in parameters for parameters in (request.parameters, *(each.parameters for each in tensors))):
+        if any(parameters.get(name) not in _UNSET for parameters in said):
             raise refused(f"the parameter {name!r} is not supported here")
 
 
 def _timeout(request: InferRequest) -> float | None:
-    """In seconds; the parameter is in microseconds."""
+    """In seconds; the parameter is in microseconds, of which 0 are none that was set."""
     wanted = request.parameters.get("timeout")
     if wanted is None:
         return None
-    if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted <= 0:
+    if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 0:
         raise refused("`timeout` is a whole number of microseconds")
-    return wanted / 1e6
+    return wanted / 1e6 or None
 
 
 def _only(inputs: Sequence[InputTensor]) -> InputTensor:

@@ -4,17 +4,17 @@ Binary data are Triton's: tensors lie end to end behind the JSON, little-endian,
 length before it, 4 bytes. In JSON a BYTES element is an image in base64.
 """
 
-import binascii
 import math
 import struct
-from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from app.base64_files import decoded
 from app.inference.protocol import TensorInput
 from app.problems import BadRequestError
 from app.schemas.inference_v2 import InputTensor
@@ -76,15 +76,17 @@ def take_binary(inputs: Sequence[InputTensor], binary: memoryview) -> list[memor
 def read_images(tensor: InputTensor, binary: memoryview | None) -> list[bytes]:
     """A BYTES tensor's elements, shape (N,) or (N, 1): the files of images. Raises BadRequestError."""
     base64 = tensor.parameters.get("content_type") == "base64"
-    if binary is not None:
-        files = list(_elements(tensor.name, binary))
-    else:
-        files, base64 = [_text(tensor.name, each) for each in _flat(tensor)], True
     count = math.prod(tensor.shape)
     if len(tensor.shape) not in (1, 2) or tensor.shape[0] != count or not count:
         raise refused(f"input {tensor.name} has shape (N) or (N, 1), not {tensor.shape}")
+    if binary is not None:
+        elements = _elements(tensor.name, binary)
+    else:
+        elements, base64 = (_text(tensor.name, each) for each in _flat(tensor)), True
+    files = list(islice(elements, count + 1))  # an element may be four bytes: all of them would be too many objects
     if len(files) != count:
-        raise refused(f"input {tensor.name}: shape {tensor.shape} holds {count} elements, its data {len(files)}")
+        said = f"more than {count}" if len(files) > count else len(files)
+        raise refused(f"input {tensor.name}: shape {tensor.shape} holds {count} elements, its data {said}")
     return [_decoded(tensor.name, each) for each in files] if base64 else files
 
 
@@ -125,11 +127,12 @@ def classification(
     name: str, array: npt.NDArray[np.float32], classes: Sequence[str], *, count: int, binary: bool
 ) -> Encoded:
     """Triton's classification of an output (N, K): (N, k) strings `value:index:label`, the largest value first."""
-    order = np.argsort(-array, axis=1, kind="stable")[:, :count]
-    texts = [
-        f"{row[index]:f}:{index}:{classes[index]}" for row, best in zip(array, order, strict=True) for index in best
-    ]
-    head = {"name": name, "datatype": "BYTES", "shape": list(order.shape)}
+    texts: list[str] = []
+    for row in array:
+        order = np.argsort(-row, kind="stable")[:count]
+        best = zip(order.tolist(), row[order].tolist(), strict=True)
+        texts += [f"{value:f}:{index}:{classes[index]}" for index, value in best]
+    head = {"name": name, "datatype": "BYTES", "shape": [len(array), min(count, array.shape[1])]}
     if binary:
         elements = [text.encode() for text in texts]
         data = b"".join(_LENGTH.pack(len(each)) + each for each in elements)
@@ -171,10 +174,8 @@ def _text(name: str, value: object) -> bytes:
 
 
 def _decoded(name: str, data: bytes) -> bytes:
-    if data.startswith(b"data:"):
-        data = data.partition(b",")[2]
     try:
-        return b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as error:
+        return decoded(data)
+    except ValueError as error:
         hint = "Standard base64 with padding; or send the file itself as binary data."
         raise refused(f"input {name}: an element is not base64: {error}", hint=hint) from error

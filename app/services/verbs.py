@@ -248,7 +248,7 @@ def _checked(job: Job, settings: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidError(
             "invalid_settings",
             f"epochs cannot be {changed.epochs}: {detail}.",
-            hint=f"POST /v1/jobs/{job.id}/finish ends the training now and keeps the best so far.",
+            hint=f"POST /v1/jobs/{job.id}/finish ends the training now with the epoch that its `keep` names.",
             errors=[{"pointer": "#/epochs", "detail": detail}],
         )
     return {name: getattr(changed, name) for name in settings}

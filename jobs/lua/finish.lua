@@ -1,4 +1,4 @@
--- id, token → a verb's answer. Stop at the next step and keep the best so far; what is paused goes on for that.
+-- id, token → a verb's answer. Stop at the next step, with the epoch that the recipe's keep names; what is paused goes on for that.
 local id, token = unpack(ARGV)
 local known, state = answered(token), get(id, 'state')
 if known then return known end

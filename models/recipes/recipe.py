@@ -40,7 +40,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    network: str = Field(description="A name of the registry, such as cifar/resnet20.")
+    network: str = Field(description="A network's name, such as cifar/resnet20.")
     init: Init | None = Field(
         None,
         description='{"weights": "IMAGENET1K_V2"}, {"model": "name@3"}; null = fresh weights, drawn from the seed.',
@@ -63,9 +63,9 @@ class Recipe(BaseModel):
     )
     std: tuple[Annotated[float, Field(gt=0, le=1)], ...] | None = Field(None, description="Likewise.")
 
-    epochs: int = Field(ge=1, le=10_000)
-    batch_size: int = Field(ge=1, le=8192)
-    optimizer: Literal["sgd", "nesterov", "adamw"] = "nesterov"
+    epochs: int = Field(ge=1, le=10_000, description="Passes over the training images.")
+    batch_size: int = Field(ge=1, le=8192, description="Images in a step.")
+    optimizer: Literal["sgd", "nesterov", "adamw"] = Field("nesterov", description="What turns gradients into steps.")
     lr: float = Field(gt=0, le=100, description="The highest learning rate of the schedule.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd and nesterov; the first beta of adamw.")
     weight_decay: float = Field(5e-4, ge=0, le=1, description="Of weights; biases and normalisation have none.")
@@ -77,9 +77,11 @@ class Recipe(BaseModel):
         description="Of the schedule step: the epochs after which the learning rate is multiplied by step_factor. They "
         "follow epochs in proportion where an override names those alone.",
     )
-    step_factor: float = Field(0.1, gt=0, lt=1)
+    step_factor: float = Field(0.1, gt=0, lt=1, description="Of the schedule step; see step_epochs.")
     warmup_epochs: float = Field(0.0, ge=0, description="The learning rate rises in a line over these epochs.")
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Share of each target that is spread evenly over all classes."
+    )
     clip_norm: float | None = Field(None, gt=0, description="Largest norm of a step's gradient; null = any.")
     accumulate: int = Field(
         1, ge=1, le=1024, description="Parts that a batch is computed in, for less memory; each has its own statistics."
@@ -127,7 +129,9 @@ class Recipe(BaseModel):
     channels_last: bool = Field(True, description="Pixels' channels lie side by side in memory: most often faster.")
     compile: bool = Field(False, description="Train through torch.compile; needs a C++ compiler, else runs without.")
     deterministic: bool = Field(False, description="Only algorithms that repeat bit by bit (always so on a CPU).")
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="What all randomness is drawn from: fresh weights, order, augmentation."
+    )
     loader: Literal["auto", "memory", "stream"] = Field(
         "auto",
         description="Where training images lie: in memory, or read as they are needed; the same numbers either way.",

@@ -48,7 +48,7 @@ def alias(
 def unalias(
     model: ModelName, alias: AliasName, *, if_match: IfMatch = None, server: Server = DEFAULT_SERVER, key: Key = None
 ) -> None:
-    """Take an alias away. Its versions stay; without a `production` the newest version answers."""
+    """Delete an alias. Its versions stay; without a `production` the newest version answers."""
     with connect(server, key) as client:
         client.delete_alias(model, alias, if_match=if_match)
     output.note(f"{model} has no alias {alias} any more.")
@@ -93,7 +93,7 @@ def _told(found: dict[str, Any]) -> str:
     canary, shadow = found["canary"], found["shadow"]
     share = f", version {canary['version']} answers {canary['percent']:g} %" if canary else ""
     copies = f", version {shadow['version']} gets copies" if shadow else ""
-    return f"{found['name']}@{found['alias']} is version {found['version']}{share}{copies}."
+    return f"{found['model']}@{found['alias']} is version {found['version']}{share}{copies}."
 
 
 def _share(text: str) -> tuple[int, float]:

@@ -8,9 +8,21 @@ import typer
 from resnetd.commands import bars, output
 from resnetd.commands.connection import connect
 from resnetd.commands.follow import follow
-from resnetd.commands.options import DEFAULT_SERVER, AsJson, IdempotencyKey, Key, Server
+from resnetd.commands.options import (
+    DEFAULT_SERVER,
+    After,
+    AsJson,
+    FollowedAsJson,
+    IdempotencyKey,
+    Key,
+    Limit,
+    MaxSeconds,
+    Priority,
+    Server,
+    Wait,
+)
 
-app = typer.Typer(no_args_is_help=True, help="Upload datasets and look at them.")
+app = typer.Typer(no_args_is_help=True, help="Upload, look at and delete datasets.")
 
 DatasetId = Annotated[str, typer.Argument(metavar="DATASET", help="An id: ds_…")]
 
@@ -18,15 +30,20 @@ DatasetId = Annotated[str, typer.Argument(metavar="DATASET", help="An id: ds_…
 @app.command("list")
 def list_(
     *,
-    limit: Annotated[int, typer.Option(min=1)] = 20,
-    after: Annotated[str | None, typer.Option(show_default=False, help="Go on behind this one.")] = None,
+    name: Annotated[str | None, typer.Option(show_default=False, help="Only those that are called so.")] = None,
+    status: Annotated[
+        str | None,
+        typer.Option(show_default=False, help="Only these, commas between: importing, ready, failed, cancelled."),
+    ] = None,
+    limit: Limit = None,
+    after: After = None,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """The datasets, newest first."""
     with connect(server, key) as client:
-        page = client.datasets(limit=limit, after=after)
+        page = client.datasets(limit=limit, after=after, name=name, status=status)
     if as_json:
         output.as_json(page)
         return
@@ -36,10 +53,17 @@ def list_(
 
 
 @app.command()
-def show(dataset: DatasetId, *, server: Server = DEFAULT_SERVER, key: Key = None, as_json: AsJson = False) -> None:
+def show(
+    dataset: DatasetId,
+    *,
+    wait: Wait = None,
+    server: Server = DEFAULT_SERVER,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
     """One dataset: its digest, classes, splits, image sizes, and what its import left out."""
     with connect(server, key) as client:
-        found = client.dataset(dataset)
+        found = client.dataset(dataset, wait=wait)
     if as_json:
         output.as_json(found)
     else:
@@ -56,27 +80,41 @@ def upload(
     name: Annotated[
         str | None, typer.Option(show_default="like the file; several: like their folder", help="What to call it.")
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the import and show the dataset.")] = False,
+    priority: Priority = None,
+    max_seconds: MaxSeconds = None,
     idempotency_key: IdempotencyKey = None,
+    watch: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Watch the import until it ends, and show the dataset.")
+    ] = True,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
-    as_json: AsJson = False,
+    as_json: FollowedAsJson = False,
 ) -> None:
-    """Upload an archive of images in folders or with a manifest, or IDX files; the server imports it."""
+    """Upload an archive of images in folders or with a manifest, or IDX files; the server imports it.
+
+    Ends with status 1 when the import does not succeed.
+    """
     title = f"Uploading {files[0].name}" if len(files) == 1 else f"Uploading {len(files)} files"
     with connect(server, key) as client:
         with bars.of_bytes(title, sum(file.stat().st_size for file in files), quiet=as_json) as on_bytes:
-            answer = client.upload_dataset(files, name=name, idempotency_key=idempotency_key, on_bytes=on_bytes)
-        if wait:
-            output.note(f"Importing {answer['id']} ({answer['job']['id']})")
-            follow(client, answer["job"]["id"])
+            answer = client.upload_dataset(
+                files,
+                name=name,
+                priority=priority,
+                max_seconds=max_seconds,
+                idempotency_key=idempotency_key,
+                on_bytes=on_bytes,
+            )
+        if watch:
+            output.note(f"Importing {answer['id']}: {answer['job']['id']}")
+            follow(client, answer["job"]["id"], as_json=as_json)
             answer = client.dataset(answer["id"])
     if as_json:
         output.as_json(answer)
-    elif wait:
+    elif watch:
         _show(answer)
     else:
-        output.note(f"Importing; watch it with `resnetd jobs watch {answer['job']['id']}`.")
+        output.note(f"Queued; watch it with `resnetd jobs watch {answer['job']['id']}`.")
         print(answer["id"])
 
 

@@ -11,7 +11,7 @@ from resnetd.commands.files import download_all
 from resnetd.commands.follow import follow
 from resnetd.commands.options import (
     DEFAULT_SERVER,
-    AsJson,
+    FollowedAsJson,
     IdempotencyKey,
     Key,
     MaxSeconds,
@@ -30,9 +30,9 @@ def evaluate(
     dataset: Annotated[str, typer.Argument(help="The id of an imported dataset: ds_…")],
     *,
     split: Annotated[str, typer.Option(help="The dataset's split.")] = "test",
-    save: Annotated[
+    folder: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", show_default=False, help="Save the report and its drawings here."),
+        typer.Option("--output", show_default="none", help="The folder that the report and its drawings are saved in."),
     ] = None,
     priority: Priority = None,
     max_seconds: MaxSeconds = None,
@@ -41,9 +41,12 @@ def evaluate(
     watch: Annotated[bool, typer.Option("--follow/--no-follow", help="Watch the job until it ends.")] = True,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
-    as_json: AsJson = False,
+    as_json: FollowedAsJson = False,
 ) -> None:
-    """Measure a model on a dataset whose classes have the same names. Ends with status 1 when the job fails."""
+    """Measure a model on a dataset whose classes have the same names.
+
+    Ends with status 1 when the job does not succeed.
+    """
     asked = terms(priority=priority, max_seconds=max_seconds, webhook=webhook, idempotency_key=idempotency_key)
     with connect(server, key) as client:
         job = client.evaluate(model, dataset, split=split, **asked)
@@ -51,14 +54,13 @@ def evaluate(
         if watch:
             output.note(f"Evaluating {job['spec']['model']}: {job['id']}")
             job = follow(client, job["id"], as_json=as_json)
-            if save is not None:
-                for path in download_all(client, job["id"], save):
+            if folder is not None:
+                for path in download_all(client, job["id"], folder):
                     output.note(f"Saved {path}")
-    if watch:
-        if not as_json:
-            show(job)
-    elif as_json:
+    if as_json:
         output.as_json(job)
+    elif watch:
+        show(job)
     else:
         output.note(f"Queued; watch it with `resnetd jobs watch {job['id']}`.")
         print(job["id"])

@@ -22,7 +22,12 @@ def explain(
     ] = None,
     target: Annotated[
         Path | None,
-        typer.Option("--output", dir_okay=False, show_default="<file>.explain.png", help="Where the picture goes."),
+        typer.Option(
+            "--output",
+            dir_okay=False,
+            show_default="<file>.explain.png, beside the image",
+            help="The file that the picture is saved in.",
+        ),
     ] = None,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
@@ -34,7 +39,7 @@ def explain(
             output.as_json(client.explain(file, model=model, class_index=class_index))
             return
         picture, said = client.overlay(file, model=model, class_index=class_index)
-    path = target or Path(f"{file.stem}.explain.png")
+    path = target or file.with_name(f"{file.name}.explain.png")  # cat.jpg and cat.png have one each
     save(picture, path, option="--output")
     output.note(
         f"{said['model']} saw {said['label']} ({output.percent(said['probability'])}) where the picture is warm."

@@ -1,4 +1,4 @@
-"""`resnetd export`: a model to take away."""
+"""`resnetd export`: a model as files that need no resnetd."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ from resnetd.commands.files import download_all
 from resnetd.commands.follow import follow
 from resnetd.commands.options import (
     DEFAULT_SERVER,
-    AsJson,
+    FollowedAsJson,
     IdempotencyKey,
     Key,
     MaxSeconds,
@@ -38,26 +38,30 @@ def export(
     max_seconds: MaxSeconds = None,
     webhook: Webhook = None,
     idempotency_key: IdempotencyKey = None,
-    watch: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait for the job and download.")] = True,
+    watch: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Watch the job until it ends, and download.")
+    ] = True,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
-    as_json: AsJson = False,
+    as_json: FollowedAsJson = False,
 ) -> None:
-    """Write a model as files that need no resnetd, and download them; prints their paths."""
+    """Write a model as files that need no resnetd, and download them; prints their paths.
+
+    Ends with status 1 when the job does not succeed.
+    """
     asked = terms(priority=priority, max_seconds=max_seconds, webhook=webhook, idempotency_key=idempotency_key)
     with connect(server, key) as client:
         job = client.export(model, format=to, **asked)
         output.webhook_secret(job)
         if watch:
             output.note(f"Exporting {job['spec']['model']}: {job['id']}")
-            follow(client, job["id"], as_json=as_json)
+            job = follow(client, job["id"], as_json=as_json)
             saved = download_all(client, job["id"], folder)
-            if not as_json:
-                for path in saved:
-                    print(path)
-            return
     if as_json:
         output.as_json(job)
+    elif watch:
+        for path in saved:
+            print(path)
     else:
         output.note(f"Queued; when it has ended: `resnetd jobs download {job['id']}`.")
         print(job["id"])

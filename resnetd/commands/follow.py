@@ -49,15 +49,19 @@ class _Bar:
 
 
 def follow(client: "Client", job_id: str, *, as_json: bool = False) -> dict[str, Any]:
-    """Show a job until it ends and return it; with `as_json` by its events. Raises Refused where it did not succeed.
+    """Show a job until it ends and return it. Raises Refused where it did not succeed.
 
-    Ctrl-C ends the watching and not the job.
+    With `as_json` its events are printed, and behind them the job where it did not succeed: else the caller's answer is
+    the last line. Ctrl-C ends the watching and not the job.
     """
     if as_json:
         print_events(client.events(job_id))
     else:
         _show(client, job_id)
-    return _ended_well(client.job(job_id))
+    job = client.job(job_id)
+    if as_json and job["state"] != "succeeded":
+        output.as_json(job)
+    return _ended_well(job)
 
 
 def _show(client: "Client", job_id: str) -> None:
@@ -105,7 +109,7 @@ _SAID = {
     "checkpoint": "",
     "failed": "",  # told as the command's own error
     "checkpoint_requested": "a checkpoint is asked for",
-    "finish_requested": "finishing: the best so far is kept",
+    "finish_requested": "finishing: the epoch that `keep` names is kept",
 }
 
 

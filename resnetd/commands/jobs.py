@@ -10,12 +10,22 @@ from resnetd.commands import output
 from resnetd.commands.connection import connect
 from resnetd.commands.files import download_all
 from resnetd.commands.follow import follow, line, print_events
-from resnetd.commands.options import DEFAULT_SERVER, AsJson, IdempotencyKey, Key, Server, parse_setting
+from resnetd.commands.options import (
+    DEFAULT_SERVER,
+    After,
+    AsJson,
+    FollowedAsJson,
+    IdempotencyKey,
+    Key,
+    Limit,
+    Server,
+    Wait,
+    parse_setting,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Look at jobs, watch them, and tell them what to do.")
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="An id: job_…")]
-After = Annotated[str | None, typer.Option(show_default=False, help="Go on behind this one.")]
 
 
 @app.command("list")
@@ -28,7 +38,13 @@ def list_(
         str | None, typer.Option(show_default=False, help="Only of this kind: import, train, evaluate, export, adopt.")
     ] = None,
     priority: Annotated[str | None, typer.Option(show_default=False, help="Only these: high, normal, low.")] = None,
-    limit: Annotated[int, typer.Option(min=1)] = 20,
+    dataset: Annotated[
+        str | None, typer.Option(show_default=False, help="Only jobs that import or read this dataset: ds_…")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(show_default=False, help="Only jobs that make, measure or export it: name or name@3.")
+    ] = None,
+    limit: Limit = None,
     after: After = None,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
@@ -36,7 +52,9 @@ def list_(
 ) -> None:
     """The jobs, newest first."""
     with connect(server, key) as client:
-        page = client.jobs(limit=limit, after=after, state=state, kind=kind, priority=priority)
+        page = client.jobs(
+            limit=limit, after=after, state=state, kind=kind, priority=priority, dataset=dataset, model=model
+        )
     if as_json:
         output.as_json(page)
         return
@@ -48,10 +66,17 @@ def list_(
 
 
 @app.command()
-def show(job: JobId, *, server: Server = DEFAULT_SERVER, key: Key = None, as_json: AsJson = False) -> None:
+def show(
+    job: JobId,
+    *,
+    wait: Wait = None,
+    server: Server = DEFAULT_SERVER,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
     """One job: its state, progress, metrics, and its result or error."""
     with connect(server, key) as client:
-        found = client.job(job)
+        found = client.job(job, wait=wait)
     if as_json:
         output.as_json(found)
         return
@@ -85,12 +110,14 @@ def show(job: JobId, *, server: Server = DEFAULT_SERVER, key: Key = None, as_jso
 
 
 @app.command()
-def watch(job: JobId, *, server: Server = DEFAULT_SERVER, key: Key = None, as_json: AsJson = False) -> None:
+def watch(job: JobId, *, server: Server = DEFAULT_SERVER, key: Key = None, as_json: FollowedAsJson = False) -> None:
     """Watch a job until it ends. Ends with status 1 when it does not succeed."""
     with connect(server, key) as client:
         found = follow(client, job, as_json=as_json)
-        if not as_json:
-            output.note(f"{found['id']} {found['state']}")
+    if as_json:
+        output.as_json(found)
+    else:
+        output.note(f"{found['id']} {found['state']}")
 
 
 def _verb(name: str, text: str) -> None:
@@ -117,9 +144,9 @@ _VERBS = {
     "cancel": "Cancel a job. Nothing of it is registered.",
     "pause": "Pause a job: out of the queue, or stopped with a checkpoint.",
     "resume": "Resume a paused job; it goes on from its last checkpoint.",
-    "finish": "Stop a training here and keep what there is.",
+    "finish": "Stop a training here and keep the epoch that its recipe's `keep` names.",
     "checkpoint": "Have a training write a checkpoint now.",
-    "retry": "Try a job again that failed or was cancelled; prints the new one.",
+    "retry": "Retry a job that failed or was cancelled, as a new one; prints its id.",
 }
 for _name, _text in _VERBS.items():
     _verb(_name, _text)
@@ -199,14 +226,16 @@ def events(
 def deliveries(
     job: JobId,
     *,
-    again: Annotated[str | None, typer.Option(show_default=False, help="Send this delivery once more, now.")] = None,
+    redeliver: Annotated[
+        str | None, typer.Option(metavar="DELIVERY", show_default=False, help="Send this one again, now.")
+    ] = None,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """How the webhooks of a job went, newest attempt first; what is still to come on standard error."""
+    """How the deliveries of a job's webhook went, newest attempt first; what is still to come on standard error."""
     with connect(server, key) as client:
-        found = client.redeliver(job, again) if again else client.deliveries(job)
+        found = client.redeliver(job, redeliver) if redeliver else client.deliveries(job)
     if as_json:
         output.as_json(found)
         return

@@ -1,6 +1,6 @@
 """`resnetd keys`: API keys.
 
-These commands work on the data directory itself, so that the first key can be made before a server runs.
+These commands work on the data directory itself, so that the first key can be created before a server runs.
 """
 
 from enum import StrEnum
@@ -13,7 +13,7 @@ from resnetd.commands import output
 from resnetd.commands.options import Data
 from resnetd.errors import Refused
 
-app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys of a data directory.")
+app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys of a data directory.")
 
 DATA = Path("var")
 
@@ -37,7 +37,7 @@ def create(
     name: Annotated[str, typer.Option(help="Whose key it is, for the list.")] = "",
     data: Data = DATA,
 ) -> None:
-    """Make a key and print its secret, which is shown this once."""
+    """Create a key and print its secret, which is shown this once."""
     from store.keys import create_key  # noqa: PLC0415 - keeps the start short
     from store.layout import Layout  # noqa: PLC0415 - likewise
 
@@ -67,7 +67,7 @@ def list_(*, data: Data = DATA, as_json: Annotated[bool, typer.Option("--json", 
 def revoke(
     key_id: Annotated[str, typer.Argument(help="The id from `resnetd keys list`.")], *, data: Data = DATA
 ) -> None:
-    """Make a key invalid, at once, also for a running server."""
+    """Revoke a key: it is invalid at once, also for a running server."""
     from store.keys import revoke_key  # noqa: PLC0415 - keeps the start short
     from store.layout import Layout  # noqa: PLC0415 - likewise
 

@@ -1,4 +1,4 @@
-"""`resnetd models`: what is served, where it came from, and which version answers."""
+"""`resnetd models`: looked at, imported, aliased, loaded, downloaded, deleted."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,21 @@ from resnetd.commands import aliases, bars, output
 from resnetd.commands.connection import connect
 from resnetd.commands.files import writing_to
 from resnetd.commands.follow import follow
-from resnetd.commands.options import DEFAULT_SERVER, AsJson, IdempotencyKey, Key, Server
+from resnetd.commands.options import (
+    DEFAULT_SERVER,
+    After,
+    AsJson,
+    FollowedAsJson,
+    IdempotencyKey,
+    Key,
+    Limit,
+    MaxSeconds,
+    Priority,
+    Server,
+)
 from resnetd.errors import Refused
 
-app = typer.Typer(no_args_is_help=True, help="Look at models, bring them, point aliases, take them away.")
+app = typer.Typer(no_args_is_help=True, help="Look at models, import, alias, load, download and delete them.")
 
 ModelRef = Annotated[str, typer.Argument(metavar="MODEL", help="name, name@3 or name@alias")]
 ModelVersion = Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="Such as fashion@3.")]
@@ -22,13 +33,13 @@ ModelVersion = Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="Such
 @app.command("list")
 def list_(
     *,
-    limit: Annotated[int, typer.Option(min=1)] = 100,
-    after: Annotated[str | None, typer.Option(show_default=False, help="Go on behind this one.")] = None,
+    limit: Limit = None,
+    after: After = None,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """The models."""
+    """The models, by name."""
     with connect(server, key) as client:
         page = client.models(limit=limit, after=after)
     if as_json:
@@ -87,13 +98,18 @@ def import_(
         str | None, typer.Option(show_default="the family's", help='JSON, such as {"resize": 232}.')
     ] = None,
     alias: Annotated[str | None, typer.Option(show_default="none", help="An alias that then points to it.")] = None,
-    watch: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait until it is a model.")] = True,
+    priority: Priority = None,
+    max_seconds: MaxSeconds = None,
     idempotency_key: IdempotencyKey = None,
+    watch: Annotated[bool, typer.Option("--follow/--no-follow", help="Watch the job until it ends.")] = True,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
-    as_json: AsJson = False,
+    as_json: FollowedAsJson = False,
 ) -> None:
-    """Bring a residual network that was trained elsewhere: a state dict, or a bundle of `resnetd export`."""
+    """Import a residual network that was trained elsewhere: a state dict, or a bundle of `resnetd export`.
+
+    Ends with status 1 when the job does not succeed.
+    """
     with connect(server, key) as client:
         with bars.of_bytes(f"Uploading {file.name}", file.stat().st_size, quiet=as_json) as on_bytes:
             job = client.import_model(
@@ -103,17 +119,20 @@ def import_(
                 classes=None if classes is None else _names(classes),
                 preprocessing=None if preprocessing is None else _object(preprocessing),
                 alias=alias,
+                priority=priority,
+                max_seconds=max_seconds,
                 idempotency_key=idempotency_key,
                 on_bytes=on_bytes,
             )
         if watch:
             output.note(f"Importing {file.name} as {name}: {job['id']}")
-            job = follow(client, job["id"])
+            job = follow(client, job["id"], as_json=as_json)
     if as_json:
         output.as_json(job)
     elif watch:
         print(f"{name}@{job['result']['version']}")
     else:
+        output.note(f"Queued; watch it with `resnetd jobs watch {job['id']}`.")
         print(job["id"])
 
 
@@ -134,7 +153,7 @@ def load(model: ModelRef, *, server: Server = DEFAULT_SERVER, key: Key = None, a
 
 @app.command()
 def unload(model: ModelRef, *, server: Server = DEFAULT_SERVER, key: Key = None, as_json: AsJson = False) -> None:
-    """End a version's engine, which frees its memory."""
+    """Unload a version: its engine ends, which frees its memory."""
     with connect(server, key) as client:
         found = client.unload_model(model)
     if as_json:
@@ -159,7 +178,7 @@ def download(
     server: Server = DEFAULT_SERVER,
     key: Key = None,
 ) -> None:
-    """Take a version away; prints the file's path."""
+    """Download a version; prints the file's path."""
     name, version = _version(model)
     target = folder / f"{name}-{version}.{'zip' if to == 'bundle' else 'safetensors'}"
     with connect(server, key) as client, writing_to(folder):

@@ -36,6 +36,24 @@ Key = Annotated[
     typer.Option("--key", envvar="RESNETD_KEY", show_default=False, help="API key; not needed on this machine."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what the server answered, as JSON.")]
+FollowedAsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON: the job's events while it is followed, a line each; then the answer."),
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, show_default="50", help="Most entries to show; 200 at most.")
+]
+After = Annotated[str | None, typer.Option("--after", show_default=False, help="Go on behind this one.")]
+Wait = Annotated[
+    float | None,
+    typer.Option(
+        "--wait",
+        metavar="SECONDS",
+        min=0,
+        show_default="0",
+        help="Answer once the job, of a dataset its import, has ended: after so long at the latest, 60 at most.",
+    ),
+]
 Priority = Annotated[str | None, typer.Option("--priority", show_default=False, help="high, normal or low.")]
 MaxSeconds = Annotated[
     float | None,

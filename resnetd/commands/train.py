@@ -10,7 +10,7 @@ from resnetd.commands.follow import follow
 from resnetd.commands.jobs import result
 from resnetd.commands.options import (
     DEFAULT_SERVER,
-    AsJson,
+    FollowedAsJson,
     IdempotencyKey,
     Key,
     MaxSeconds,
@@ -42,7 +42,7 @@ def train(
     watch: Annotated[bool, typer.Option("--follow/--no-follow", help="Watch the job until it ends.")] = True,
     server: Server = DEFAULT_SERVER,
     key: Key = None,
-    as_json: AsJson = False,
+    as_json: FollowedAsJson = False,
 ) -> None:
     """Train a network on a dataset. Ends with status 1 when the job does not succeed."""
     overrides = dict(parse_setting(text, option="--set ") for text in override or [])
@@ -60,11 +60,10 @@ def train(
         if watch:
             output.note(f"Training: {job['id']}")
             job = follow(client, job["id"], as_json=as_json)
-    if watch:
-        if not as_json:
-            output.fields({"job": job["id"], "state": job["state"], **result(job)})
-    elif as_json:
+    if as_json:
         output.as_json(job)
+    elif watch:
+        output.fields({"job": job["id"], "state": job["state"], **result(job)})
     else:
         output.note(f"Queued; watch it with `resnetd jobs watch {job['id']}`.")
         print(job["id"])

@@ -166,8 +166,8 @@ async def outage(folder: Path, *, seed: int, seconds: float, slack: float = 1.0)
         record = await it.client.get(job)
         meanwhile = [line for line in read(it.stack.ran) if line["job"] == job and away < line["t"] < back]
         it.report.counts.update({"outage_s": round((back - away) / 1000), "steps_run_in_outage": len(meanwhile)})
-        if record["state"] != "succeeded" or record["claim"] != 1 or not meanwhile:
-            it.report.violate(f"outage: the job is {record['state']} under claim {record['claim']}")
+        if record["state"] != "succeeded" or record["attempts"] != 1 or not meanwhile:
+            it.report.violate(f"outage: the job is {record['state']} under claim {record['attempts']}")
         await it.conclude(Limits(stuck_ms=(seconds + 90.0) * 1000))
     return it.report
 

@@ -128,7 +128,7 @@ class Scene:
         count["jobs"] += len(world.jobs)
         count.update(f"jobs_{record['state']}" for record in world.jobs.values())
         count.update(f"error_{record['error']['code']}" for record in world.jobs.values() if record["error"])
-        count["claims"] += sum(record["claim"] for record in world.jobs.values())
+        count["claims"] += sum(record["attempts"] for record in world.jobs.values())
         count["steps_run"] += sum(1 for line in world.ran if "step" in line)
         count["events"] += sum(len(events) for events in world.events.values())
         count["fenced_calls"] += len(world.calls)

@@ -150,4 +150,4 @@ def test_where_nothing_is_a_terminal_there_is_no_bar(url, tmp_path):
     ended = subprocess.run(
         command, env={**os.environ, "RESNETD_SERVER": url}, capture_output=True, timeout=120, check=True
     )
-    assert (ended.stdout, ended.stderr) == (b"job_1\n", b"")
+    assert (ended.stdout, ended.stderr) == (b"job_1\n", b"Queued; watch it with `resnetd jobs watch job_1`.\n")

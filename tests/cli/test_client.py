@@ -252,10 +252,11 @@ def timeouts(monkeypatch) -> list[tuple[float, float]]:
         (lambda client: client.job("job_1", wait=60), {"state": "running"}, 70.0),
         (lambda client: client.job("job_1", wait=30), {"state": "running"}, 40.0),
         (lambda client: client.job("job_1"), {"state": "running"}, 20.0),
+        (lambda client: client.dataset("ds_1", wait=30), {"status": "importing"}, 40.0),
         (lambda client: client.load_model("pets"), {"state": "ready"}, 40.0),
         (lambda client: client.plan("ds_1", recipe="mnist"), {"steps": 1}, 100.0),
     ],
-    ids=["job, 60 s", "job, 30 s", "job", "load", "plan"],
+    ids=["job, 60 s", "job, 30 s", "job", "dataset, 30 s", "load", "plan"],
 )
 def test_an_answer_that_the_server_keeps_back_is_waited_for_longer(timeouts, call, answer, seconds):
     with server(json_answer(answer), json_answer(answer)) as (client, _):
@@ -347,10 +348,66 @@ def test_what_is_not_ready_is_told_also_where_the_server_does_not_classify():
             client.readiness()
 
 
-def test_the_default_model_is_known_before_it_is_loaded():
-    with server(broken, json_answer(NOT_READY, 503), json_answer(RESULTS)) as (client, told):
+def test_which_model_is_asked_to_explain_is_left_to_the_server_where_none_is_named():
+    with server(*[json_answer(RESULTS)] * 3, overlay_answer) as (client, told):
         assert client.explain(b"picture")["version"] == 3
-    assert told.requests[-1][1] == "/v1/models/pets:explain"
+        client.explain(b"picture", model="pets@3", class_index=1)
+        client.preprocess(b"picture")
+        client.overlay(b"picture", model="pets")
+    assert [(method, path) for method, path, *_ in told.requests] == [
+        ("POST", "/v1/explain"),
+        ("POST", "/v1/explain?model=pets%403&class_index=1"),
+        ("POST", "/v1/preprocess"),
+        ("POST", "/v1/explain?model=pets"),
+    ]
+
+
+def test_lists_are_chosen_from_and_as_long_as_the_server_has_them_unless_a_length_is_asked_for():
+    page = json_answer({"data": [], "has_more": False, "next": None})
+    with server(*[page] * 5) as (client, told):
+        client.jobs()
+        client.jobs(limit=7, dataset="ds_1", model="pets@3")
+        client.datasets()
+        client.datasets(name="my pets", status="ready,importing")
+        client.models()
+    assert [path for _, path, *_ in told.requests] == [
+        "/v1/jobs",
+        "/v1/jobs?limit=7&dataset=ds_1&model=pets%403",
+        "/v1/datasets",
+        "/v1/datasets?name=my+pets&status=ready%2Cimporting",
+        "/v1/models",
+    ]
+
+
+def test_one_alias_comes_with_the_etag_of_all():
+    def answer(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("ETag", '"5f1c"')
+        handler.send_header("Content-Length", "14")
+        handler.end_headers()
+        handler.wfile.write(b'{"version": 3}')
+
+    with server(away, answer) as (client, told):
+        assert client.alias("pets", "production") == ({"version": 3}, '"5f1c"')
+    assert told.requests[1][:2] == ("GET", "/v1/models/pets/aliases/production")
+
+
+def test_uploads_have_terms_as_other_jobs_have(tmp_path):
+    files = [tmp_path / name for name in ("a.zip", "b.zip")]
+    for file in files:
+        file.write_bytes(b"PK")
+    made = json_answer({"id": "ds_1", "job": {"id": "job_1"}}, 202)
+    terms: dict[str, Any] = {"priority": "high", "max_seconds": 60}
+    with server(made, made, made) as (client, told):
+        client.upload_dataset(files[0], name="pets", **terms)
+        client.upload_dataset(files, name="pets", **terms)
+        client.import_model(files[0], "pets", **terms)
+    assert [path for _, path, *_ in told.requests] == [
+        *["/v1/datasets?name=pets&priority=high&max_seconds=60"] * 2,
+        "/v1/models",
+    ]
+    for name, value in terms.items():
+        assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in told.requests[2][3]
 
 
 VERBS = ["cancel", "pause", "resume", "finish", "checkpoint", "retry"]

@@ -1,13 +1,16 @@
 """`resnetd jobs …` and `resnetd train`: what they send, and what they say."""
 
 import json
+from hashlib import sha256
 
 import pytest
-from test_client import Answer, Told, json_answer, server, stream
+from test_client import Answer, Told, json_answer, overlay_answer, server, stream
 from typer.testing import CliRunner
 
 from resnetd.cli import app
 from resnetd.commands.follow import line
+from resnetd.commands.options import parse_setting
+from resnetd.errors import Refused
 
 JOB = {
     "id": "job_1",
@@ -66,11 +69,12 @@ def test_a_job_is_deleted():
     assert (told.requests[0][:2], said) == (("DELETE", "/v1/jobs/job_1"), "job_1 deleted\n")
 
 
-def test_a_list_is_filtered_by_states_kind_and_priority():
+def test_a_list_is_filtered_by_states_kind_priority_dataset_and_model():
     answer = json_answer({"data": [JOB], "has_more": False, "next": None})
-    filters = ("--state", "queued,paused", "--kind", "train", "--priority", "low")
+    filters = ("--state", "queued,paused", "--kind", "train", "--priority", "low", "--dataset", "ds_1", "--model", "m")
     printed, _, told = resnetd("jobs", "list", *filters, answers=[answer])
-    assert told.requests[0][1] == "/v1/jobs?limit=20&state=queued%2Cpaused&kind=train&priority=low"
+    asked = "state=queued%2Cpaused&kind=train&priority=low&dataset=ds_1&model=m"
+    assert told.requests[0][1] == f"/v1/jobs?{asked}"
     assert printed.split("\t")[:3] == ["job_1", "train", "paused"]
 
 
@@ -78,6 +82,18 @@ def test_a_job_is_shown_with_its_place_its_changes_and_its_past():
     printed, _, _ = resnetd("jobs", "show", "job_1", answers=[json_answer(JOB)])
     for text in ("low", '{"lr": 0.1}', "12.3", "job_0", "https://example.org/h (failed)", "attempts"):
         assert text in printed
+
+
+def test_a_job_is_shown_once_it_has_ended_or_after_so_long():
+    _, _, told = resnetd("jobs", "show", "job_1", "--wait", "5", answers=[json_answer(JOB)])
+    assert told.requests[0][1] == "/v1/jobs/job_1?wait=5.0"
+
+
+def test_a_delivery_is_sent_again_by_the_verb_that_the_interface_has():
+    found = {"data": [], "pending": [{"delivery": "1-0", "due_at": "2026-01-31T12:00:00Z"}]}
+    _, said, told = resnetd("jobs", "deliveries", "job_1", "--redeliver", "1-0", answers=[json_answer(found)])
+    assert told.requests[0][:2] == ("POST", "/v1/jobs/job_1/deliveries/1-0/redeliver")
+    assert said == "1-0 is due at 2026-01-31 12:00:00\n"
 
 
 def test_the_events_so_far_are_pages_that_follow_on_each_other():
@@ -151,13 +167,79 @@ def test_watching_tells_each_change_of_state():
     assert said.splitlines() == ["queued", "running", "paused", "succeeded", "job_1 succeeded"]
 
 
-@pytest.mark.parametrize("command", [("jobs", "watch", "job_1"), ("train", "ds_1", "--recipe", "mnist")])
-def test_what_is_watched_in_json_prints_its_events_and_nothing_else(command):
-    events = stream(("1-0", "queued"), ("2-0", "succeeded"), clean=True)
-    answers = [json_answer(JOB, 202)] * (command[0] == "train")
-    done = json_answer({**JOB, "state": "succeeded"})
-    printed, _, _ = resnetd(*command, "--json", answers=[*answers, events, done])
-    assert [json.loads(each)["type"] for each in printed.splitlines()] == ["queued", "succeeded"]
+WATCHED = [
+    ("jobs", "watch", "job_1"),
+    ("train", "ds_1", "--recipe", "mnist"),
+    ("evaluate", "m", "ds_1"),
+    ("export", "m", "--output", "{}"),
+]
+
+
+@pytest.mark.parametrize("ended", ["succeeded", "cancelled"])
+@pytest.mark.parametrize("command", WATCHED, ids=lambda each: each[0])
+def test_what_is_watched_in_json_prints_its_events_and_last_the_job(command, ended, tmp_path):
+    events = stream(("1-0", "queued"), ("2-0", ended), clean=True)
+    made = {**JOB, "spec": {"model": "m@1"}}
+    done = {**made, "state": ended}
+    submitted = [json_answer(made, 202)] * (command[0] != "jobs")
+    empty = {"name": "a.zip", "bytes": 0, "sha256": sha256().hexdigest(), "href": "/a.zip"}
+    files = json_answer({"data": [empty], "has_more": False, "next": None})
+    words = [word.format(tmp_path) for word in command]
+    with server(*submitted, events, json_answer(done), files) as (client, _):
+        found = CliRunner().invoke(app, [*words, "--json", "--server", client.server])
+    *told, last = (json.loads(each) for each in found.stdout.splitlines())
+    assert ([each["type"] for each in told], last) == (["queued", ended], done)
+    assert isinstance(found.exception, Refused) == (ended == "cancelled")
+
+
+RECIPES = {
+    "data": [
+        {"name": "one", "fields": {"network": "mnist/gated", "init": None, "step_epochs": [], "patience": None}},
+        {
+            "name": "two",
+            "fields": {"network": "cifar/resnet8", "init": {"model": "m@3"}, "mean": [0.5], "compile": False},
+        },
+    ]
+}
+
+
+def test_recipes_are_shown_with_every_field_and_its_value_as_set_takes_it():
+    printed, _, _ = resnetd("recipes", answers=[json_answer(RECIPES)])
+    lines = [line.split(maxsplit=1) for line in printed.splitlines()]
+    one = [["network", "mnist/gated"], ["init", "null"], ["step_epochs", "[]"], ["patience", "null"]]
+    two = [["network", "cifar/resnet8"], ["init", '{"model": "m@3"}'], ["mean", "[0.5]"], ["compile", "false"]]
+    assert lines == [["one"], *one, [], ["two"], *two]
+    for recipe, fields in zip(RECIPES["data"], (one, two), strict=True):
+        assert dict(parse_setting(f"{name}={value}") for name, value in fields) == recipe["fields"]
+
+
+def test_one_recipe_is_shown_alone_and_an_unknown_one_is_refused_with_those_that_there_are():
+    fields = [
+        {"name": name, "takes": f"any {name}", "default": None, "description": f"The {name} of it."}
+        for name in RECIPES["data"][1]["fields"]
+    ]
+    printed, _, _ = resnetd("recipes", "two", answers=[json_answer(RECIPES), json_answer({"data": fields})])
+    assert [" ".join(line.split()) for line in printed.splitlines()] == [
+        "network cifar/resnet8 any network The network of it.",
+        'init {"model": "m@3"} any init The init of it.',
+        "mean [0.5] any mean The mean of it.",
+        "compile false any compile The compile of it.",
+    ]
+    printed, _, _ = resnetd("recipes", "two", "--json", answers=[json_answer(RECIPES)])
+    assert json.loads(printed) == RECIPES["data"][1]
+    with server(json_answer(RECIPES)) as (client, _):
+        ended = CliRunner().invoke(app, ["recipes", "three", "--server", client.server])
+    assert isinstance(ended.exception, Refused)
+    assert (ended.exception.message, ended.exception.hint) == ("There is no recipe three.", "There are: one, two.")
+
+
+def test_pictures_of_images_that_differ_in_their_ending_alone_are_files_of_their_own(tmp_path):
+    for name in ("cat.jpg", "cat.png"):
+        (tmp_path / name).write_bytes(b"an image")
+        printed, _, _ = resnetd("explain", str(tmp_path / name), answers=[overlay_answer])
+        assert printed == f"{tmp_path / name}.explain.png\n"
+    found = sorted(path.name for path in tmp_path.iterdir())
+    assert found == ["cat.jpg", "cat.jpg.explain.png", "cat.png", "cat.png.explain.png"]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +249,7 @@ def test_what_is_watched_in_json_prints_its_events_and_nothing_else(command):
         ("queued", {"reason": "resumed"}, "queued (resumed)"),
         ("queued", {"reason": "crashed", "crashes": 2, "error": {"message": "x"}}, "queued again after crash 2: x"),
         ("settings_changed", {"settings": {"lr": 0.1}, "priority": "low"}, "changed: lr 0.1, priority low"),
-        ("finish_requested", {}, "finishing: the best so far is kept"),
+        ("finish_requested", {}, "finishing: the epoch that `keep` names is kept"),
         ("pausing", {}, "pausing"),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ Only what a container would bring is replaced: volumes are folders, the host nam
 free ones. Everything else runs as it is written.
 """
 
+import os
 import re
 import socket
 import subprocess
@@ -180,6 +181,7 @@ def test_every_service_has_a_health_check_and_lasting_volumes_and_no_more_rights
     for name, service in SERVICES.items():
         assert service["healthcheck"]["test"][0] == "CMD", name
         assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
         assert service["restart"] == "unless-stopped", name
         assert "no-new-privileges:true" in service["security_opt"], name
     assert {volume for volume, _ in volumes()} == set(COMPOSE["volumes"])
@@ -299,6 +301,15 @@ def test_the_image_runs_resnetd_and_not_as_root():
     assert re.findall(r"^USER (\S+)$", last, re.MULTILINE)[-1:] == ["resnetd"]
     assert 'ENTRYPOINT ["resnetd"]' in last
     assert "pip install" not in last
+
+
+@pytest.mark.parametrize(("options", "status"), [("", 1), ("--index-url wheels.example", 0)])
+def test_a_build_without_cuda_that_is_not_told_where_such_wheels_are_stops_and_says_what_is_missing(options, status):
+    (check,) = re.findall(r"^RUN (if .+?^ +fi)$", DOCKERFILE, re.MULTILINE | re.DOTALL)
+    environment = {"CPU_PIP_OPTIONS": options, "PATH": os.environ["PATH"]}
+    ended = subprocess.run(["sh", "-c", check], env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == status
+    assert ("CPU_PIP_OPTIONS" in ended.stderr) == bool(status)
 
 
 def test_the_image_is_built_from_files_that_exist_and_from_locked_packages():

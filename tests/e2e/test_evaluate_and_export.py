@@ -49,7 +49,7 @@ def test_a_dataset_with_other_classes_is_refused_before_anything_is_queued(stack
 
 
 def test_the_command_line_measures_and_takes_away(stack, resnetd, digits, tmp_path):
-    shown = resnetd("evaluate", MODEL, digits, "--save", str(tmp_path / "report"))
+    shown = resnetd("evaluate", MODEL, digits, "--output", str(tmp_path / "report"))
     facts = {line.split("  ")[0]: line.split("  ")[-1].strip() for line in shown.stdout.splitlines() if "  " in line}
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert facts["top1"] == f"{report['metrics']['top1']:.2%}"

@@ -153,7 +153,9 @@ def test_the_command_line_does_all_of_it(said, tmp_path):
     assert json.loads(said("classify", str(picture), "--json"))["model"] == "cifar10-resnet20"
 
     archive = zip_mini(tmp_path / "mini.zip")
-    uploaded = json.loads(said("datasets", "upload", str(archive), "--name", "by-hand", "--wait", "--json"))
+    *events, last = said("datasets", "upload", str(archive), "--name", "by-hand", "--json").splitlines()
+    assert json.loads(events[-1])["type"] == "succeeded"
+    uploaded = json.loads(last)
     assert uploaded["name"] == "by-hand"
     assert uploaded["status"] == "ready"
     assert uploaded["id"] in said("datasets", "list")
@@ -177,6 +179,7 @@ def test_the_command_line_does_all_of_it(said, tmp_path):
 
     assert "Hint:" in said("jobs", "cancel", job, code=1)
     assert "cifar10-resnet20" in said("recipes").splitlines()
+    assert ["patience", "null"] in [line.split() for line in said("recipes", "mnist").splitlines()]
     assert "d2l/resnet18" in said("architectures")
     said("datasets", "delete", uploaded["id"])
     assert "Not Found" in said("datasets", "show", uploaded["id"], code=1)

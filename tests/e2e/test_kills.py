@@ -63,7 +63,7 @@ def test_a_training_ends_well_whatever_part_is_killed_and_its_stream_has_no_gap(
 
             assert job["state"] == "succeeded", (job["error"], log.read_text()[-4000:])
             assert len(killed) == len(PARTS)
-            assert job["claim"] >= 3  # the worker and the trainer were killed
+            assert job["attempts"] >= 3  # the worker and the trainer were killed
             history = list(client.events(job_id))
             assert [event.id for event in seen] == [event.id for event in history]
             epochs = [event.data["epoch"] for event in history if event.type == "epoch"]

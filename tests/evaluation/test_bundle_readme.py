@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from samples import photo
 
-from models import bundle
+from models import bundle, golden
 from models.catalog import STARTERS
 from models.images import decode, prepare
 from models.manifest import Manifest
@@ -53,6 +53,16 @@ def odd_images() -> dict[str, bytes]:
 
 
 ODD = odd_images()
+
+
+@pytest.mark.parametrize("largest", [3.0, 100.0, 5e4])
+def test_the_readmes_golden_outputs_may_deviate_as_far_as_an_engines(largest):
+    readme = dict(bundle.members(STARTERS / "mnist-residual", "m", 1))["README.md"]
+    assert isinstance(readme, bytes)
+    (allowed,) = re.findall(r"^allowed = (.*)\nprint.*\nassert deviation <= allowed$", readme.decode(), re.MULTILINE)
+    logits = np.array([[0.5, -largest], [largest / 2, 0.0]], np.float32)
+    found = eval(allowed, {"golden": {"logits": torch.from_numpy(logits)}})
+    assert found == pytest.approx(golden.tolerance(logits))
 
 
 @pytest.mark.parametrize("model", ["cifar10-resnet20", "mnist-residual"])

@@ -179,6 +179,32 @@ def test_kept_logits_are_taken_up_as_far_as_they_are_whole(tmp_path):
         assert (restored() == logits[:30]).all()
 
 
+def test_keeping_logits_copies_those_that_are_new_and_no_others(tmp_path, monkeypatch):
+    """Else an evaluation that keeps its logits every two seconds copies the square of them."""
+    copied = []
+    concatenate = np.concatenate
+
+    def counted(parts):
+        copied.append(sum(map(len, parts)))
+        return concatenate(parts)
+
+    logits = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
+    monkeypatch.setattr(np, "concatenate", counted)
+    first = Predictions(tmp_path, tmp_path / "claim-1", classes=3)
+    for start in range(0, 40, 10):
+        first.add(logits[start : start + 10])
+        assert first.keep()
+        assert not first.keep()
+    assert copied == [10, 10, 10, 10]
+    second = Predictions(tmp_path, tmp_path / "claim-2", classes=3)
+    second.restore()
+    second.add(logits[40:70])
+    second.add(logits[70:])
+    assert second.keep()
+    assert copied[4:] == [60]
+    assert (second.logits() == logits).all()
+
+
 REFUSALS = [
     ({"model": "mnist-residual@9"}, "model_not_found", "versions 1 to 1"),
     ({"dataset": "ds_none"}, "no_dataset", "Upload"),

@@ -1,6 +1,7 @@
 """What the exporter writes is the model, for whoever has PyTorch and nothing of this project."""
 
 import ast
+import errno
 import hashlib
 import json
 import os
@@ -144,6 +145,14 @@ def test_a_program_runs_any_number_of_images_to_the_golden_logits_and_has_the_sa
     for count in (1, 7, len(images)):
         logits = loaded(torch.from_numpy(images[:count])).detach().numpy()
         assert np.abs(logits - np.concatenate([golden["logits"]] * 5)[:count]).max() <= 1e-3
+
+
+def test_a_program_on_a_full_disk_is_an_error_of_the_disk_and_no_crash():
+    """The job fails with disk_full; torch's own writer of files would abort the process."""
+    traced = program.trace(runtime.load(STARTERS / "mnist-residual", "cpu"))
+    with pytest.raises(OSError, match="No space left") as full:
+        program.write(traced, Path("/dev/full"), manifest=b"{}")
+    assert full.value.errno == errno.ENOSPC
 
 
 def test_a_program_takes_more_images_at_once_than_any_bound_that_it_could_have(tmp_path):

@@ -47,7 +47,7 @@ from jobs.answers import Claim, JobNotFound, LeaseLost
 from jobs.ledger import Ledger
 from jobs.model import JobError, Lane
 from models.catalog import ModelNotFound
-from models.manifest import Preprocessing
+from models.manifest import ModelDamagedError, Preprocessing
 from resnetd import embedded_redis
 from store.datasets import Dataset, ImageSummary, Report, Source, SplitSummary
 from store.layout import Layout
@@ -87,6 +87,7 @@ class RuleEngines(Engines):
             "late": DeadlineExceeded("no answer within 30 s"),
             "broken": EngineFailed("the answer was no number"),
             "wide": TooManyLabels(images=2, top_k=900, most=4),
+            "damaged": ModelDamagedError("the model.json of damaged@1 is damaged"),
         }
         if model_ref in refusals:
             raise refusals[model_ref]

@@ -98,9 +98,49 @@ def test_an_alias_that_makes_no_sense_is_refused_at_its_field(http, name, body, 
     assert [each["pointer"] for each in answer.json()["errors"]] == [pointer]
 
 
-def test_a_canary_that_does_not_exist_is_not_found(http, name):
-    asked = {"version": 1, "canary": {"version": 9, "percent": 5}}
-    problem(http.put(f"/v1/models/{name}/aliases/production", json=asked), 404, "model_not_found")
+@pytest.mark.parametrize(
+    ("body", "pointers"),
+    [
+        ({"version": 9}, ["#/version"]),
+        ({"version": 1, "canary": {"version": 9, "percent": 5}}, ["#/canary/version"]),
+        (
+            {"version": 1, "canary": {"version": 9, "percent": 5}, "shadow": {"version": 9}},
+            ["#/canary/version", "#/shadow/version"],
+        ),
+    ],
+)
+def test_a_version_in_the_body_that_is_not_there_is_a_wrong_field(http, name, body, pointers):
+    refused = problem(http.put(f"/v1/models/{name}/aliases/production", json=body), 422, "model_not_found")
+    assert [each["pointer"] for each in refused["errors"]] == pointers
+    assert f"{name}@9" in refused["errors"][0]["detail"]
+    problem(http.put("/v1/models/none/aliases/production", json=body), 404, "model_not_found")
+
+
+def test_one_alias_is_shown_as_its_put_showed_it_with_the_etag_of_all(http, name):
+    url = f"/v1/models/{name}/aliases"
+    put = http.put(f"{url}/nightly", json={"version": 1, "canary": {"version": 2, "percent": 10}})
+    shown = http.get(f"{url}/nightly")
+    assert (shown.status_code, shown.json(), shown.headers["etag"]) == (200, put.json(), put.headers["etag"])
+    assert (shown.json()["model"], shown.json()["alias"]) == (name, "nightly")
+    assert http.get(f"{url}/production").json() == http.get(url).json()["aliases"]["production"]  # which nobody set
+    same = http.get(f"{url}/nightly", headers={"If-None-Match": put.headers["etag"]})
+    assert (same.status_code, same.content) == (304, b"")
+    refused = problem(http.get(f"{url}/nobody"), 404, "model_not_found")
+    assert refused["hint"] == f"aliases of {name}: nightly, production"
+    problem(http.get(f"{url}/1"), 404, "model_not_found")
+    problem(http.get(f"/v1/models/{name}@1/aliases/nightly"), 404, "model_not_found")
+
+
+def test_a_version_is_shown_under_its_own_address_too(http, name):
+    shown = http.get(f"/v1/models/{name}/versions/2")
+    assert (shown.status_code, shown.json()) == (200, http.get(f"/v1/models/{name}@2").json())
+    assert [each["version"] for each in shown.json()["versions"]] == [2]
+    problem(http.get(f"/v1/models/{name}/versions/9"), 404, "model_not_found")
+    problem(http.get(f"/v1/models/{name}@1/versions/2"), 404, "model_not_found")
+    assert (
+        problem(http.get(f"/v1/models/{name}/versions/0"), 422, "invalid_request")["errors"][0]["pointer"]
+        == "/path/version"
+    )
 
 
 def test_a_card_is_markdown_in_which_names_mean_nothing(http, name):

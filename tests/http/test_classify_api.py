@@ -297,6 +297,20 @@ def test_what_an_engine_refuses_becomes_its_problem(http, model, status, code, a
     assert answer.headers.get("retry-after") == again
 
 
+def test_a_model_that_is_not_there_is_a_404_of_the_address_and_a_wrong_field_of_a_body(http):
+    image = {"b64": b64(IMAGE)}
+    for body in (
+        {"json": {"images": [image], "model": "unknown"}},
+        {"files": {"f": ("a", IMAGE)}, "data": {"model": "unknown"}},
+    ):
+        for path in ("/v1/classify", "/v1/explain", "/v1/preprocess"):
+            refused = problem(http.post(path, **body), 422, "model_not_found")
+            assert [each["pointer"] for each in refused["errors"]] == ["#/model"]
+            assert refused["hint"] == "models here: toy"
+            for address in (f"{path}?model=unknown", path.replace("/v1/", "/v1/models/unknown:")):
+                assert problem(http.post(address, **body), 404, "model_not_found")["errors"] == []
+
+
 def test_a_bug_is_a_500_problem_that_tells_nothing_of_the_inside(http):
     answer = http.post("/v1/classify", content=IMAGE, params={"model": "bug"})
     problem(answer, 500, "internal_error")

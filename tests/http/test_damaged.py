@@ -1,10 +1,13 @@
 """A dataset or a model version whose description cannot be read: it says so, it can go, and it hides no other."""
 
+import asyncio
 from uuid import uuid4
 
-from edge_kit import dataset_on_disk, model_on_disk, problem, serving, train
+import pytest
+from edge_kit import IMAGE, dataset_on_disk, model_on_disk, problem, serving, train
 from samples import tiny_zip
 
+from app.inference.client import Engines
 from jobs.model import Kind
 
 CUT_OFF = '{"id": "ds_'
@@ -54,6 +57,28 @@ def test_a_damaged_version_says_so_and_can_be_deleted_and_the_others_are_shown(a
         problem(http.post("/v1/jobs", json=asked), 409, "model_damaged")
         assert http.delete("/v1/models/toy/versions/2").status_code == 204
         assert not damaged.exists()
+
+
+@pytest.mark.parametrize("content", [CUT_OFF, "[]", '{"production": "newest"}', '{"aliases": {"production": {}}}'])
+def test_aliases_that_cannot_be_read_are_a_409_of_their_model_and_hide_no_other(alone, content):
+    with serving(alone) as server:
+        http = server.http
+        model_on_disk(server.layout, "toy", "job_toy")
+        model_on_disk(server.layout, "other", "job_other")
+        (server.layout.models / "toy" / "aliases.json").write_text(content)
+        assert [each["name"] for each in http.get("/v1/models").json()["data"]] == ["other"]
+        for path in ("", "@1", "/aliases", "@1/card"):
+            detail = problem(http.get(f"/v1/models/toy{path}"), 409, "model_damaged")["detail"]
+            assert "the aliases.json of toy is damaged" in str(detail)
+        asked = http.put("/v1/models/toy/aliases/production", json={"version": 1})
+        problem(asked, 409, "model_damaged")
+        assert http.post("/v1/models/toy:classify", content=IMAGE).status_code == 200  # as its engines say
+        assert asyncio.run(Engines(server.layout, alone.model_copy(update={"model": "toy"})).health()).ready is False
+
+
+def test_a_classification_by_a_damaged_model_is_a_409_on_the_short_way_too(server):
+    problem(server.http.post("/v1/models/damaged:classify", content=IMAGE), 409, "model_damaged")
+    problem(server.http.post("/v1/classify?model=damaged", content=IMAGE), 409, "model_damaged")
 
 
 def test_a_job_is_deleted_also_where_a_version_of_its_model_is_damaged(alone, ledger):

@@ -30,7 +30,7 @@ from app.services.uploads import Upload
 from jobs.answers import Claim
 from jobs.ledger import Ledger
 from jobs.model import JobError, Kind, Lane, Priority
-from store.datasets import UPLOAD
+from store.datasets import UPLOAD, Dataset, FileNote, Report, Truncated
 from store.layout import Layout
 
 ONE = tiny_zip(b"one")
@@ -339,6 +339,19 @@ def test_an_imported_dataset_shows_its_descriptor_and_can_be_deleted_unless_a_jo
     assert server.http.delete(f"/v1/datasets/{dataset_id}").status_code == 204
     assert not server.layout.dataset(dataset_id).exists()
     problem(server.http.delete(f"/v1/datasets/{dataset_id}"), 404, "dataset_not_found")
+
+
+def test_a_list_of_datasets_has_numbers_for_the_files_that_a_dataset_itself_names(server):
+    dataset_id = dataset_on_disk(server.layout, f"ds_{uuid4().hex}")
+    folder = server.layout.dataset(dataset_id)
+    notes = [FileNote(file=f"{n}.jpg", reason="truncated") for n in range(3)]
+    report = Report(images=2, corrupt=notes, skipped=notes[:1], truncated=Truncated(corrupt=7))
+    Dataset.read(folder).model_copy(update={"report": report, "name": dataset_id}).write(folder)
+    whole = server.http.get(f"/v1/datasets/{dataset_id}").json()
+    assert whole["report"] == report.model_dump(mode="json")
+    (listed,) = server.http.get("/v1/datasets", params={"name": dataset_id}).json()["data"]
+    short = {**whole["report"], "corrupt": [], "skipped": [], "truncated": {"corrupt": 10, "skipped": 1}}
+    assert listed == {**whole, "report": short}
 
 
 def test_who_is_cancelled_while_it_waits_for_a_dataset_does_not_keep_it(layout, settings):

@@ -186,7 +186,8 @@ def test_a_job_shows_progress_metrics_and_result_as_the_worker_tells_them(http, 
     epoch = {"epoch": 1, "val": {"top1": 0.9}}
     idle.emit(claim, 1, [("epoch", epoch)], patch={"progress": progress, "latest": epoch, "best": epoch})
     job = http.get(f"/v1/jobs/{job_id}").json()
-    assert (job["state"], job["progress"], job["claim"]) == ("running", progress, 1)
+    assert (job["state"], job["progress"], job["attempts"]) == ("running", progress, 1)
+    assert "claim" not in job
     assert job["metrics"] == {"latest": epoch, "best": epoch}
     idle.succeed(claim, {"model": "mine", "version": 1})
     job = http.get(f"/v1/jobs/{job_id}").json()
@@ -362,10 +363,49 @@ def test_an_ended_job_outlives_redis(server, dataset, idle):
     problem(server.http.post(f"/v1/jobs/{job_id}/cancel"), 409, "wrong_state", state="succeeded")
 
 
+def test_jobs_that_redis_has_forgotten_are_listed_from_disk(server, dataset, idle):
+    made = [train(server.http, dataset, priority=priority).json()["id"] for priority in ("low", "high", "high")]
+    for job_id in made:
+        assert server.http.post(f"/v1/jobs/{job_id}/cancel").json()["state"] == "cancelled"
+    records = [server.layout.job(job_id) / "record.json" for job_id in made]
+    wait_for(lambda: archive(idle, server.layout) or all(each.exists() for each in records))
+    shown = [server.http.get(f"/v1/jobs/{job_id}").json() for job_id in made]
+    for job_id in made:
+        idle.redis.zrem(keys.ALL, job_id)
+        idle.redis.zrem(keys.state("cancelled"), job_id)
+        idle.redis.delete(keys.job(job_id), keys.events(job_id))
+    query = {"dataset": dataset, "limit": 2}
+    assert server.http.get("/v1/jobs", params=query).json()["data"] == []
+    first = server.http.get("/v1/jobs", params={**query, "archived": "true"}).json()
+    assert (first["data"], first["has_more"]) == ([shown[2], shown[1]], True)
+    rest = server.http.get("/v1/jobs", params={**query, "archived": "true", "after": first["next"]}).json()
+    assert rest == {"data": [shown[0]], "has_more": False, "next": None}
+    for given, expected in (
+        ({"priority": "high"}, [shown[2], shown[1]]),
+        ({"state": "succeeded"}, []),
+        ({"kind": "import"}, []),
+    ):
+        page = server.http.get("/v1/jobs", params={"dataset": dataset, "archived": "true", **given}).json()
+        assert page["data"] == expected
+    assert server.http.delete(f"/v1/jobs/{made[2]}").status_code == 204
+    assert server.http.get("/v1/jobs", params={**query, "archived": "true"}).json()["data"] == [shown[1], shown[0]]
+    refused = server.http.get("/v1/jobs", params={"archived": "true", "after": "nobody"})
+    assert problem(refused, 422, "invalid_cursor")["errors"][0]["pointer"] == "/query/after"
+
+
+def test_a_list_of_jobs_is_without_each_classs_figures_and_the_job_itself_with_them(server, dataset, idle):
+    job_id = train(server.http, dataset).json()["id"]
+    metrics = {"top1": 0.9, "per_class": [{"class": "cat"}], "confusion": [[1]]}
+    idle.succeed(claimed(idle, job_id), {"claim": 1, "metrics": metrics})
+    assert server.http.get(f"/v1/jobs/{job_id}").json()["result"]["metrics"] == metrics
+    (listed,) = server.http.get("/v1/jobs", params={"dataset": dataset}).json()["data"]
+    assert listed["result"] == {"claim": 1, "metrics": {"top1": 0.9}}
+
+
 def test_jobs_under_way_are_counted_by_state(http, dataset, ledger):
     train(http, dataset)
     queued = ledger.count()[State.QUEUED]
-    assert f'training_jobs{{state="queued"}} {float(queued)}' in http.get("/metrics").text
+    assert f'\njobs{{state="queued"}} {float(queued)}' in http.get("/metrics").text
 
 
 def test_a_job_of_the_import_kind_is_listed_like_any_other(http):

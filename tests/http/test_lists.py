@@ -17,7 +17,7 @@ from jobs.ledger import Ledger
 from jobs.model import Lane
 from jobs.redis import connect
 from models.networks.registry import NETWORKS
-from models.recipes import RECIPES
+from models.recipes import RECIPES, Recipe
 from store import redis_account
 from store.layout import Layout
 from store.settings import Settings
@@ -33,6 +33,7 @@ LISTS = {
     "/v1/jobs/{job_id}/deliveries": 2,
     "/v1/jobs/{job_id}/events": 3,
     "/v1/models": 3,
+    "/v1/recipe-fields": len(Recipe.model_fields),
     "/v1/recipes": len(RECIPES),
 }
 

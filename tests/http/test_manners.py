@@ -147,6 +147,19 @@ def test_what_an_upload_may_meet_is_documented(http):
     assert all("507" in each["responses"] for each in [*uploads, paths["/v1/datasets/{dataset_id}"]["put"]])
 
 
+def test_what_a_body_or_a_key_may_be_refused_with_is_documented(http):
+    bodies, keys = set(), set()
+    for name, operation in operations(http.get("/openapi.json").json()):
+        if "/v2/" not in name and "requestBody" in operation:
+            bodies.add(name)
+            assert {"400", "408", "413", "422"} <= set(operation["responses"]), name
+        if "Idempotency-Key" in {each["name"] for each in operation.get("parameters", [])}:
+            keys.add(name)
+            assert "400" in operation["responses"], name
+    assert {"POST /v1/jobs", "PATCH /v1/jobs/{job_id}", "POST /v1/classify", "PUT /v1/datasets"} <= bodies
+    assert {"POST /v1/jobs", "POST /v1/jobs/{job_id}/cancel", "POST /v1/models"} <= keys
+
+
 def with_examples() -> list[type[BaseModel]]:
     """Every model below app.schemas that has examples."""
     modules = [importlib.import_module(each.name) for each in pkgutil.iter_modules(schemas.__path__, "app.schemas.")]
@@ -281,7 +294,7 @@ def test_classification_goes_on_while_redis_is_away_and_the_rest_says_so_in_time
         assert server.http.get("/v1/datasets").status_code == 200
         ready = server.http.get("/readyz")
         assert (ready.status_code, ready.json()["not_ready"]) == (200, ["ledger", "worker"])
-        assert 'training_jobs{state="queued"}' not in server.http.get("/metrics").text
+        assert 'jobs{state="queued"}' not in server.http.get("/metrics").text
         redis.send_signal(signal.SIGCONT)
         wait_for(lambda: server.http.get("/v1/jobs").status_code == 200)
         redis.kill()
@@ -422,6 +435,7 @@ ENDLESS = b"GET /livez HTTP/1.1\r\nX-Request-ID: mine-1\r\nX-Pad: "
             "/v1/classify",
         ),
         (ENDLESS + b"x" * (protocol.HEAD_BYTES + 1 - len(ENDLESS)), "head_too_large", "/livez"),
+        (b"GET /v1/mod%C3%A9l%20%23 HTTP/1.1\r\nno header\r\n\r\n", "invalid_http", "/v1/mod%C3%A9l%20%23"),
     ],
 )
 def test_what_is_no_http_is_a_problem_too_and_ends_the_connection(server: Server, sent, code, instance):
@@ -435,6 +449,45 @@ def test_what_is_no_http_is_a_problem_too_and_ends_the_connection(server: Server
         assert body["request_id"] == "mine-1"
     else:
         assert str(body["request_id"]).startswith("req_")
+
+
+CHUNKED = b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+
+
+def test_a_trailer_is_no_field_of_the_head(server: Server):
+    chunks = b"2\r\n{}\r\n0\r\nX-Request-ID: trailing-1\r\nX-More: 1\r\n\r\n"
+    answer = asked_raw(server, CHUNKED.replace(b"classify", b"jobs") + chunks)
+    assert str(problem(answer, 422, "invalid_request")["request_id"]).startswith("req_")
+
+
+@pytest.mark.parametrize(
+    "endless", [b"0\r\n" + b"X-Pad: x\r\n" * 20_000, b"0\r\nX: " + b"x" * 200_000, b"1;" + b"x" * 200_000]
+)
+def test_trailers_and_extensions_of_chunks_that_never_end_are_refused(server: Server, endless: bytes):
+    body = problem(asked_raw(server, CHUNKED + b"1\r\nx\r\n" + endless), 400, "invalid_http")
+    assert "trailers" in str(body["detail"])
+
+
+def test_a_body_in_many_small_chunks_is_none_of_that(server: Server):
+    chunks = b"".join(b"1;%s\r\n%c\r\n" % (b"x" * 3000, byte) for byte in IMAGE) + b"0\r\n\r\n"
+    assert len(chunks) > protocol.HEAD_BYTES
+    assert asked_raw(server, CHUNKED + chunks).status_code == 200
+
+
+def test_what_is_no_http_is_counted(server: Server):
+    def counted() -> float:
+        text = server.http.get("/metrics").text
+        name = 'http_requests_total{method="other",route="unmatched",status="400"} '
+        return sum(float(line.removeprefix(name)) for line in text.splitlines() if line.startswith(name))
+
+    before = counted()
+    assert asked_raw(server, b"nonsense\r\n\r\n").status_code == 400
+    assert counted() == before + 1
+
+
+@pytest.mark.parametrize("path", ["/v1/a%20b%23", "/v1/%C3%A9%25", "/v1/toy@3:nothing"])
+def test_the_address_of_a_problem_is_a_uri_reference(http, path):
+    assert problem(http.get(path), 404, "not_found")["instance"] == path
 
 
 def test_below_v2_what_is_no_http_has_the_shape_of_its_protocol(server: Server):

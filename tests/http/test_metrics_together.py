@@ -70,7 +70,7 @@ def test_engines_tell_of_batches_their_sizes_what_waits_and_how_often_they_died(
     busy = EngineFigures("cats", 3, ready=True, restarts=2, waiting=7, batches={1: 10, 3: 2, 32: 1})
     dead = EngineFigures("dogs", 1, ready=False, restarts=5)
     told = samples(Metrics().render(jobs={"queued": 4}, engines=[busy, dead]).decode())
-    assert told["training_jobs", "queued"] == 4
+    assert told["jobs", "queued"] == 4
     assert told["inference_batches_total", "cats", "3"] == 13
     assert told["inference_batch_size_sum", "cats", "3"] == 48
     assert told["inference_batch_size_bucket", "2.0", "cats", "3"] == 10

@@ -48,9 +48,9 @@ def test_a_reference_shows_that_version_alone(http, name):
 def test_an_alias_is_put_on_a_version(http, name):
     url = f"/v1/models/{name}/aliases/production"
     put = http.put(url, json={"version": 1}).json()
-    assert (put["name"], put["alias"], put["version"], put["canary"]) == (name, "production", 1, None)
+    assert (put["model"], put["alias"], put["version"], put["canary"]) == (name, "production", 1, None)
     assert http.get(f"/v1/models/{name}").json()["aliases"] == {"production": 1}
-    problem(http.put(url, json={"version": 9}), 404, "model_not_found")
+    problem(http.put(url, json={"version": 9}), 422, "model_not_found")
     problem(http.put(url, json={"version": 0}), 422, "invalid_request")
     problem(http.put(url, json={"versoin": 1}), 422, "invalid_request")
     problem(http.put(url, content=b""), 400, "invalid_json")

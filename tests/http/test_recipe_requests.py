@@ -71,3 +71,16 @@ def test_a_network_tells_the_ready_made_weights_that_it_can_start_from(http):
     told = {each["name"]: each["weights"] for each in http.get("/v1/architectures").json()["data"]}
     assert told["torchvision/resnet50"] == ["IMAGENET1K_V1", "IMAGENET1K_V2"]
     assert told["cifar/resnet20"] == []
+
+
+def test_what_each_field_of_a_recipe_takes_and_means_is_told(http):
+    told = {each["name"]: each for each in http.get("/v1/recipe-fields").json()["data"]}
+    assert set(told) == set(http.get("/v1/recipes").json()["data"][0]["fields"])
+    assert told["devices"] == {
+        "name": "devices",
+        "takes": "integer from 1 to 64",
+        "default": "1",
+        "description": "Devices that share each batch, on one machine.",
+    }
+    assert told["network"]["default"] is None
+    assert all(each["description"] for each in told.values())

@@ -10,7 +10,7 @@ from ledger_kit import claim, ended, submit
 
 from jobs import event_file, keys
 from jobs.answers import JobNotFound
-from jobs.archive import archive, archived_events, archived_job, history, spill
+from jobs.archive import archive, archived_events, archived_job, history, page, spill
 from jobs.event_file import offset_above, order
 from jobs.model import Kind, State, Webhook
 from store.layout import Layout
@@ -238,3 +238,31 @@ def test_appending_reads_nothing_but_the_last_line(tmp_path):
 
     assert event_file.append(path, nothing_newer) == "2-0"
     assert asked == ["2-0"]
+
+
+def test_ended_jobs_are_listed_from_disk_the_newest_first_and_without_those_that_cannot_be_read(ledger, layout):
+    ids = [submit(ledger) for _ in range(5)]
+    for _ in ids:
+        ledger.succeed(claim(ledger), {})
+    running = submit(ledger)
+    archive(ledger, layout)
+    (layout.job(ids[1]) / "record.json").write_bytes(b"{")
+    (layout.job(ids[2]) / "record.json").write_bytes(b'{"created_at": "2026-01-31T12:00:00Z"}')
+    (layout.jobs / "a-file").touch()
+    layout.job(running).mkdir(exist_ok=True)
+
+    def pages(limit: int = 1, seconds: float = 60.0, only=lambda _: True) -> list[list[str]]:
+        told, after = [], None
+        while True:
+            found, after = page(layout, limit=limit, after=after, only=only, seconds=seconds)
+            told.append([job.id for job in found])
+            if after is None:
+                return told
+
+    assert pages(limit=9) == [[ids[4], ids[3], ids[0]]]
+    assert pages() == [[ids[4]], [ids[3]], [ids[0]]]
+    assert pages(limit=2, only=lambda job: job.id != ids[3]) == [[ids[4], ids[0]]]
+    assert pages(limit=2, seconds=0.0, only=lambda job: job.id == ids[0]) == [[], [], [ids[0]], []]
+    assert page(layout, limit=1, after=None, only=lambda _: True, seconds=60.0)[0] == [archived_job(layout, ids[4])]
+    with pytest.raises(JobNotFound):
+        page(layout, limit=1, after="nobody", only=lambda _: True, seconds=60.0)

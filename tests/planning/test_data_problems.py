@@ -18,6 +18,11 @@ from worker.trainer.split_sizes import sizes
 
 GOOD = {"train": (40, 40, 40), "val": (10, 10, 10), "test": (10, 10, 10)}
 MIXED = ImageSummary(sizes={"20x32": 30, "64x64": 70}, modes={"L": 40, "RGB": 60}, uniform=False)
+DEEP = ImageSummary(
+    sizes={"64x64": 100},
+    modes={"I;16B": 20, "I": 10, "F": 10, "1": 10, "La": 10, "LA": 10, "LAB": 10, "PA": 20},
+    uniform=False,
+)
 COLOUR = ImageSummary(sizes={"28x28": 150}, modes={"RGB": 150}, uniform=True, height=28, width=28, channels=3)
 SPOILT = Report(images=1, corrupt=(FileNote(file="a.jpg", reason="cut off"),), truncated=Truncated(corrupt=2))
 
@@ -46,11 +51,19 @@ def test_a_good_dataset_has_none():
         ({"image": COLOUR}, "warning", "colour_lost", "180 images in colour"),
         ({"channels": 3, "mean": None, "std": None}, "note", "grey_as_colour", "every image is grey"),
         ({"image": MIXED, "channels": 3, "mean": None, "std": None}, "note", "grey_and_colour", "40 images of 100"),
+        ({"image": DEEP, "channels": 3, "mean": None, "std": None}, "note", "grey_and_colour", "70 images of 100"),
+        ({"image": DEEP}, "warning", "colour_lost", "30 images in colour"),
         ({"batch_size": 121}, "warning", "batch_larger_than_data", "121 and there are 120"),
         ({"network": "torchvision/resnet18"}, "warning", "network_for_other_size", "hardly anything is left"),
         ({"image_size": 224}, "warning", "network_for_other_size", "many times the work"),
         ({"splits": {"test": (9, 9, 9)}}, "error", "no_training_data", "no train split"),
         ({"splits": {"train": (1, 1, 1), "test": (9, 9, 9)}}, "error", "dataset_too_small", "none can be held out"),
+        (
+            {"splits": {**GOOD, "train": (1, 1, 1)}, "devices": 4},
+            "error",
+            "dataset_too_small",
+            "fewer images than devices",
+        ),
         ({"splits": {"train": (30,)}, "classes": ("cat",)}, "error", "too_few_classes", "fewer than two"),
     ],
 )

@@ -4,6 +4,8 @@ import mmap
 import os
 import subprocess
 import sys
+import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from worker.planner import memory, network
 from worker.planner.contention import Turns
 from worker.planner.curve import learning_rates
 from worker.planner.estimate import Speed, run_seconds
-from worker.planner.measuring import Measured, rounded
+from worker.planner.measuring import Measured, Measurement, rounded
 from worker.planner.memory import Peak, Room
 from worker.planner.request import PlanRequest, measured_key, plan_key
 from worker.planner.summary import MOST, Plan
@@ -178,6 +180,12 @@ def test_a_process_that_shares_its_core_with_another_has_about_half_of_it():
     assert float(said.stdout) < 0.75
 
 
+def test_gpus_that_stream_are_no_faster_together_than_the_images_are_read():
+    rest = Peak(images=0, bytes=1000)
+    found = seen(evaluation=(rest, Peak(images=256, bytes=1256)), free=10**4, device="cuda", batch_size=64, devices=32)
+    assert (found["images_per_second"], found["eta"]["validate"]) == (1000.0, round(found["recipe"]["epochs"] * 0.2, 1))
+
+
 @pytest.mark.parametrize(("device", "sharing"), [("cpu", 1), ("cuda", 4)])
 def test_gpus_that_share_a_batch_have_each_its_memory_and_its_speed(device: str, sharing: int):
     """Four of them took 8 images each; four processes on a CPU have one memory and one set of cores."""
@@ -186,6 +194,8 @@ def test_gpus_that_share_a_batch_have_each_its_memory_and_its_speed(device: str,
     found, one = (seen(**figures, batch_size=32, devices=devices) for devices in (4, 1))
     assert found["images_per_second"] == 40.0 * sharing
     assert found["eta"]["train"] == pytest.approx(one["eta"]["train"] / sharing, abs=0.1)
+    assert found["eta"]["validate"] == pytest.approx(one["eta"]["validate"] / sharing, abs=0.1)
+    assert found["eta"]["test"] == one["eta"]["test"] == 3.0  # by one of them alone
     assert found["memory"]["peak_bytes"] == 1000 + 32 // sharing * 125
     assert found["largest_batch_size"] == min(one["largest_batch_size"] * sharing, 1000)
     said = [each["message"] for each in found["problems"] if each["code"] == "measured_otherwise"]
@@ -205,11 +215,71 @@ def test_the_peak_meter_sees_what_is_held_for_a_moment():
 
 def test_the_time_of_a_run_is_that_of_its_parts_and_ends_with_max_seconds():
     counted = Sizes(train=1000, val=100, test=200, batch=100)
-    speed = Speed(train=50.0, evaluate=100.0, load=1000.0)
-    found = run_seconds(recipe(epochs=3), counted, speed)
-    assert found == {"load": 1.3, "train": 60.0, "validate": 3.0, "test": 3.0, "total": 67.3}
-    cut = run_seconds(recipe(epochs=3, max_seconds=30), counted, speed)
-    assert cut == {"load": 1.3, "train": 30.0, "validate": 2.0, "test": 3.0, "total": 36.3}
+    speed = Speed(train=50.0, evaluate=100.0, test=50.0, load=1000.0)
+    found = run_seconds(recipe(epochs=3), counted, speed, streamed=False)
+    assert found == {"load": 1.3, "train": 60.0, "validate": 3.0, "test": 6.0, "total": 70.3}
+    cut = run_seconds(recipe(epochs=3, max_seconds=30), counted, speed, streamed=False)
+    assert cut == {"load": 1.3, "train": 30.0, "validate": 2.0, "test": 6.0, "total": 39.3}
+
+
+def test_streamed_images_are_read_for_themselves_where_their_mean_or_std_is_measured_and_by_each_device():
+    counted = Sizes(train=1000, val=100, test=200, batch=100)
+    speed = Speed(train=50.0, evaluate=100.0, test=50.0, load=1000.0)
+
+    def load(*, streamed: bool, **overrides: object) -> float:
+        return run_seconds(recipe(**overrides), counted, speed, streamed=streamed)["load"]
+
+    assert [load(streamed=True), load(streamed=True, mean=None), load(streamed=True, std=None)] == [0.0, 1.0, 1.0]
+    assert load(streamed=True, mean=None, devices=2) == 2.0
+    assert (load(streamed=False, mean=None), load(streamed=False, devices=2)) == (1.3, 2.4)
+
+
+def test_a_gpu_holds_the_images_of_train_and_on_a_cpu_each_process_those_of_val_too():
+    """Random crops come from larger images than those that are validated on."""
+    counted = Sizes(train=1000, val=100, test=200, batch=100)
+    chosen = recipe(crop_padding=0, random_resized_crop=[0.5, 1.0], resize=36, devices=2)
+    train, val = 1000 * 36**2, 100 * 28**2
+    held = [memory.data_bytes(chosen, counted, device_type="cuda", free=free) for free in (2 * train, 2 * train - 1)]
+    assert held == [train, 0]
+    assert memory.data_bytes(chosen, counted, device_type="cpu", free=10**9) == 2 * (train + val)
+
+
+@pytest.mark.parametrize(
+    ("to_come", "at_least", "at_most"), [(0, 95, 100), (500, 48, 50), (950, 5, 5), (996, None, None)]
+)
+def test_the_largest_batch_is_tried_beside_the_images_that_will_lie_on_the_device(
+    monkeypatch: pytest.MonkeyPatch, to_come: int, at_least: int | None, at_most: int | None
+):
+    """A device of 1,000 bytes, of which an image takes ten."""
+    taken: list[weakref.ref[torch.Tensor]] = []
+    empty = torch.empty
+
+    def taking(size: int, **options: object) -> torch.Tensor:
+        tensor = empty(size, **options)
+        taken.append(weakref.ref(tensor))
+        return tensor
+
+    class Tried(Measurement):
+        def __init__(self) -> None:
+            self._peaks, self._too_many, self._to_come = {8: 80}, None, to_come
+            self._device, self._meter = torch.device("cpu"), memory.PeakMeter(torch.device("cpu"))
+
+        def _loop(self, batch_size: int, *, accumulate: int = 1) -> int:  # type: ignore[override]
+            return batch_size
+
+        def _fitting(self, loop: int, at_once: int) -> float | None:  # type: ignore[override]
+            beside = taken[0]()
+            assert beside is not None
+            return 0.1 if 10 * at_once + len(beside) <= 1000 else None
+
+    monkeypatch.setattr(torch, "empty", taking)
+    found = Tried()._most_that_fit(8192, time.monotonic() + 60)
+    assert taken[0]() is None
+    if at_least is None or at_most is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert at_least <= found <= at_most
 
 
 def test_the_slowest_of_rates_is_not_rounded_to_nothing():
@@ -227,6 +297,7 @@ def test_a_measurement_counts_for_another_plan_where_the_steps_are_the_same_work
         "crop_padding": 0,
         "optimizer": "adamw",
         "network": "cifar/resnet20",
+        "val_fraction": 0.3,  # the largest batch is tried beside the images that are left in train
     }
     for name, value in other.items():
         assert measured_key(recipe(**{name: value}), "sha256:1", "here") != one, name

@@ -11,13 +11,15 @@ from planning_kit import images, on_disk
 from running import environment
 
 from models.recipes import resolve
+from store.datasets import Dataset
 from store.layout import Layout
 from worker.job_process import DONE, REFUSED, JobRefused, Stop
-from worker.planner import measuring, planning, rehearsal
+from worker.planner import measuring, planning, rehearsal, sample
 from worker.planner.memory import Peak, needed
 from worker.planner.request import PlanRequest
-from worker.trainer import steps
+from worker.trainer import data, distributed, steps
 from worker.trainer.optimizer import learning_rate
+from worker.trainer.pixels import Streamed
 
 QUESTION = {
     "dataset": "ds_pets",
@@ -95,6 +97,54 @@ def test_a_training_that_would_be_refused_is_planned_with_the_reason_and_not_mea
     ((_, found),) = plan(measure=True)
     assert found["measured"]["reason"] == "refused"
     assert found["problems"][0]["code"] == "no_training_data"
+
+
+def test_more_devices_than_the_worker_has_are_why_a_plan_is_refused_and_not_measured(plan, layout):
+    on_disk(layout, {"train": images(300, seed=0), "test": images(30, seed=1)})
+    ((_, found),) = plan(measure=True, overrides={**QUESTION["overrides"], "batch_size": 128, "devices": 64})
+    assert found["measured"]["reason"] == "refused"
+    worst = found["problems"][0]
+    assert (worst["severity"], worst["code"]) == ("error", "too_few_devices")
+    with pytest.raises(JobRefused) as refused:
+        distributed._own_device("cpu", 64, 0)
+    assert (worst["message"], worst["hint"]) == (str(refused.value), refused.value.hint)
+
+
+def test_images_to_stream_are_read_by_as_many_threads_as_the_run_will_have(plan, layout, monkeypatch):
+    on_disk(layout, {"train": images(300, seed=0), "test": images(30, seed=1)})
+    threads = []
+
+    class Heard(Streamed):
+        def __init__(self, *arguments, workers, **names):
+            threads.append(workers)
+            super().__init__(*arguments, workers=workers, **names)
+
+    monkeypatch.setattr(sample, "Streamed", Heard)
+    monkeypatch.setattr(sample, "usable_cores", lambda: 7)
+    dataset = Dataset.read(layout.dataset("ds_pets"))
+    for overrides in ({"workers": 3}, {"workers": 3, "loader": "stream"}, {"workers": 0, "loader": "stream"}):
+        chosen = resolve(QUESTION["recipe"], {**QUESTION["overrides"], **overrides})
+        taken = sample.take(layout.dataset("ds_pets"), dataset, chosen)
+        assert taken.streamed == ("loader" in overrides)
+    sample.take(
+        layout.dataset("ds_pets"),
+        dataset,
+        resolve(QUESTION["recipe"], {"workers": 3, "loader": "stream", "devices": 2}),
+    )
+    assert threads == [7, 3, 0, 6]
+
+
+def test_whether_images_are_streamed_is_asked_for_all_of_the_runs_processes(layout, monkeypatch):
+    """Two hold twice as much as one."""
+    on_disk(layout, {"train": images(300, seed=0), "test": images(30, seed=1)})
+    monkeypatch.setattr(data, "_SMALL", 0)
+    monkeypatch.setattr(data, "available_bytes", lambda: 3 * 300 * 28 * 28)
+    folder = layout.dataset("ds_pets")
+    streamed = [
+        sample.take(folder, Dataset.read(folder), resolve(QUESTION["recipe"], {"devices": devices})).streamed
+        for devices in (1, 2)
+    ]
+    assert streamed == [False, True]
 
 
 def test_a_plan_tells_the_values_of_fields_that_follow_others(plan, layout):

@@ -8,9 +8,10 @@ import pytest
 import uvloop
 from engine_scene import DONE, Run, Scene, with_scene
 
+from app.inference import connections
 from app.inference.connection import Connection, ConnectionLost
 from app.inference.errors import DeadlineExceeded, EngineFailed, EngineOverloaded, EngineStarting, EngineUnavailable
-from app.inference.routes import Choice, EngineState
+from app.inference.routes import Choice, EngineState, RoutesFile
 from models.catalog import ModelNotFound
 
 
@@ -137,6 +138,35 @@ def test_requests_that_share_a_connection_get_their_own_answers(tmp_path: Path) 
             *(scene.engines.classify("toy", [b"x"], top_k=k, timeout=9) for k in range(1, 9))
         )
         assert [each.results[0].top_k[0].class_index for each in answers] == list(range(1, 9))
+
+    with_scene(tmp_path, test)
+
+
+def test_a_fleet_that_dies_while_a_load_is_waited_for_has_its_whole_grace_to_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_FLEET_GRACE", 0.3)
+
+    async def test(scene: Scene) -> None:
+        engine, asked = await scene.engine("engine", lambda _: DONE), 0
+
+        async def fleet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal asked
+            asked += 1
+            await reader.readline()
+            if asked == 1:
+                await asyncio.sleep(0.5)  # it is killed without a word
+            else:
+                scene.route(engine)
+                writer.write(b'{"state": "ready"}\n')
+            writer.close()
+
+        socket = scene.layout.run / "other.sock"
+        known = connections.Connections(RoutesFile(scene.layout.routes), socket)
+        async with await asyncio.start_unix_server(fleet, socket):
+            connection = await known.ready("toy", 1, asyncio.get_running_loop().time() + 10, lost=None)
+            assert (connection.socket, asked) == (engine, 2)
+            await known.close()
 
     with_scene(tmp_path, test)
 

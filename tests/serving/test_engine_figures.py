@@ -78,11 +78,14 @@ def test_an_engine_that_said_it_is_full_is_believed_for_a_moment(
         assert not scene.engines.refusing("toy", "classify", size=1)
         monkeypatch.setattr(queues, "_FULL_SECONDS", 0.0)
         with pytest.raises(EngineOverloaded, match="full"):
-            await scene.engines.classify("toy", [b"x"], timeout=10)
+            await scene.engines.classify("toy", [b"x"], timeout=30)
         assert not scene.engines.refusing("toy", "classify", size=1)
         monkeypatch.setattr(queues, "_FULL_SECONDS", 60.0)
         with pytest.raises(EngineOverloaded, match="full"):
             await scene.engines.classify("toy", [b"x"], timeout=10)
+        assert not scene.engines.refusing("toy", "classify", size=1)  # which has the server's own 30 seconds
+        with pytest.raises(EngineOverloaded, match="full"):
+            await scene.engines.classify("toy", [b"x"], timeout=30)
         assert scene.engines.refusing("toy", "classify", size=1)
         assert scene.engines.refusing("toy@1", "classify", size=1)
         asked, answer = len(scene.headers), DONE

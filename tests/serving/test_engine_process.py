@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import shutil
 import signal
 import socket as sockets
 import stat
@@ -132,6 +133,20 @@ def test_it_refuses_to_serve_a_model_whose_outputs_are_not_its_golden_ones(
         assert "golden outputs are not reproduced" in said["reason"]
         assert process.wait(timeout=20) == 3
     assert not (tmp_path / "engine.sock").exists()
+
+
+@pytest.mark.parametrize("manifest", [None, '{"format": 1}'])
+def test_a_model_without_a_manifest_that_can_be_read_is_damaged_and_not_tried_again_and_again(
+    artifacts: list[Path], tmp_path: Path, manifest: str | None
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(artifacts[0], folder)
+    (folder / "model.json").unlink()
+    if manifest is not None:
+        (folder / "model.json").write_text(manifest)
+    with engine_process(folder, tmp_path / "engine.sock") as process:
+        assert "model.json is " in first_words(process)["reason"]
+        assert process.wait(timeout=20) == 3
 
 
 def test_it_says_why_it_cannot_start_on_a_device_that_is_absent(artifacts: list[Path], tmp_path: Path) -> None:

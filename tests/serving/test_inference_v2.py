@@ -81,6 +81,8 @@ def test_a_triton_client_finds_server_and_model_ready_and_described(stack: Stack
     assert client.is_server_ready()
     assert client.is_model_ready("toy")
     assert client.is_model_ready("toy", "1")
+    for path in ("/v2/models/toy/ready", "/v2/models/toy@1/ready", "/v2/models/toy/versions/1/ready"):
+        assert stack.http.get(path).json() == {"name": "toy", "ready": True}
     assert not client.is_model_ready("nobody")
     about = client.get_server_metadata()
     assert about["name"] == "resnetd"
@@ -227,6 +229,15 @@ def test_classification_gives_value_index_and_label_the_best_first(
             np.testing.assert_allclose([float(value) for value, _, _ in parts], row[order], **SERVED)
 
 
+def test_a_body_that_names_its_model_as_kserves_client_does_is_answered(stack: Stack) -> None:
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(FILES[0]).decode()]}
+    body = {"id": "a", "model_name": "toy", "model_version": "1", "inputs": [tensor]}
+    answer = stack.http.post("/v2/models/toy/infer", json=body)
+    assert (answer.status_code, answer.json()["model_version"]) == (200, "1"), answer.text
+    answer = stack.http.post("/v2/models/toy/infer", json={**body, "model_version": "9"})
+    assert (answer.status_code, "no model 'toy@9'" in answer.json()["error"]) == (404, True)
+
+
 def test_a_body_may_be_one_image_and_nothing_else(stack: Stack) -> None:
     answer = stack.http.post("/v2/models/toy/infer", content=FILES[0], headers={"Inference-Header-Content-Length": "0"})
     length = int(answer.headers["inference-header-content-length"])
@@ -302,6 +313,7 @@ def asked_wrong(**changes: object) -> dict[str, object]:
         ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [7]}]}, "no string"),
         ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [2], "data": [""]}]}, "holds 2 elements"),
         ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["AAAA"]}]}, "unsupported_format"),
+        ({**asked_wrong(), "model_name": "other"}, "the address says toy"),
         ({"inputs": asked_wrong()["inputs"] * 2}, "exactly one"),  # type: ignore[operator]  # a list
     ],
 )

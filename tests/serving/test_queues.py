@@ -35,7 +35,7 @@ def test_a_queue_foresees_by_what_is_under_way_and_a_lone_request_waits_for_nobo
 
 def test_what_an_engine_refused_tells_of_requests_that_are_as_large_and_of_no_others(clock: Clock) -> None:
     queue = Queue()
-    queue.full(256, 5_000, seconds=1.0)
+    queue.full(256, 5_000, patience=1e9, seconds=1.0)
     assert queue.refuses(256, 5_000, patience=1e9)
     assert queue.refuses(300, 9_000, patience=1e9)
     assert not queue.refuses(1, 20, patience=1e9)
@@ -46,14 +46,27 @@ def test_what_an_engine_refused_tells_of_requests_that_are_as_large_and_of_no_ot
 
 def test_the_smallest_of_what_was_refused_is_remembered_until_its_time_is_over(clock: Clock) -> None:
     queue = Queue()
-    queue.full(256, 5_000, seconds=1.0)
+    queue.full(256, 5_000, patience=1e9, seconds=1.0)
     clock.now = 0.5
-    queue.full(1, 20, seconds=1.0)
-    queue.full(256, 5_000, seconds=100.0)  # tells nothing new, and not that there is no place for one image
+    queue.full(1, 20, patience=1e9, seconds=1.0)
+    queue.full(256, 5_000, patience=1e9, seconds=100.0)  # tells nothing new: not that one image has no place
     clock.now = 1.4
     assert queue.refuses(1, 20, patience=1e9)
     clock.now = 1.5
     assert not queue.refuses(1, 20, patience=1e9)
+
+
+def test_what_was_refused_for_want_of_time_tells_nothing_of_requests_that_have_more(clock: Clock) -> None:
+    queue = Queue()
+    queue.full(1, 20, patience=0.5, seconds=1.0)
+    assert queue.refuses(1, 20, patience=0.5)
+    assert queue.refuses(1, 20, patience=0.55)  # nearly the same
+    assert not queue.refuses(1, 20, patience=15.0)
+    queue.full(1, 20, patience=15.0, seconds=1.0)
+    assert queue.refuses(1, 20, patience=15.0)
+    queue.full(1, 20, patience=0.5, seconds=100.0)  # tells nothing new
+    clock.now = 1.0
+    assert not queue.refuses(1, 20, patience=0.5)
 
 
 def test_work_that_waits_for_no_other_in_an_engine_has_a_queue_of_its_own() -> None:
@@ -64,7 +77,7 @@ def test_work_that_waits_for_no_other_in_an_engine_has_a_queue_of_its_own() -> N
     assert (kind_of("explain", {}), kind_of("preprocess", {})) == (Kind.EXPLAINED, Kind.PREPARED)
     queues = Queues()
     for kind in set(Kind) - {Kind.SERVED}:
-        queues.full("toy", 1, kind, images=1, size=1)
+        queues.full("toy", 1, kind, images=1, size=1, patience=1e9)
         assert queues.of("toy", 1, kind).refuses(1, 1, patience=1e9)
     assert not queues.of("toy", 1, Kind.SERVED).refuses(1, 1, patience=1e9)
     assert not queues.of("toy", 2, Kind.EXPLAINED).refuses(1, 1, patience=1e9)

@@ -11,6 +11,7 @@ from engine_scene import DONE, Scene, with_scene
 from app.inference import asking, queues
 from app.inference.errors import EngineOverloaded, EngineUnavailable, RequestRefused
 from app.inference.figures import Asked
+from app.inference.protocol import Output, TensorInput
 from app.inference.queues import Kind
 from app.inference.routes import EngineState, Route, Routes, Split
 
@@ -88,6 +89,19 @@ def test_an_image_that_a_canary_refuses_for_its_own_sake_is_asked_about_once(tmp
     with_scene(tmp_path, test)
 
 
+@pytest.mark.parametrize("kind", TensorInput)
+def test_a_tensor_which_was_prepared_for_the_version_that_is_served_goes_to_no_canary(
+    tmp_path: Path, kind: TensorInput
+) -> None:
+    async def test(scene: Scene) -> None:
+        inferred = {**DONE, "tensors": [{"name": "logits", "shape": [0, 0]}]}
+        share(scene, await scene.engine("served", lambda _: inferred), await scene.engine("canary", lambda _: inferred))
+        answer = await scene.engines.infer("toy", b"x", kind=kind, shape=[1], outputs=[Output.LOGITS], timeout=10)
+        assert (answer.version, len(scene.headers)) == (1, 1)
+
+    with_scene(tmp_path, test)
+
+
 @pytest.mark.parametrize("state", [EngineState.READY, EngineState.STARTING])
 def test_a_canary_that_is_not_there_is_not_waited_for(tmp_path: Path, state: EngineState) -> None:
     async def test(scene: Scene) -> None:
@@ -155,10 +169,10 @@ def test_who_comes_is_refused_unread_only_where_every_version_is_full_that_could
         monkeypatch.setattr(queues, "_FULL_SECONDS", 60.0)
         share(scene, "served", "canary", percent=10)
         known = scene.engines.asking._queues
-        known.full("toy", 1, Kind.SERVED, images=1, size=100)
+        known.full("toy", 1, Kind.SERVED, images=1, size=100, patience=15)
         assert scene.engines.refusing("toy@1", "classify", size=100)
         assert not scene.engines.refusing("toy", "classify", size=100)
-        known.full("toy", 2, Kind.SERVED, images=1, size=100)
+        known.full("toy", 2, Kind.SERVED, images=1, size=100, patience=7.5)  # a canary has half of the time
         assert scene.engines.refusing("toy", "classify", size=100)
         assert scene.engines.refusing("toy", "infer", size=100)
         assert not scene.engines.refusing("toy", "classify", size=99)

@@ -1,9 +1,13 @@
 """What a split tells of its images without decoding them."""
 
+import hashlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
+from PIL import Image
 
 from store.splits import Split
 
@@ -27,6 +31,33 @@ def test_the_same_files_have_the_same_hash_and_files_of_another_end_or_length_an
     found = hashes(of_files(tmp_path, files))
     assert found[[0, 1]].tolist() == found[[2, 6]].tolist()
     assert len(set(found.tolist())) == 5
+
+
+@pytest.mark.parametrize("kind", ["BMP", "TIFF"])
+def test_uncompressed_files_of_one_length_that_end_alike_have_each_a_hash_of_their_own(
+    tmp_path: Path, kind: str
+) -> None:
+    """Pictures on black: the files' last 4 KB are the same."""
+    files = []
+    for shade in (60, 61, 62, 60):
+        image = Image.new("RGB", (80, 60))
+        image.paste((shade, 0, 0), (30, 25, 50, 35))
+        file = BytesIO()
+        image.save(file, kind)
+        files.append(file.getvalue())
+    assert len({(len(file), file[-4096:]) for file in files}) == 1
+    found = hashes(of_files(tmp_path, files)).tolist()
+    assert found[0] == found[3]
+    assert len(set(found)) == 3
+
+
+def test_a_compressed_file_has_the_hash_of_every_version(tmp_path: Path) -> None:
+    """Its hold-outs, and so the checkpoints of its runs, stay valid."""
+    jpeg = b"\xff\xd8\xff" + bytes(range(256)) * 40
+    (found,) = hashes(of_files(tmp_path, [jpeg])).tolist()
+    assert found == int.from_bytes(
+        hashlib.blake2b(len(jpeg).to_bytes(8, "little") + jpeg[-4096:], digest_size=8).digest(), "little"
+    )
 
 
 def test_images_of_the_same_pixels_have_the_same_hash(tmp_path: Path) -> None:

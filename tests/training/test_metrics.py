@@ -44,11 +44,15 @@ def test_a_few_images_without_a_mistake_do_not_make_the_model_certain():
     assert everything < metrics.log_loss(honest, labels, temperature) < 1.5 * everything
 
 
-def test_per_class_figures_come_from_the_confusion_matrix():
+def test_the_confusion_matrix_has_a_row_for_each_true_class_even_one_never_seen():
+    labels, predicted = np.array([2, 0, 0, 1, 1, 0]), np.array([1, 0, 1, 1, 0, 0])
+    rows = [row.tolist() for row in metrics.confusion(predicted, labels, 4)]
+    assert rows == [[2, 1, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+
+
+def test_precision_recall_f1_and_support_of_each_class():
     labels, predicted = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 0, 1])
-    matrix = metrics.confusion(predicted, labels, 3)
-    assert matrix.tolist() == [[2, 1, 0], [1, 1, 0], [0, 1, 0]]
-    a, b, c = metrics.per_class(matrix, ("a", "b", "c"))
+    a, b, c = metrics.per_class(predicted, labels, ("a", "b", "c"))
     assert a == {"label": "a", "precision": 0.666667, "recall": 0.666667, "f1": 0.666667, "support": 3}
     assert b == {"label": "b", "precision": 0.333333, "recall": 0.5, "f1": 0.4, "support": 2}
     assert c == {"label": "c", "precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 1}

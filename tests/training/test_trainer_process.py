@@ -16,11 +16,11 @@ from safetensors.numpy import load_file
 from squares import CLASSES, squares, write_dataset
 
 from models import checkpoint, checkpoint_files, golden, probes, runtime
-from models.manifest import Manifest
+from models.manifest import Manifest, Preprocessing
 from store.layout import Layout
 from worker.job_arguments import JobArguments
 from worker.job_process import DONE, STOPPED, JobRefused, JobStopped, Stop
-from worker.trainer import evaluate
+from worker.trainer import data, evaluate
 from worker.trainer.train import train
 
 SPLITS = {"train": squares(210, seed=0), "test": squares(60, seed=1)}
@@ -154,6 +154,39 @@ def test_sigterm_ends_in_a_checkpoint_from_which_the_next_claim_goes_on(layout: 
     with trainer(job) as process:
         resumed = next(line for line in lines(process) if line["type"] == "log")
         assert resumed["data"]["step"] == reached["step"]
+
+
+def test_a_run_that_goes_on_measures_no_mean_and_std_again(
+    layout: Layout, new_job, here, monkeypatch: pytest.MonkeyPatch
+):
+    """Of streamed images that is a pass over all of train."""
+    write_dataset(layout, SPLITS)
+    job = new_job("measured", epochs=1, mean=None, std=[0.25])
+    measured = []
+
+    def measuring(*arguments: Any, **names: Any) -> Any:
+        measured.append(mean_and_std(*arguments, **names))
+        return measured[-1]
+
+    mean_and_std = data.mean_and_std
+    monkeypatch.setattr(data, "mean_and_std", measuring)
+
+    def trained(claim: int) -> Preprocessing:
+        here(job, claim=claim)
+        return Manifest.read(job / f"claim-{claim}" / "model").preprocessing
+
+    first = trained(1)
+    assert (first.mean, first.std) == (measured[0][0], (0.25,))
+    assert trained(2) == first
+    assert len(measured) == 1
+
+    # A checkpoint of an earlier revision does not tell.
+    newest = checkpoint.newest(job)
+    assert newest is not None
+    state = {name: value for name, value in newest.state.items() if name != "normalisation"}
+    checkpoint.save(job / "claim-2", checkpoint.Checkpoint(newest.step, state, newest.tensors))
+    assert trained(3) == first
+    assert len(measured) == 2
 
 
 def test_a_run_that_goes_on_is_from_its_first_word_as_far_as_it_was(layout: Layout, new_job):

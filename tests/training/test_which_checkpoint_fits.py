@@ -6,13 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from job_processes import of
 from squares import squares, write_dataset
 
-from models import runtime
+from models import checkpoint_files, runtime
+from models.manifest import NetworkSpec
 from models.recipes import Recipe, resolve
 from store.layout import Layout
+from worker.trainer.distributed import World
+from worker.trainer.fresh import fresh_state
 from worker.trainer.spec import identity, is_of
+from worker.trainer.train import _resume
 
 SPLITS = {"train": squares(96, seed=0), "test": squares(30, seed=1)}
 
@@ -31,6 +36,19 @@ def test_a_run_whose_recipe_is_another_begins_anew_and_says_so(layout: Layout, n
     said = here(with_overrides(layout.job("run"), lr=0.01), claim=2)
     assert [warning["code"] for warning in of(said, "warning")] == ["other_checkpoint"]
     assert [epoch["epoch"] for epoch in of(said, "epoch")] == [1]
+
+
+def test_of_several_ranks_one_removes_checkpoints_that_are_another_recipes(layout: Layout, new_job, here):
+    """They would remove them under each other's hands."""
+    dataset = write_dataset(layout, SPLITS)
+    run_dir = new_job("run", epochs=1)
+    here(run_dir)
+    other = resolve("fashion-mnist-small", {"lr": 0.01})
+    spec = NetworkSpec(name=other.network, num_classes=3, in_channels=1)
+    state = fresh_state(spec, other, torch.device("cpu"), World())
+    for rank, left in ((1, True), (0, False), (1, False)):
+        assert not _resume(state, run_dir, other, dataset, World(rank, 2))
+        assert bool(checkpoint_files.found(run_dir)) is left
 
 
 def test_a_test_time_flip_is_validated_evaluated_and_served_and_changes_nothing_of_what_is_learned(

@@ -84,11 +84,11 @@ def _write_confusion(path: Path, evaluation: Evaluation) -> None:
     Line by line, into a folder that is not published yet: of thousands of classes it is large.
     """
     classes = evaluation.classes
-    matrix = metrics.confusion(evaluation.logits.argmax(axis=1), evaluation.labels, len(classes))
+    rows = metrics.confusion(evaluation.logits.argmax(axis=1), evaluation.labels, len(classes))
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["true", *classes])
-        writer.writerows([label, *counts.tolist()] for label, counts in zip(classes, matrix, strict=True))
+        writer.writerows([label, *counts.tolist()] for label, counts in zip(classes, rows, strict=True))
 
 
 def as_json(document: dict[str, Any]) -> bytes:

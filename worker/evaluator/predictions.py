@@ -25,6 +25,7 @@ class Predictions:
     def __init__(self, run_dir: Path, claim_dir: Path, *, classes: int) -> None:
         self._run_dir, self._claim_dir, self._classes = run_dir, claim_dir, classes
         self._parts: list[npt.NDArray[np.float32]] = []
+        self._new: list[npt.NDArray[np.float32]] = []  # those of the parts that no file has
         self._kept = self.done = 0
 
     def restore(self) -> None:
@@ -37,16 +38,18 @@ class Predictions:
     def add(self, logits: Logits) -> None:
         """The logits of the next images."""
         self._parts.append(logits)
+        self._new.append(logits)
         self.done += len(logits)
 
     def keep(self) -> bool:
         """Write what is new to this claim's folder, durably; False where nothing is."""
         if self._kept == self.done:
             return False
-        body = self.logits()[self._kept :].astype("<f4").tobytes()
+        body = np.concatenate(self._new).astype("<f4").tobytes()
         self._claim_dir.mkdir(parents=True, exist_ok=True)
         write_atomic(self._claim_dir / f"logits-{self._kept}-{self.done}", hashlib.sha256(body).digest() + body)
         self._kept = self.done
+        self._new.clear()
         return True
 
     def logits(self) -> Logits:

@@ -1,5 +1,6 @@
 """A model version as a `torch.export` program: from prepared pixels to logits, for any number of images."""
 
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -40,8 +41,12 @@ def trace(model: Runtime) -> torch.export.ExportedProgram:
 
 
 def write(program: torch.export.ExportedProgram, target: Path, *, manifest: bytes) -> None:
-    """Save the program with model.json inside it."""
-    torch.export.save(program, target, extra_files={"model.json": manifest.decode()})
+    """Save the program with model.json inside it. Raises OSError: on a full disk torch's own writing of a file would
+    abort the process.
+    """
+    content = BytesIO()
+    torch.export.save(program, content, extra_files={"model.json": manifest.decode()})
+    target.write_bytes(content.getbuffer())
 
 
 def check(target: Path, folder: Path) -> float:

@@ -13,9 +13,10 @@ from models.recipes import Recipe
 from worker.evaluator.reader import batch_size as evaluation_batch
 from worker.job_process import Stop, out_of_memory
 from worker.planner.contention import UNDISTURBED, Turns
-from worker.planner.memory import Peak, PeakMeter, Room, described, largest, room
+from worker.planner.memory import Peak, PeakMeter, Room, data_bytes, described, largest, room
 from worker.planner.rehearsal import Rehearsal
 from worker.planner.sample import Sample
+from worker.trainer.split_sizes import Sizes
 from worker.trainer.state import RunState
 
 SECONDS = 10.0
@@ -80,8 +81,8 @@ class Measured:
 class Measurement:
     """One measurement of `state`'s training on `sample`.
 
-    `batch_size` is what a step of the run takes, `steps_per_epoch` how many of them its epochs have. Of several GPUs
-    one is measured, with its share of a batch; several processes on a CPU have its cores and its memory in common.
+    `sizes` are the run's. Of several GPUs one is measured, with its share of a batch; several processes on a CPU have
+    its cores and its memory in common.
     """
 
     def __init__(
@@ -92,16 +93,17 @@ class Measurement:
         device: torch.device,
         *,
         classes: int,
-        batch_size: int,
-        steps_per_epoch: int,
+        sizes: Sizes,
         stop: Stop,
     ) -> None:
         self._recipe, self._sample, self._state, self._device = recipe, sample, state, device
-        self._classes, self._stop, self._steps_per_epoch = classes, stop, steps_per_epoch
+        self._classes, self._stop, self._steps_per_epoch = classes, stop, sizes.steps_per_epoch
         self._sharing = sharing(recipe, device.type)
-        self._batch_size = math.ceil(batch_size / self._sharing)
-        self._at_once = math.ceil(self._batch_size / recipe.parts(batch_size))
+        self._batch_size = math.ceil(sizes.batch / self._sharing)
+        self._at_once = math.ceil(self._batch_size / recipe.parts(sizes.batch))
         self._meter, self._room = PeakMeter(device), room(device)
+        held = 0 if sample.streamed else data_bytes(recipe, sizes, device_type=device.type, free=self._room.free)
+        self._to_come = max(held - sample.bytes_held, 0)
         self._meter.reset()
         own = sample.bytes_held if device.type == "cpu" else 0  # a GPU has no images yet
         self._at_rest = Peak(images=0, bytes=max(self._meter.read() - own, 0))
@@ -218,18 +220,29 @@ class Measurement:
         at_rest, at_work = (max(read - self._sample.bytes_held, 0) for read in (rest, self._meter.read()))
         return (Peak(images=0, bytes=at_rest), Peak(images=images, bytes=at_work)), seconds
 
-    def _most_that_fit(self, most: int, until: float) -> int:
-        """By larger batches, twice as many images each time, then between what fits and what does not."""
-        fits = max(self._peaks)
+    def _most_that_fit(self, most: int, until: float) -> int | None:
+        """By larger batches, twice as many images each time, then between what fits and what does not: beside as much
+        as the run's images will take. None where no batch was seen to fit.
+        """
+        self._meter.settle()
+        try:
+            beside = torch.empty(self._to_come, dtype=torch.uint8, device=self._device)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            return None
+        seen = max(self._peaks)
+        fits = 0 if len(beside) else seen  # that one was alone on the device
         while time.monotonic() < until:
-            images = min(2 * fits, most) if self._too_many is None else (fits + self._too_many) // 2
+            images = (min(2 * fits, most) or seen) if self._too_many is None else (fits + self._too_many) // 2
             if images <= fits * 1.06:
                 break
             if self._fitting(self._loop(images), images) is None:
                 self._too_many = images
             else:
                 fits = images
-        return fits
+        del beside
+        return fits or None
 
     def _fitting(self, loop: Rehearsal, at_once: int) -> float | None:
         """A step, its peak noted; seconds, or None where a CUDA device's memory was too little."""

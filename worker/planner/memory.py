@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from models.recipes import Recipe
 from worker.memory import available_bytes
+from worker.trainer.split_sizes import Sizes
 
 RESERVE = 0.1  # of what is free: allocators do not fill memory to the last byte, and others use it too
 
@@ -85,6 +87,16 @@ class PeakMeter:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_reserved(self._device)
         return _proc("/proc/self/status")["VmHWM"]
+
+
+def data_bytes(recipe: Recipe, sizes: Sizes, *, device_type: str, free: int) -> int:
+    """Bytes of prepared images that lie beside the steps of a run that does not stream: a GPU has those of train, where
+    half of what it has `free` holds them (`worker/trainer/feed.py`); on a CPU each process has train and val.
+    """
+    train, val = sizes.train * recipe.canvas**2 * recipe.channels, sizes.val * recipe.image_size**2 * recipe.channels
+    if device_type == "cuda":
+        return train if train <= free // 2 else 0
+    return (train + val) * recipe.devices
 
 
 def needed(first: Peak, second: Peak, images: int) -> int:

@@ -16,7 +16,7 @@ from worker.planner.problems import error, find_problems, warning
 from worker.planner.request import PlanRequest
 from worker.planner.summary import MOST, Plan, Reason
 from worker.trainer.data import described
-from worker.trainer.distributed import World
+from worker.trainer.distributed import World, too_few_devices
 from worker.trainer.fresh import fresh_state
 from worker.trainer.precision import prepared_device
 from worker.trainer.split_sizes import Sizes, sizes
@@ -53,6 +53,8 @@ def plan(request: PlanRequest, *, data_dir: Path, device_name: str, measure: boo
         emit("plan", {"svg": _drawn(steps, rates, max(per_epoch, 1))})
         return
 
+    refusal = too_few_devices(device_name, training.recipe.devices)
+    problems = find_problems(training.dataset, training.recipe, training.sizes)
     parameters, flops = network.count(training.network, size=training.recipe.image_size)
     found = Plan(
         recipe=training.recipe,
@@ -61,7 +63,7 @@ def plan(request: PlanRequest, *, data_dir: Path, device_name: str, measure: boo
         flops_per_image=flops,
         curve=(steps, rates),
         device_name=device_name,
-        problems=find_problems(training.dataset, training.recipe, training.sizes),
+        problems=problems if refusal is None else [error(*refusal), *problems],
         max_seconds=request.max_seconds,
     )
     if found.refused:
@@ -103,8 +105,7 @@ def _measured(training: _Training, device_name: str, *, flops_per_image: int, st
         fresh_state(training.network, training.recipe, device, World()),
         device,
         classes=len(training.dataset.classes),
-        batch_size=training.sizes.batch,
-        steps_per_epoch=training.sizes.steps_per_epoch,
+        sizes=training.sizes,
         stop=stop,
     )
     return measurement.run(flops_per_image=flops_per_image, most=min(training.sizes.train, MOST))

@@ -188,8 +188,13 @@ def _modes(dataset: Dataset) -> tuple[int, int]:
     images = sum(split.images for split in dataset.splits.values())
     if dataset.image.channels is not None:
         return (images, 0) if dataset.image.channels == 3 else (0, images)
-    grey = sum(count for mode, count in dataset.image.modes.items() if mode in ("1", "L", "LA", "I", "I;16", "F"))
+    grey = sum(count for mode, count in dataset.image.modes.items() if _is_grey(mode))
     return sum(dataset.image.modes.values()) - grey, grey
+
+
+def _is_grey(mode: str) -> bool:
+    """Of a mode in Pillow's names; those of 16 and 32 bits are many, as `I;16B`."""
+    return mode.startswith("I") or mode in ("1", "F", "L", "LA", "La")
 
 
 def _recipe(recipe: Recipe, sizes: Sizes) -> Iterator[Problem]:

@@ -27,7 +27,6 @@ _OTHER_FIELDS = frozenset(
         "step_epochs",
         "step_factor",
         "target_accuracy",
-        "val_fraction",
         "warmup_epochs",
         "weight_decay",
     }

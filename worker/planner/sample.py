@@ -56,8 +56,11 @@ def take(folder: Path, dataset: Dataset, recipe: Recipe) -> Sample:
         std=recipe.std or (1.0,) * recipe.channels,
     )
     split = opened(folder, dataset, "train")
+    reading = Reading(between=lambda: None, loader=recipe.loader, workers=recipe.workers, readers=recipe.devices)
+    streamed = reading.streams("train", (len(split), recipe.canvas, recipe.canvas, recipe.channels))
     chosen = np.arange(0, len(split), max(len(split) // _ENOUGH, 1))[:_ENOUGH]
-    source = Streamed(split, chosen, preprocessing, workers=usable_cores())
+    workers = reading.threads * reading.readers if streamed else usable_cores()  # what is kept is read by all cores
+    source = Streamed(split, chosen, preprocessing, workers=workers)
     pieces = []
     began = time.monotonic()
     for start in range(0, len(chosen), _PIECE):
@@ -69,8 +72,6 @@ def take(folder: Path, dataset: Dataset, recipe: Recipe) -> Sample:
     if recipe.mean is None or recipe.std is None:
         mean, std = mean_and_std(pixels, between=lambda: None)
         preprocessing = preprocessing.model_copy(update={"mean": recipe.mean or mean, "std": recipe.std or std})
-    reading = Reading(between=lambda: None, loader=recipe.loader, workers=recipe.workers)
-    streamed = reading.streams("train", (len(split), *pixels.shape[1:]))
     some = Images(pixels=pixels, labels=split.labels[chosen[: len(pixels)]])
     return Sample(
         data=TrainingData(

@@ -11,7 +11,7 @@ from worker.planner.contention import MACHINE_BUSY
 from worker.planner.estimate import Speed, run_seconds
 from worker.planner.hints import advice, fewer_at_once, settings
 from worker.planner.measuring import Measured, rounded, sharing
-from worker.planner.memory import largest, needed
+from worker.planner.memory import data_bytes, largest, needed
 from worker.planner.problems import Problem, in_order, note, warning
 from worker.trainer.split_sizes import Sizes
 
@@ -39,11 +39,6 @@ class Plan:
     @property
     def refused(self) -> bool:
         return any(problem.severity == "error" for problem in self.problems)
-
-    @property
-    def data_bytes(self) -> int:
-        """Of all images that a run holds in memory at once: train and val, as pixels."""
-        return (self.sizes.train + self.sizes.val) * self.recipe.canvas**2 * self.recipe.channels
 
     def as_json(self, *, without: Reason) -> dict[str, Any]:
         """The plan; `without` says why nothing was measured, where that is so."""
@@ -75,9 +70,11 @@ class Plan:
     def _figures(self, measured: Measured) -> dict[str, Any]:
         devices, load = self._sharing(measured), measured.load_images_per_second
         train, evaluate = (rate * devices for rate in (measured.images_per_second, measured.evaluate_images_per_second))
-        if measured.streamed:  # nothing is loaded before it is needed, and whoever needs it waits for it
-            evaluate, load = min(evaluate, load), math.inf
-        eta = run_seconds(self.recipe, self.sizes, Speed(train=train, evaluate=evaluate, load=load))
+        test = measured.evaluate_images_per_second
+        if measured.streamed:  # whoever needs an image waits for it, and the devices read from one disk
+            train, evaluate, test = (min(rate, load) for rate in (train, evaluate, test))
+        speed = Speed(train=train, evaluate=evaluate, test=test, load=load)
+        eta = run_seconds(self.recipe, self.sizes, speed, streamed=measured.streamed)
         peak, batch = self._peak(measured), self._largest(measured)
         return {
             "images_per_second": rounded(train),
@@ -109,9 +106,10 @@ class Plan:
         }
 
     def _held(self, measured: Measured) -> int:
-        """Bytes of images in the device's memory while the run trains; a GPU has those that half of it holds."""
-        elsewhere = measured.device["type"] == "cuda" and self.data_bytes > measured.room.free // 2
-        return 0 if measured.streamed or elsewhere else self.data_bytes
+        """Bytes of images in the device's memory while the run trains."""
+        if measured.streamed:
+            return 0
+        return data_bytes(self.recipe, self.sizes, device_type=measured.device["type"], free=measured.room.free)
 
     def _sharing(self, measured: Measured) -> int:
         return sharing(self.recipe, measured.device["type"])

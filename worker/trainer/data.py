@@ -20,6 +20,9 @@ from worker.trainer.hold_out import contents, stratified
 from worker.trainer.pixels import Images, Rows, Streamed, fill
 from worker.trainer.split_sizes import NOTHING_HELD_OUT, carves_val, refusals
 
+#: Mean and standard deviation of each channel, of values scaled to 0–1.
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+
 _CHUNK = 256
 _SMALL = 2**28  # bytes that every machine has, whatever it says
 
@@ -35,6 +38,11 @@ class Reading:
     loader: str = "auto"
     workers: int | None = None
     readers: int = 1
+
+    @property
+    def threads(self) -> int:
+        """Of each process, to prepare streamed images; 0: whoever needs them does it."""
+        return max(1, usable_cores() // self.readers) if self.workers is None else self.workers
 
     def streams(self, name: str, shape: tuple[int, ...]) -> bool:
         """Whether images of this shape (N, H, W, C) are streamed. Raises JobRefused where they must not be, but must.
@@ -69,8 +77,7 @@ def read(
     labels = split.labels[chosen]
     shape = (len(chosen), preprocessing.height, preprocessing.width, preprocessing.channels)
     if reading.streams(name, shape):
-        workers = max(1, usable_cores() // reading.readers) if reading.workers is None else reading.workers
-        return Images(pixels=Streamed(split, chosen, preprocessing, workers=workers), labels=labels)
+        return Images(pixels=Streamed(split, chosen, preprocessing, workers=reading.threads), labels=labels)
     pixels = np.empty(shape, dtype=np.uint8)
     with ThreadPoolExecutor(usable_cores(), "prepare") as pool:
         fill(pixels, split, chosen, preprocessing, pool=pool, between=reading.between)
@@ -109,9 +116,7 @@ def opened(folder: Path, dataset: Dataset, name: SplitName) -> Split:
     return split
 
 
-def mean_and_std(
-    pixels: npt.NDArray[np.uint8] | Streamed, *, between: Callable[[], None]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def mean_and_std(pixels: npt.NDArray[np.uint8] | Streamed, *, between: Callable[[], None]) -> Normalisation:
     """Mean and standard deviation of each channel of (N, H, W, C), of values scaled to 0–1; exact, by histogram."""
     histograms = np.zeros((pixels.shape[3], 256), dtype=np.int64)
     for start in range(0, len(pixels), _CHUNK):  # bincount makes int64 copies, eight times the size
@@ -138,8 +143,14 @@ class TrainingData:
     preprocessing: Preprocessing
 
 
-def read_training_data(folder: Path, dataset: Dataset, recipe: Recipe, reading: Reading) -> TrainingData:
-    """Train and val images; val is carved from train where the dataset has none. Raises JobRefused."""
+def read_training_data(
+    folder: Path, dataset: Dataset, recipe: Recipe, reading: Reading, *, known: Normalisation | None = None
+) -> TrainingData:
+    """Train and val images; val is carved from train where the dataset has none. Raises JobRefused.
+
+    `known` are the mean and std of this run, where it has measured them before: of streamed images that is a pass over
+    all of train.
+    """
     for refusal in refusals(dataset, recipe):  # all there are: a split is `opened` only if it has what these counted
         raise JobRefused(*refusal)
     resize = recipe.resize or recipe.image_size
@@ -166,7 +177,7 @@ def read_training_data(folder: Path, dataset: Dataset, recipe: Recipe, reading: 
         val = read(folder, dataset, "val", shape, reading)
     mean, std = recipe.mean, recipe.std
     if mean is None or std is None:
-        measured_mean, measured_std = mean_and_std(train.pixels, between=reading.between)
+        measured_mean, measured_std = known or mean_and_std(train.pixels, between=reading.between)
         mean, std = mean or measured_mean, std or measured_std
     preprocessing = shape.model_copy(update={"mean": mean, "std": std})
     return TrainingData(train=train, val=val, preprocessing=preprocessing)

@@ -129,23 +129,33 @@ def joined(*, devices: int, device: str) -> Iterator[tuple[World, str]]:
         dist.destroy_process_group()
 
 
+def too_few_devices(name: str, devices: int) -> tuple[str, str, str] | None:
+    """Why a worker of device `name` refuses a recipe of so many: code, message and hint; None where it does not."""
+    if devices == 1:  # whether that one is there is another question
+        return None
+    own = _device_of(name, 0)
+    have = max(2, usable_cores()) if own == "cpu" else torch.cuda.device_count() if own == "cuda:0" else 1
+    if devices <= have:
+        return None
+    message = f"the recipe asks for {devices} devices, this worker has {have} ({name})"
+    return "too_few_devices", message, f"Set devices to {have} or less." if have > 1 else "Set devices to 1."
+
+
 def _own_device(name: str, devices: int, place: int) -> str:
-    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "cpu" or (name == "auto" and not cuda):
-        have, own = max(2, usable_cores()), "cpu"
-    elif name in ("auto", "cuda", "cuda:0"):
-        have, own = cuda, f"cuda:{place}"
-    else:
-        have, own = 1, name
-    if devices > have:
-        raise JobRefused(
-            "too_few_devices",
-            f"the recipe asks for {devices} devices, this worker has {have} ({name})",
-            f"Set devices to {have} or less.",
-        )
+    refusal = too_few_devices(name, devices)
+    if refusal is not None:
+        raise JobRefused(*refusal)
+    own = _device_of(name, place)
     if own.startswith("cuda"):
         torch.cuda.set_device(own)
     return own
+
+
+def _device_of(name: str, place: int) -> str:
+    """The device of one rank; `name` of another GPU than the first means that one alone."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{place}" if name in ("cuda", "cuda:0") else name
 
 
 def shares(batch: int, *, parts: int, world: World, mixed: bool) -> list[Rows]:

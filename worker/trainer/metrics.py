@@ -1,5 +1,6 @@
 """What an evaluation says of predictions: pure functions of logits (N, K) and labels (N,), in NumPy."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,18 +66,22 @@ def ece(logits: Logits, labels: Labels, temperature: float = 1.0) -> float:
     return float(np.abs(bins.correct - bins.confidence).sum() / len(labels))
 
 
-def confusion(predicted: Labels, labels: Labels, classes: int) -> npt.NDArray[np.int64]:
-    """Counts (K, K): row = true class, column = predicted class."""
-    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+def confusion(predicted: Labels, labels: Labels, classes: int) -> Iterator[npt.NDArray[np.int64]]:
+    """The confusion matrix row by row, as of many classes it is large: for each true class K counts of predictions."""
+    by_label = predicted[np.argsort(labels, kind="stable")]
+    ends = np.cumsum(np.bincount(labels, minlength=classes))
+    for own in np.split(by_label, ends[:-1]):
+        yield np.bincount(own, minlength=classes)
 
 
-def per_class(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> list[dict[str, Any]]:
+def per_class(predicted: Labels, labels: Labels, classes: tuple[str, ...]) -> list[dict[str, Any]]:
     """Precision, recall, F1 and support of each class; 0 where a class was never predicted or never seen."""
-    hits = np.diag(matrix).astype(np.float64)
-    predicted, support = matrix.sum(axis=0), matrix.sum(axis=1)
-    precision = hits / np.maximum(predicted, 1)
+    told, support, hits = (
+        np.bincount(each, minlength=len(classes)) for each in (predicted, labels, labels[predicted == labels])
+    )
+    precision = hits / np.maximum(told, 1)
     recall = hits / np.maximum(support, 1)
-    f1 = 2 * hits / np.maximum(predicted + support, 1)
+    f1 = 2 * hits / np.maximum(told + support, 1)
     return [
         {
             "label": label,
@@ -123,8 +128,8 @@ def report(logits: Logits, labels: Labels, classes: tuple[str, ...], temperature
     `confusion` is null above 200 classes; `confusion.csv` has it for any number.
     """
     predicted = logits.argmax(axis=1)
-    matrix = confusion(predicted, labels, len(classes))
-    correct = int(np.trace(matrix))
+    correct = int((predicted == labels).sum())
+    few = len(classes) <= _CONFUSION_CLASSES
     return {
         "top1": correct / len(labels),
         "top5": top_k(logits, labels, 5),
@@ -135,6 +140,6 @@ def report(logits: Logits, labels: Labels, classes: tuple[str, ...], temperature
         "ece": ece(logits, labels, temperature),
         "ece_uncalibrated": ece(logits, labels),
         "temperature": temperature,
-        "per_class": per_class(matrix, classes),
-        "confusion": matrix.tolist() if len(classes) <= _CONFUSION_CLASSES else None,
+        "per_class": per_class(predicted, labels, classes),
+        "confusion": [row.tolist() for row in confusion(predicted, labels, len(classes))] if few else None,
     }

@@ -11,6 +11,7 @@ from models.recipes.sense import trains_alone
 from store.datasets import Dataset
 
 NOTHING_HELD_OUT = "dataset_too_small", "no class has two images that differ: none can be held out", "Add images."
+FEWER_THAN_DEVICES = "dataset_too_small", "a batch has fewer images than devices", "Set devices to 1."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,3 +65,5 @@ def refusals(dataset: Dataset, recipe: Recipe) -> Iterator[tuple[str, str, str]]
     elif counted.train == 1 and not trains_alone(recipe):
         message = f"there is one image to train on, and {recipe.network} does not learn from one at a time at this size"
         yield "dataset_too_small", message, "Add images."
+    elif counted.batch < recipe.devices:
+        yield FEWER_THAN_DEVICES

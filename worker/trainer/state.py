@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from models.checkpoint import Checkpoint
 from worker.trainer import optimizer as optimizers
+from worker.trainer.data import Normalisation
 
 
 @dataclass(kw_only=True)
@@ -21,7 +22,8 @@ class RunState:
     `best` is the epoch of the best val top-1, `kept` the one whose weights become the model.
     `ended` says why training is over: "epochs", "max_seconds", "patience", "target_accuracy", "finish" (somebody asked
     for the end); null = it goes on. `settings` are the recipe's fields that were changed meanwhile, `changes` at which
-    steps, `asked` how many checkpoints have been asked for.
+    steps, `asked` how many checkpoints have been asked for. `normalisation` is what the recipe says or was measured
+    over all of train; null in checkpoints that are older than that it is kept.
     """
 
     network: nn.Module
@@ -41,6 +43,7 @@ class RunState:
     settings: dict[str, Any] = field(default_factory=dict)
     changes: list[dict[str, Any]] = field(default_factory=list)
     asked: int = 0
+    normalisation: Normalisation | None = None
     sums: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
 
     @property
@@ -104,6 +107,7 @@ class RunState:
                 "settings": self.settings,
                 "changes": self.changes,
                 "asked": self.asked,
+                "normalisation": self.normalisation,
             },
             tensors={
                 f"{group}/{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()
@@ -128,6 +132,8 @@ class RunState:
         self.ended, self.history = state["ended"], state["history"]
         self.best, self.kept = state["best"], state["kept"]
         self.settings, self.changes, self.asked = state["settings"], state["changes"], state["asked"]
+        stored = state.get("normalisation")
+        self.normalisation = stored and (tuple(stored[0]), tuple(stored[1]))
 
 
 def averaged_copy(network: nn.Module) -> nn.Module:

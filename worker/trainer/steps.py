@@ -21,6 +21,7 @@ from worker.trainer.distributed import World, shares
 from worker.trainer.feed import Batch, feed
 from worker.trainer.loss import Targets, class_weights, cross_entropy
 from worker.trainer.optimizer import learning_rate
+from worker.trainer.split_sizes import FEWER_THAN_DEVICES
 from worker.trainer.state import RunState
 
 Step = Callable[[Recipe], float]
@@ -45,7 +46,7 @@ class Steps:
         self.batch_size = min(recipe.batch_size, samples)
         self.per_epoch = samples // self.batch_size  # what is left over is another part in each epoch
         if self.batch_size < world.size:
-            raise JobRefused("dataset_too_small", "a batch has fewer images than devices", "Set devices to 1.")
+            raise JobRefused(*FEWER_THAN_DEVICES)
         self._parts = [
             torch.from_numpy(places).to(device)
             for places in shares(

@@ -41,10 +41,11 @@ def train(at: JobArguments, stop: Stop) -> None:
         device = prepared_device(device_name, recipe)
         _sweep(at, world)
         state = fresh_state(network_spec, recipe, device, world)
-        resumed = _resume(state, at.run_dir, recipe, dataset)
+        resumed = _resume(state, at.run_dir, recipe, dataset, world)
         between = _loading(recipe, state, dataset, stop)
         reading = data.Reading(between=between, loader=recipe.loader, workers=recipe.workers, readers=world.size)
-        training_data = data.read_training_data(folder, dataset, recipe, reading)
+        training_data = data.read_training_data(folder, dataset, recipe, reading, known=state.normalisation)
+        state.normalisation = training_data.preprocessing.mean, training_data.preprocessing.std
         has_test = "test" in dataset.splits and dataset.splits["test"].images > 0
         if has_test:
             data.opened(folder, dataset, "test")  # what is damaged is refused now, not when all is learned
@@ -171,7 +172,7 @@ def _start_from(state: RunState, recipe: Recipe, dataset: Dataset, data_dir: Pat
     emit("log", {"message": str(report), "tensors": report.taken, "new_head": report.new_head})
 
 
-def _resume(state: RunState, run_dir: Path, recipe: Recipe, dataset: Dataset) -> bool:
+def _resume(state: RunState, run_dir: Path, recipe: Recipe, dataset: Dataset, world: World) -> bool:
     """Whether there is a checkpoint that the run goes on from."""
     checkpoint = checkpoints.newest(run_dir)
     if checkpoint is None:
@@ -180,7 +181,8 @@ def _resume(state: RunState, run_dir: Path, recipe: Recipe, dataset: Dataset) ->
         emit(
             "warning", {"code": "other_checkpoint", "message": "a checkpoint of another recipe or dataset is not used"}
         )
-        checkpoint_files.forget(run_dir)  # else they would pass for the furthest, and new ones would be pruned
+        if world.leads:  # a rank that finds none any more begins anew likewise
+            checkpoint_files.forget(run_dir)  # else they would pass for the furthest, and new ones would be pruned
         return False
     state.restore(checkpoint)
     emit("log", {"message": f"resumed at step {checkpoint.step}, epoch {state.epoch + 1}", "step": checkpoint.step})
