@@ -14,7 +14,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
 RUN python -m venv /opt/resnetd
 ENV PATH=/opt/resnetd/bin:$PATH
 WORKDIR /src
-COPY requirements.txt ./
+COPY deploy/requirements.txt ./
 
 FROM locked AS install-cuda
 RUN pip install --require-hashes -r requirements.txt

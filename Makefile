@@ -1,4 +1,5 @@
 PY := .venv/bin/python
+LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 
 .venv/installed: requirements.txt pyproject.toml
 	@$(PY) -m pip --version >/dev/null 2>&1 || python3 -m venv --clear .venv  # one that was cut short has no pip
@@ -6,7 +7,7 @@ PY := .venv/bin/python
 	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: install up test check format bench bench-train bench-recipes bench-families bench-serve bench-peers soak chaos
+.PHONY: install up test check format lock bench bench-train bench-recipes bench-families bench-serve bench-peers soak chaos
 install: .venv/installed        ## the virtual environment with hash-locked dependencies
 up: install                     ## start everything on this machine
 	.venv/bin/resnetd up
@@ -20,6 +21,9 @@ check: install                  ## lint and types; changes nothing
 format: install                 ## fix what a tool can fix
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+lock:                           ## resolve all dependencies anew, those of the images among them; needs uv
+	uv pip compile pyproject.toml --extra dev $(LOCK) -o requirements.txt
+	uv pip compile pyproject.toml -c requirements.txt $(LOCK) -o deploy/requirements.txt
 bench: install                  ## measure a new user's first hour; the last line is one JSON object
 	$(PY) -m benchmarks.first_hour
 bench-train: install            ## measure this trainer against the book's way; the last line is one JSON object

@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -325,7 +326,26 @@ def test_the_image_is_built_from_files_that_exist_and_from_locked_packages():
         assert "--require-hashes" in line or "--no-deps" in line, line
 
 
+def test_an_image_has_what_the_package_needs_as_it_was_tested_and_no_tool_of_development():
+    tested, built = (locked(ROOT / name) for name in ("requirements.txt", "deploy/requirements.txt"))
+    assert {name: tested.get(name) for name in built} == built  # the same versions, for the same files
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {named(each) for each in project["dependencies"]} <= {named(each) for each in built}
+    assert not {"pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "tritonclient"} & set(built)
+
+
+def named(requirement: str) -> str:
+    return re.split(r"[\s=<>;\[]", requirement, maxsplit=1)[0].lower()
+
+
+def locked(path: Path) -> dict[str, str]:
+    """Each package's version, condition and hashes."""
+    joined = re.sub(r"\s*\\\n\s*", " ", path.read_text())
+    return dict(line.split("==", 1) for line in joined.splitlines())
+
+
 def test_no_file_names_a_registry():
     compose = ("docker-compose.yml", "deploy/without_gpu.yml")
-    for name in ("Dockerfile", *compose, "requirements.txt", "pyproject.toml", "Makefile", "docs/configuration.md"):
+    locks = ("requirements.txt", "deploy/requirements.txt")
+    for name in ("Dockerfile", *compose, *locks, "pyproject.toml", "Makefile", "docs/configuration.md"):
         assert not re.search(r"(index-url|find-links)[ =]+[a-z]+://", (ROOT / name).read_text()), name

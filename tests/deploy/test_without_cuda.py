@@ -20,7 +20,7 @@ def without_cuda() -> ModuleType:
 
 
 def test_only_torch_and_torchvision_lose_their_hashes_and_cuda_alone_is_left_out(without_cuda):
-    text = (ROOT / "requirements.txt").read_text()
+    text = (ROOT / "deploy" / "requirements.txt").read_text()
     rest, builds = without_cuda.divide(text)
     assert [line.split("==")[0] for line in builds] == ["torch", "torchvision"]
     assert not any("--hash" in line for line in builds)
