@@ -100,7 +100,7 @@ def main() -> int:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
     )
-    server = Server(config, app.state.edge, delay=settings.drain_delay)
+    server = Server(config, app.state.edge, delay=settings.drain_delay_seconds)
 
     def leave(*_: object) -> None:
         # uvicorn raises the signal again once it has shut down in good order: that is no reason to die of it.

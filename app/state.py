@@ -86,7 +86,7 @@ def build(settings: Settings, *, engines: Engines | None = None) -> State:
     engines.asking.watch = metrics.count
     engines.shadows.watch = metrics.count_shadowed
     ledger = AsyncLedger(redis_url)
-    bells = Bells(redis_url, layout, retention_seconds=settings.job_retention)
+    bells = Bells(redis_url, layout, retention_seconds=settings.job_retention_seconds)
     catalog = Catalog(layout.models)
     fleet = FleetClient(layout)
     models = Models(catalog, fleet)
@@ -104,8 +104,8 @@ def build(settings: Settings, *, engines: Engines | None = None) -> State:
         admission=Admission(_limits(settings), tell=lambda reason: metrics.refused.labels(reason).inc()),
         engines=engines,
         ledger=ledger,
-        classification=Classification(engines, timeout=settings.request_timeout),
-        explanation=Explanation(engines, timeout=settings.request_timeout),
+        classification=Classification(engines, timeout=settings.request_timeout_seconds),
+        explanation=Explanation(engines, timeout=settings.request_timeout_seconds),
         inference_v2=InferenceV2(engines, fleet, models, catalog, settings),
         datasets=datasets,
         uploads=DatasetUploads(ledger, layout, datasets, ring=bells.ring),

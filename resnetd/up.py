@@ -69,8 +69,8 @@ def work(settings: Settings) -> None:
 
 def _hurried(settings: Settings) -> Settings:
     """With no more time to drain than a person waits."""
-    seconds, delay = min(settings.drain_seconds, UP_DRAIN_SECONDS), min(settings.drain_delay, UP_DRAIN_DELAY)
-    return settings.model_copy(update={"drain_seconds": seconds, "drain_delay": delay})
+    seconds, delay = min(settings.drain_seconds, UP_DRAIN_SECONDS), min(settings.drain_delay_seconds, UP_DRAIN_DELAY)
+    return settings.model_copy(update={"drain_seconds": seconds, "drain_delay_seconds": delay})
 
 
 @contextmanager
@@ -150,7 +150,7 @@ def serving(
             pass_fds=[fd],
             leans_on=("fleet", "redis"),
             hurries=True,
-            stop_seconds=settings.drain_delay + settings.drain_seconds + HTTP_STOP_SECONDS,
+            stop_seconds=settings.drain_delay_seconds + settings.drain_seconds + HTTP_STOP_SECONDS,
         )
 
     fleet = Part("fleet", _python("app.fleet"), environment)

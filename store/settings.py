@@ -111,15 +111,17 @@ class Settings(BaseSettings):
     max_held_bytes: int = Field(
         1_000_000_000, ge=1, description="Bytes of classification requests' bodies held before the answer is 503."
     )
-    request_timeout: float = Field(30.0, gt=0, description="Seconds a classification may take before it answers 504.")
+    request_timeout_seconds: float = Field(
+        30.0, gt=0, description="Seconds a classification may take before it answers 504."
+    )
     stall_seconds: float = Field(300.0, gt=0, description="A job's process that says nothing for so long is ended.")
     drain_seconds: float = Field(
         20.0, gt=0, description="Seconds that a stopping worker's job, or a stopping server's requests, have to end."
     )
-    drain_delay: float = Field(
+    drain_delay_seconds: float = Field(
         2.0, ge=0, description="Seconds for which a stopping server still answers, while load balancers look away."
     )
-    job_retention: float = Field(
+    job_retention_seconds: float = Field(
         604_800.0, ge=0, description="Seconds for which Redis keeps ended jobs; the disk goes on."
     )
     webhook_hosts: str = Field(

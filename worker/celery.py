@@ -75,7 +75,9 @@ def build(settings: Settings, layout: Layout) -> Celery:
         # Runs inside a signal handler: one system call, no logging.
         os.close(os.open(drain, os.O_CREAT | os.O_WRONLY, 0o600))
 
-    celery.steps["worker"].add(_timer_step(redis_url, doorbell, workplace, retention_seconds=settings.job_retention))
+    celery.steps["worker"].add(
+        _timer_step(redis_url, doorbell, workplace, retention_seconds=settings.job_retention_seconds)
+    )
     return celery
 
 

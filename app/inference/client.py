@@ -73,7 +73,7 @@ class Engines:
 
     async def _copy(self, name: str, version: int, fields: dict[str, Any], payload: Sequence[bytes]) -> dict[str, Any]:
         """A shadow's answer, where it has an engine that is ready. Raises InferenceError, OSError, TimeoutError."""
-        timeout = self._settings.request_timeout
+        timeout = self._settings.request_timeout_seconds
         async with asyncio.timeout(timeout):
             connection = await self._connections.at_once(name, version)
             header, _ = await connection.exchange("classify", {**fields, "timeout": timeout}, payload)
@@ -180,7 +180,7 @@ class Engines:
         """Whether a request to this model, of one image in a body of `size` bytes, would wait too long or has no place,
         whichever version of an alias it falls to: who comes now need not send it. Raises ModelNotFound.
         """
-        return self.asking.refusing(model_ref, op, size=size, timeout=self._settings.request_timeout)
+        return self.asking.refusing(model_ref, op, size=size, timeout=self._settings.request_timeout_seconds)
 
     async def figures(self) -> list[EngineFigures]:
         """What every engine tells of itself now; from those that do not answer at once no more than what is known."""

@@ -97,7 +97,7 @@ def problem_of(error: ModelNotFound | InferenceError) -> ProblemError:
     if isinstance(error, ModelNotFound):
         return NotFoundError("model_not_found", f"{error}.", hint=error.hint)
     if isinstance(error, DeadlineExceeded):
-        hint = "Send fewer images at once, or ask again later; RESNETD_REQUEST_TIMEOUT is the limit."
+        hint = "Send fewer images at once, or ask again later; RESNETD_REQUEST_TIMEOUT_SECONDS is the limit."
         return DeadlineError("deadline_exceeded", f"{error}.", hint=hint)
     if isinstance(error, TooManyLabels):
         hint = f"Ask with a top_k of {error.most:,} at most, or with fewer images at once."

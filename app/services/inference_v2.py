@@ -71,7 +71,7 @@ class InferenceV2:
             image_bytes=settings.max_image_bytes,
             tensor_bytes=settings.max_request_bytes,
         )
-        self._timeout = settings.request_timeout
+        self._timeout = settings.request_timeout_seconds
         self._statistics = Statistics(engines)
 
     async def metadata(self, model: str, version: str | None) -> dict[str, Any]:

@@ -47,7 +47,9 @@ class Balancer:
 
 async def run(folder: Path, image: bytes, *, stops: int, clients: int, runtime: str = "auto") -> dict[str, Any]:
     """`stops`: SIGTERMs, to one instance and the other in turn, each once both are ready."""
-    services = [Service(folder / f"drains-{number}", drain_delay=_DELAY, runtime=runtime) for number in range(2)]
+    services = [
+        Service(folder / f"drains-{number}", drain_delay_seconds=_DELAY, runtime=runtime) for number in range(2)
+    ]
     try:
         for service in services:
             service.start()

@@ -24,7 +24,7 @@ async def run(
 ) -> dict[str, Any]:
     """The peak is what 32 clients get that wait for their answers. `network`: torchvision's, or `toy`."""
     limits = {"max_requests": str(_REQUESTS), "max_waiting_images": str(_WAITING)}
-    service = Service(folder / "overload", request_timeout=str(_DEADLINE), runtime=runtime, **limits)
+    service = Service(folder / "overload", request_timeout_seconds=str(_DEADLINE), runtime=runtime, **limits)
     if network != "toy":
         from benchmarks import photo_models  # noqa: PLC0415 - it computes; the toy needs nothing of it
 

@@ -56,16 +56,16 @@ def test_a_part_has_what_is_left_when_those_that_stop_after_it_have_theirs():
 
 
 def test_up_promises_fifteen_seconds_and_gives_no_part_more_than_it_has():
-    settings = _hurried(Settings(drain_seconds=3600, drain_delay=3600))
-    assert (settings.drain_seconds, settings.drain_delay) == (8.0, 2.0)
+    settings = _hurried(Settings(drain_seconds=3600, drain_delay_seconds=3600))
+    assert (settings.drain_seconds, settings.drain_delay_seconds) == (8.0, 2.0)
     assert UP_STOP_SECONDS + 2 * KILLED_SECONDS < 15
     assert worker(settings, {}).stop_seconds <= UP_STOP_SECONDS - 2.5  # Redis has the rest
     with socket.socket() as listener:
         fleet, http = serving(settings, listener, {"RESNETD_DRAIN_SECONDS": "8.0"}, in_a_hurry=True)
     assert float(fleet.environment["RESNETD_DRAIN_SECONDS"]) < fleet.stop_seconds
     assert 2.0 + 8.0 < UP_STOP_SECONDS - fleet.stop_seconds <= http.stop_seconds
-    few = _hurried(Settings(drain_seconds=1, drain_delay=0))
-    assert (few.drain_seconds, few.drain_delay) == (1.0, 0.0)
+    few = _hurried(Settings(drain_seconds=1, drain_delay_seconds=0))
+    assert (few.drain_seconds, few.drain_delay_seconds) == (1.0, 0.0)
 
 
 def test_children_that_others_started_are_spared():

@@ -49,7 +49,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     zip_mini(folder / "images.zip")
     command = [RESNETD, "up", "--data", str(layout.root), "--host", "0.0.0.0", "--port", "0", "--device", "cpu"]
     env = environment(RESNETD_FAULT="job.result_said:1:stop:300")
-    running = Running([*command, "--drain-delay", "60"], log=folder / "up.log", env=env)
+    running = Running([*command, "--drain-delay-seconds", "60"], log=folder / "up.log", env=env)
     try:
         url = running.line_with(READY).removeprefix(READY)
         yield Up(running, layout, key, url, [running.line_with("  curl ") for _ in range(3)])

@@ -51,7 +51,7 @@ def test_while_it_leaves_it_answers_and_closes_each_connection_with_its_answer_a
 ) -> None:
     address = listener.getsockname()
     with contextlib.ExitStack() as stack:
-        leaving = http_process(layout, redis_url, listener=listener, RESNETD_DRAIN_DELAY="1.5")
+        leaving = http_process(layout, redis_url, listener=listener, RESNETD_DRAIN_DELAY_SECONDS="1.5")
         running, url = stack.enter_context(leaving)
         idle, upload = (stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(2))
         idle.sendall(GET)
@@ -79,7 +79,7 @@ def test_while_it_leaves_it_answers_and_closes_each_connection_with_its_answer_a
 def test_a_person_who_stops_it_waits_for_nobody(layout: Layout, redis_url: str, listener: socket.socket) -> None:
     address = listener.getsockname()
     with (
-        http_process(layout, redis_url, listener=listener, RESNETD_DRAIN_DELAY="60") as (running, _),
+        http_process(layout, redis_url, listener=listener, RESNETD_DRAIN_DELAY_SECONDS="60") as (running, _),
         socket.create_connection(address, timeout=20) as connection,
     ):
         connection.sendall(GET)

@@ -50,7 +50,7 @@ def instances(tmp_path_factory: pytest.TempPathFactory, artifacts: list[Path]) -
                 "RESNETD_DATA": str(layout.root),
                 "RESNETD_MODEL": "toy",
                 "RESNETD_PORT": str(port),
-                "RESNETD_DRAIN_DELAY": "1",
+                "RESNETD_DRAIN_DELAY_SECONDS": "1",
                 "RESNETD_MAX_REQUESTS": "300",
             }
             process = subprocess.Popen([sys.executable, "-m", "app"], env=environment, stderr=subprocess.DEVNULL)
