@@ -114,14 +114,15 @@ class JobCalls(Transport):
         priority: str | None = None,
         dataset: str | None = None,
         model: str | None = None,
+        archived: bool = False,
     ) -> Json:
         """A page, newest first. `state`, `kind` and `priority` may name several, with commas between.
 
         `dataset` means the jobs that import or read it, `model` those that make, measure or export it, any version or
-        one (`name@3`).
+        one (`name@3`). `archived`: every job that has ended, however long ago, as the disk has it.
         """
         filters = {"state": state, "kind": kind, "priority": priority, "dataset": dataset, "model": model}
-        return self._page("/v1/jobs", limit, after, **filters)
+        return self._page("/v1/jobs", limit, after, **filters, archived="true" if archived else None)
 
     def job(self, job_id: str, *, wait: float | None = None) -> Json:
         """The job now; with `wait`, once it has ended, at the latest after so many seconds (60 at most)."""

@@ -44,6 +44,7 @@ def list_(
     model: Annotated[
         str | None, typer.Option(show_default=False, help="Only jobs that make, measure or export it: name or name@3.")
     ] = None,
+    archived: Annotated[bool, typer.Option("--archived", help="Every job that has ended, however long ago.")] = False,
     limit: Limit = None,
     after: After = None,
     server: Server = DEFAULT_SERVER,
@@ -53,7 +54,14 @@ def list_(
     """The jobs, newest first."""
     with connect(server, key) as client:
         page = client.jobs(
-            limit=limit, after=after, state=state, kind=kind, priority=priority, dataset=dataset, model=model
+            limit=limit,
+            after=after,
+            state=state,
+            kind=kind,
+            priority=priority,
+            dataset=dataset,
+            model=model,
+            archived=archived,
         )
     if as_json:
         output.as_json(page)

@@ -364,14 +364,16 @@ def test_which_model_is_asked_to_explain_is_left_to_the_server_where_none_is_nam
 
 def test_lists_are_chosen_from_and_as_long_as_the_server_has_them_unless_a_length_is_asked_for():
     page = json_answer({"data": [], "has_more": False, "next": None})
-    with server(*[page] * 5) as (client, told):
+    with server(*[page] * 6) as (client, told):
         client.jobs()
+        client.jobs(archived=True)
         client.jobs(limit=7, dataset="ds_1", model="pets@3")
         client.datasets()
         client.datasets(name="my pets", status="ready,importing")
         client.models()
     assert [path for _, path, *_ in told.requests] == [
         "/v1/jobs",
+        "/v1/jobs?archived=true",
         "/v1/jobs?limit=7&dataset=ds_1&model=pets%403",
         "/v1/datasets",
         "/v1/datasets?name=my+pets&status=ready%2Cimporting",

@@ -72,8 +72,8 @@ def test_a_job_is_deleted():
 def test_a_list_is_filtered_by_states_kind_priority_dataset_and_model():
     answer = json_answer({"data": [JOB], "has_more": False, "next": None})
     filters = ("--state", "queued,paused", "--kind", "train", "--priority", "low", "--dataset", "ds_1", "--model", "m")
-    printed, _, told = resnetd("jobs", "list", *filters, answers=[answer])
-    asked = "state=queued%2Cpaused&kind=train&priority=low&dataset=ds_1&model=m"
+    printed, _, told = resnetd("jobs", "list", *filters, "--archived", answers=[answer])
+    asked = "state=queued%2Cpaused&kind=train&priority=low&dataset=ds_1&model=m&archived=true"
     assert told.requests[0][1] == f"/v1/jobs?{asked}"
     assert printed.split("\t")[:3] == ["job_1", "train", "paused"]
 
