@@ -63,6 +63,7 @@ def _archive(ledger: Ledger, job_id: str, folder: Path) -> None:
     faults.point("archive.appended")
     # The file needs no secret: nothing is sent for a job that Redis does not hold.
     whole = job.model_dump_json(indent=2, exclude={"webhook": {"secret"}})
+    remove_temporary(folder, of="record.json")  # of who was killed over this; the folder is ours now
     write_atomic(folder / "record.json", whole.encode())
     for claim_dir in folder.glob("claim-*"):
         remove_temporary(claim_dir)  # of processes that died together with their supervisor

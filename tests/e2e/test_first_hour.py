@@ -179,7 +179,7 @@ def test_the_command_line_does_all_of_it(said, tmp_path):
 
     assert "Hint:" in said("jobs", "cancel", job, code=1)
     assert "cifar10-resnet20" in said("recipes").splitlines()
-    assert ["patience", "null"] in [line.split() for line in said("recipes", "mnist").splitlines()]
+    assert ["patience", "null"] in [line.split("\t")[:2] for line in said("recipes", "mnist").splitlines()]
     assert "d2l/resnet18" in said("architectures")
     said("datasets", "delete", uploaded["id"])
     assert "Not Found" in said("datasets", "show", uploaded["id"], code=1)

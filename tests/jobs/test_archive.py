@@ -128,6 +128,15 @@ def test_the_record_on_disk_holds_no_secret(ledger, layout):
     assert archived_job(layout, job_id).webhook.url == "https://example.org"
 
 
+def test_what_a_killed_process_left_of_a_record_goes_when_another_one_writes_it(ledger, layout):
+    job_id = ledger.submit(Kind.TRAIN, {}).job_id
+    ledger.cancel(job_id)
+    layout.job(job_id).mkdir(parents=True)
+    (layout.job(job_id) / ".record.json.0123.tmp").write_text('{"id"')
+    archive(ledger, layout)
+    assert sorted(path.name for path in layout.job(job_id).iterdir()) == ["events.jsonl", "record.json"]
+
+
 def test_a_retry_is_written_to_the_old_jobs_record_also_when_that_was_on_disk(ledger, layout):
     job_id = ended(ledger)
     again = ledger.retry(job_id).job_id
