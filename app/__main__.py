@@ -1,7 +1,6 @@
 """`python -m app [--fd N]`: one HTTP process under uvicorn. `--fd` is a listening socket of the parent's."""
 
 import argparse
-import gc
 import logging
 import math
 import signal
@@ -14,6 +13,7 @@ import uvicorn
 from app.main import create_app
 from app.protocol import HttpProtocol
 from app.state import State
+from store import collector
 from store.keys import list_keys
 from store.layout import Layout
 from store.logs import configure
@@ -109,7 +109,7 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, leave)
-    gc.freeze()  # what was imported stays: a full collection would look through it for 70 ms, and all requests wait
+    collector.settle()
     server.run()
     return 0 if server.started else 1
 

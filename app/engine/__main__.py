@@ -15,7 +15,6 @@ if __name__ == "__main__":
 
 import argparse
 import asyncio
-import gc
 import itertools
 import logging
 import signal
@@ -35,7 +34,7 @@ from app.engine.selection import Selected, Selection
 from app.engine.server import Server
 from app.inference.protocol import DAMAGED_STATUS
 from models.manifest import ModelDamagedError
-from store import logs
+from store import collector, logs
 from store.process import attach_to_parent
 from store.settings import Precision, Settings
 
@@ -68,7 +67,7 @@ def main() -> int:
     except Exception as error:  # whatever is wrong with a model's files or device is told, not only its traceback
         log.exception("the model cannot be loaded")
         return _refuse(f"it cannot be loaded: {type(error).__name__}: {error}", status=1)
-    gc.freeze()  # libraries and the network stay: full collections need not look through them while requests wait
+    collector.settle()
     uvloop.run(_serve(selection, selected, arguments.socket, settings, measure=not selection.complete))
     return 0
 
