@@ -47,9 +47,7 @@ COPY --from=build /opt/resnetd /opt/resnetd
 ENV PATH=/opt/resnetd/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    RESNETD_DATA=/var/lib/resnetd \
-    NVIDIA_VISIBLE_DEVICES=all \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+    RESNETD_DATA=/var/lib/resnetd
 USER resnetd
 WORKDIR /var/lib/resnetd
 VOLUME /var/lib/resnetd
