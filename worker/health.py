@@ -35,13 +35,14 @@ def _host(client: dict[str, str]) -> str:
     return client["addr"].rpartition(":")[0]
 
 
-def main() -> int:
+def main() -> int | str:
+    """The exit status, or why it is 1."""
     settings = Settings()
     try:
-        return 0 if listens(url(settings, Layout(settings.data))) else 1
+        heard = listens(url(settings, Layout(settings.data)))
     except RedisError as error:
-        print(f"Redis does not answer: {error}", file=sys.stderr)
-        return 1
+        return f"Redis does not answer: {error}"
+    return 0 if heard else "No worker of this container waits at a queue."
 
 
 if __name__ == "__main__":
