@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Collection, Iterator
 
 import anyio.to_thread
@@ -15,7 +16,7 @@ import anyio.to_thread
 from app.problems import ConflictError, InvalidError, NotFoundError, UnavailableError, wrong
 from app.services.dataset_views import DatasetView, Status, UploadRecord, folders, is_id, record_of, view_of
 from app.services.jobs import Jobs
-from app.services.ledger import AsyncLedger
+from app.services.ledger import LONG_SECONDS, AsyncLedger
 from app.services.pages import bad_cursor
 from jobs.answers import JobNotFound
 from jobs.archive import archived_job
@@ -25,6 +26,9 @@ from jobs.model import TERMINAL, Job, JobError, State
 from store.datasets import UPLOAD
 from store.files import remove_tree
 from store.layout import Layout
+
+_LOCK_SECONDS = LONG_SECONDS + 2.0  # a deletion holds the lock for as long as it searches
+_LOCK_TICK_SECONDS = 0.02
 
 
 class Datasets:
@@ -162,30 +166,35 @@ class Datasets:
     async def _locked(self, dataset_id: str, how: int) -> int | None:
         """A lock on the dataset's folder as an open file; None where there is no such folder.
 
-        Who is cancelled while it waits leaves no lock: the thread gets one yet, and it is given up then.
+        No thread waits for it, which others need meanwhile. Raises UnavailableError where it is not to be had soon.
         """
-        locking = asyncio.ensure_future(anyio.to_thread.run_sync(self._lock, dataset_id, how))
-        try:
-            return await asyncio.shield(locking)
-        except asyncio.CancelledError:
-            locking.add_done_callback(_give_up)
-            raise
+        patience = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                return self._lock(dataset_id, how)
+            except BlockingIOError:
+                if time.monotonic() > patience:
+                    raise UnavailableError(
+                        "dataset_busy",
+                        f"Other requests keep dataset {dataset_id} from being used or deleted.",
+                        hint="A deletion looks through the jobs; ask again later.",
+                    ) from None
+            await asyncio.sleep(_LOCK_TICK_SECONDS)
 
     def _lock(self, dataset_id: str, how: int) -> int | None:
-        """For threads."""
+        """Raises BlockingIOError where another request has it."""
         if not is_id(dataset_id):
             return None
         try:
             fd = os.open(self._layout.dataset(dataset_id), os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
             return None
-        fcntl.flock(fd, how)
+        try:
+            fcntl.flock(fd, how | fcntl.LOCK_NB)
+        except BaseException:
+            os.close(fd)
+            raise
         return fd
-
-
-def _give_up(locking: "asyncio.Future[int | None]") -> None:
-    if not locking.cancelled() and locking.exception() is None and (lock := locking.result()) is not None:
-        os.close(lock)
 
 
 @contextlib.contextmanager

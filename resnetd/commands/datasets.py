@@ -155,9 +155,9 @@ def _show(dataset: dict[str, Any]) -> None:
     )
     for kind in ("corrupt", "skipped"):
         for entry in report.get(kind) or []:
-            print(f"{kind}: {entry['file']}: {entry['reason']}")
+            output.line(f"{kind}: {entry['file']}: {entry['reason']}")
         beyond = (report.get("truncated") or {}).get(kind)
         if beyond:
             print(f"{kind}: and {beyond:,} more")
     for warning in report.get("warnings") or []:
-        print(f"warning: {warning['message']} ({warning['images']:,} images, such as {warning['example']})")
+        output.line(f"warning: {warning['message']} ({warning['images']:,} images, such as {warning['example']})")

@@ -22,7 +22,10 @@ from resnetd.commands.options import (
 )
 
 _CALIBRATED = ("log_loss", "brier", "ece")
-_ORIGIN = {"val": ", fitted on val now; the model has none and serves at 1", None: ", for want of a val split"}
+_ORIGIN = {
+    **{split: f", fitted on {split} now; the model has none and serves at 1" for split in ("val", "train")},
+    None: ", for want of another split to fit one on",
+}
 
 
 def evaluate(
@@ -43,7 +46,7 @@ def evaluate(
     key: Key = None,
     as_json: FollowedAsJson = False,
 ) -> None:
-    """Measure a model on a dataset whose classes have the same names.
+    """Measure a model on a dataset whose classes are among the model's, by name.
 
     Ends with status 1 when the job does not succeed.
     """
@@ -67,7 +70,7 @@ def evaluate(
 
 
 def show(job: dict[str, Any]) -> None:
-    """An evaluation's figures, then each class's."""
+    """An evaluation's figures, then those of each class that the split has images of."""
     made = job["result"]
     figures = made["metrics"]
     output.fields(
@@ -86,6 +89,7 @@ def show(job: dict[str, Any]) -> None:
     rows = [
         (each["label"], f"{each['precision']:.4f}", f"{each['recall']:.4f}", f"{each['f1']:.4f}", each["support"])
         for each in figures["per_class"]
+        if each["support"]
     ]
     print()
     output.table(("class", "precision", "recall", "F1", "images"), rows)

@@ -45,7 +45,7 @@ class _Bar:
         self._progress.update(self._task, completed=done, description=_where(data), facts=_facts(data))
 
     def say(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._progress.console.print(output.shown(text), markup=False, highlight=False)
 
 
 def follow(client: "Client", job_id: str, *, as_json: bool = False) -> dict[str, Any]:

@@ -227,7 +227,7 @@ def events(
             return
         for event in stream:
             text = line(event.type, event.data)
-            print("\t".join(part for part in (event.id, event.type, text if text != event.type else "") if part))
+            output.line(*(part for part in (event.id, event.type, text if text != event.type else "") if part))
 
 
 @app.command()

@@ -166,7 +166,8 @@ def unload(model: ModelRef, *, server: Server = DEFAULT_SERVER, key: Key = None,
 def card(model: ModelRef, *, server: Server = DEFAULT_SERVER, key: Key = None) -> None:
     """A model in words, as Markdown: what it is, how good it is, where it came from."""
     with connect(server, key) as client:
-        print(client.card(model))
+        for text in client.card(model).split("\n"):
+            output.line(text)
 
 
 @app.command()

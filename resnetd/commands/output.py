@@ -12,9 +12,22 @@ def as_json(value: Any) -> None:  # noqa: ANN401 - anything that JSON can hold
     print(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None), flush=True)
 
 
+def shown(text: str) -> str:
+    """Text of a server as a terminal may have it: what would steer it, or look like another row, is told as an escape.
+
+    Class names and file names come from whoever uploaded them.
+    """
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def line(*cells: str) -> None:
+    """One line of output, tabs between its cells."""
+    print("\t".join(map(shown, cells)))
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A table on a terminal; elsewhere a line a row, tabs between, no head, nothing cut."""
-    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    texts = [["" if cell is None else shown(str(cell)) for cell in row] for row in rows]
     if not texts:
         return
     if not sys.stdout.isatty():
@@ -25,12 +38,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     from rich.console import Console  # noqa: PLC0415 - likewise
     from rich.table import Table  # noqa: PLC0415 - likewise
 
-    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
-        shown.add_column(column, no_wrap=number == 0, overflow="fold")  # the first is what one copies: whole, one line
+        drawn.add_column(column, no_wrap=number == 0, overflow="fold")  # the first is what one copies: whole, one line
     for row in texts:
-        shown.add_row(*(_plain(cell) for cell in row))
-    Console(highlight=False).print(shown)
+        drawn.add_row(*(_plain(cell) for cell in row))
+    Console(highlight=False).print(drawn)
 
 
 def fields(pairs: dict[str, object]) -> None:
@@ -38,7 +51,7 @@ def fields(pairs: dict[str, object]) -> None:
     width = max((len(name) for name in pairs), default=0)
     for name, value in pairs.items():
         if value not in (None, "", [], {}):
-            print(f"{name:<{width}}  {value}")
+            line(f"{name:<{width}}  {value}")
 
 
 def more(page: dict[str, Any]) -> None:
@@ -49,7 +62,7 @@ def more(page: dict[str, Any]) -> None:
 
 def note(text: str) -> None:
     """For people, beside the output proper."""
-    print(text, file=sys.stderr, flush=True)
+    print("\n".join(map(shown, text.split("\n"))), file=sys.stderr, flush=True)
 
 
 def webhook_secret(job: dict[str, Any]) -> None:

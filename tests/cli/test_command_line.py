@@ -260,6 +260,17 @@ def test_a_pipe_gets_whole_cells_with_tabs_between_and_an_empty_list_nothing(cap
     assert capsys.readouterr().out == "x" * 300 + "\t\n1\t[red]\n"
 
 
+def test_what_a_server_tells_steers_no_terminal_and_forges_no_row(capsys):
+    name = "cat\x1b]0;title\x07\tdog\nbird é猫"
+    told = r"cat\x1b]0;title\x07\tdog\nbird é猫"
+    output.table(("class", "images"), [(name, 3)])
+    output.fields({"classes": name})
+    output.line("evt_1", name)
+    assert capsys.readouterr().out.splitlines() == [f"{told}\t3", f"classes  {told}", f"evt_1\t{told}"]
+    output.note("first\nsecond \x1b[2J")
+    assert capsys.readouterr().err.splitlines() == ["first", r"second \x1b[2J"]
+
+
 def test_metrics_are_told_by_their_first_four():
     values = {"top1": 0.5, "ece": 0.04, "confusion": [[1]], "top5": None}
     assert output.metrics(values) == "top1 0.5000, ece 0.0400"

@@ -9,17 +9,20 @@ import os
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
+import anyio.to_thread
 import httpx
 import pytest
 from edge_kit import Server, dataset_on_disk, problem, serving
 from samples import tiny_zip
 from waiting import wait_for
 
-from app.problems import ProblemError
+from app.problems import ProblemError, UnavailableError
 from app.services.dataset_uploads import dataset_name
 from app.services.dataset_views import UploadRecord
 from app.services.datasets import Datasets
@@ -32,6 +35,7 @@ from jobs.ledger import Ledger
 from jobs.model import JobError, Kind, Lane, Priority
 from store.datasets import UPLOAD, Dataset, FileNote, Report, Truncated
 from store.layout import Layout
+from store.space import RESERVE_PART
 
 ONE = tiny_zip(b"one")
 
@@ -174,7 +178,7 @@ def test_a_repetition_that_fails_leaves_what_the_first_had_acknowledged(layout, 
         fsync(fd)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ProblemError, match="disk is full"):
+    with pytest.raises(ProblemError, match="no space for the upload"):
         again.settle(record)
     assert {each.name: each.read_bytes() for each in folder.iterdir()} == whole
     for each in (first, again):
@@ -198,6 +202,41 @@ def test_a_disk_that_does_not_take_an_upload_is_told_and_nothing_is_left(server,
     problem(server.http.put("/v1/datasets/pets.zip", content=ONE), status, code)
     problem(server.http.put("/v1/models?name=mine", content=b"bytes"), status, code)
     assert set(kept()) == set(before)
+    assert parts_left(server.layout) == []
+
+
+def leave(monkeypatch, spare: int) -> None:
+    """From now on a disk of 1 GiB has so many bytes beside its reserve."""
+    reserve = (1 << 30) // RESERVE_PART
+    found = SimpleNamespace(f_blocks=1 << 30, f_frsize=1, f_bavail=reserve + spare)
+    monkeypatch.setattr("store.space.os.statvfs", lambda _: found)
+
+
+@pytest.mark.parametrize("path", ["/v1/datasets/pets.zip", "/v1/models?name=mine"])
+def test_an_upload_that_would_take_the_disks_reserve_is_refused_before_its_body_is_read(server, monkeypatch, path):
+    leave(monkeypatch, len(ONE) - 1)
+    with socket.create_connection(server.address, timeout=10) as connection:
+        head = f"PUT {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(ONE)}\r\n\r\n"
+        connection.sendall(head.encode())
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 507 "), answer
+    assert b'"disk_full"' in answer
+    leave(monkeypatch, len(ONE) + 10_000)
+    assert server.http.put(path, content=ONE).status_code == 202
+
+
+def test_a_body_of_unknown_length_is_refused_where_it_would_begin_to_take_the_reserve(server, monkeypatch):
+    leave(monkeypatch, 3_000_000)
+    sent = []
+
+    def pieces() -> Iterator[bytes]:
+        for piece in [tiny_zip(b"x" * 1_000_000)] * 4:
+            sent.append(len(piece))
+            if len(sent) == 3:
+                leave(monkeypatch, 900_000)
+            yield piece
+
+    problem(server.http.post("/v1/datasets", content=pieces()), 507, "disk_full")
     assert parts_left(server.layout) == []
 
 
@@ -357,22 +396,15 @@ def test_a_list_of_datasets_has_numbers_for_the_files_that_a_dataset_itself_name
 def test_who_is_cancelled_while_it_waits_for_a_dataset_does_not_keep_it(layout, settings):
     """A deletion holds it; afterwards nobody does."""
     folder = layout.dataset(dataset_on_disk(layout, "ds_wanted"))
-    waits = threading.Event()
 
     async def main() -> None:
         ledger = AsyncLedger(str(settings.redis_url))
         datasets = Datasets(ledger, layout, Jobs(ledger, layout, str(settings.redis_url)))
-        lock = datasets._lock
-
-        def tell(*args):
-            waits.set()
-            return lock(*args)
-
-        datasets._lock = tell
         deleting = os.open(folder, os.O_RDONLY)
         fcntl.flock(deleting, fcntl.LOCK_EX)
         wanting = asyncio.create_task(datasets.kept("ds_wanted"))
-        await asyncio.to_thread(waits.wait, 20)
+        await asyncio.sleep(0.1)
+        assert not wanting.done()
         wanting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await wanting
@@ -382,6 +414,30 @@ def test_who_is_cancelled_while_it_waits_for_a_dataset_does_not_keep_it(layout, 
 
     asyncio.run(main())
     assert not folder.exists()
+
+
+def test_a_dataset_that_others_hold_for_long_is_busy_and_occupies_no_thread(layout, settings, monkeypatch):
+    monkeypatch.setattr("app.services.datasets._LOCK_SECONDS", 0.1)
+    folder = layout.dataset(dataset_on_disk(layout, "ds_held"))
+
+    async def main() -> None:
+        ledger = AsyncLedger(str(settings.redis_url))
+        datasets = Datasets(ledger, layout, Jobs(ledger, layout, str(settings.redis_url)))
+        deleting = os.open(folder, os.O_RDONLY)
+        fcntl.flock(deleting, fcntl.LOCK_EX)
+        anyio.to_thread.current_default_thread_limiter().total_tokens = 1
+        waiting = [asyncio.create_task(datasets.kept("ds_held")) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert await asyncio.wait_for(anyio.to_thread.run_sync(lambda: "a thread is free"), 20)
+        for each in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(each, UnavailableError)
+            assert each.code == "dataset_busy"
+        os.close(deleting)
+        with await datasets.kept("ds_held"):
+            pass
+        ledger.close()
+
+    asyncio.run(main())
 
 
 def test_datasets_are_pages_newest_first(server):
