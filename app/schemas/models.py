@@ -1,7 +1,6 @@
 """Models as answers show them, and what may be said of one that is brought."""
 
 import unicodedata
-from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -9,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from app.inference.routes import EngineState
 from app.schemas.aliases import AliasName
 from models.manifest import Calibration, Lineage, Name, NetworkSpec, Preprocessing
+from store import class_names
 
 SUMMARY_EXAMPLE: dict[str, Any] = {
     "name": "cifar10-resnet20",
@@ -85,7 +85,7 @@ class ModelVersion(BaseModel):
     golden_sha256: str
 
 
-class Loaded(BaseModel):
+class LoadedVersion(BaseModel):
     """A version that has an engine. `runtime`: what it computes with and how fast that was at load."""
 
     version: int
@@ -101,7 +101,7 @@ class ModelBody(ModelSummary):
     )
 
     versions: list[ModelVersion]
-    loaded: list[Loaded]
+    loaded: list[LoadedVersion]
 
 
 class LoadBody(BaseModel):
@@ -129,7 +129,7 @@ class LabelsBody(BaseModel):
     labels: list[str]
 
 
-class MetricsBody(BaseModel):
+class ModelMetricsBody(BaseModel):
     """What the version's evaluation gave; `metrics` is empty where it was not evaluated here."""
 
     model_config = ConfigDict(
@@ -168,8 +168,8 @@ class AdoptRequest(BaseModel):
     name: Name
     alias: AliasName | None = None
     network: str | None = None
-    classes: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] | None = Field(
-        None, min_length=2, max_length=100_000
+    classes: tuple[Annotated[str, Field(min_length=1, max_length=class_names.LONGEST)], ...] | None = Field(
+        None, min_length=2, max_length=class_names.MOST
     )
     preprocessing: PreprocessingRequest | None = None
 
@@ -180,8 +180,6 @@ class AdoptRequest(BaseModel):
         if classes is None:
             return None
         named = tuple(unicodedata.normalize("NFC", name) for name in classes)
-        if unclear := next((name for name in named if any(unicodedata.category(c) == "Cc" for c in name)), None):
-            raise ValueError(f"the class {unclear!r} has a control character in its name")
-        if twice := next((name for name, times in Counter(named).items() if times > 1), None):
-            raise ValueError(f"the class {twice!r} is named twice")
+        if reason := class_names.unclear(named):
+            raise ValueError(reason)
         return named

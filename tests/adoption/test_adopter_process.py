@@ -232,6 +232,12 @@ def with_other_manifest(**fields: object) -> Callable[[str, bytes], bytes]:
     return change
 
 
+def test_a_bundle_whose_classes_cannot_be_called_so_is_refused(tmp_path: Path) -> None:
+    upload = changed_bundle(tmp_path, with_other_manifest(classes=[*"abcdefghi", "j\x1b[2J"]))
+    with pytest.raises(JobRefused, match="the bundle is broken: the class"):
+        adopt_bundle(task(upload, tmp_path))
+
+
 def test_a_bundle_that_names_too_few_classes_is_refused(tmp_path: Path) -> None:
     upload = changed_bundle(tmp_path, with_other_manifest(classes=["a", "b"]))
     with pytest.raises(JobRefused, match="2 classes for 10 outputs"):

@@ -222,3 +222,13 @@ def test_what_killed_imports_left_is_removed_and_nothing_of_a_later_claim(tmp_pa
     assert ended(started(run_dir))[0] == DONE
     assert [folder.exists() for folder in left] == [False, False]
     assert [folder.exists() for folder in later] == [True, True]
+
+
+@pytest.mark.parametrize(("spec", "code"), [(None, "no_spec"), ({"kind": "import"}, "bad_spec")])
+def test_an_import_without_a_spec_is_refused_with_a_code(tmp_path, spec, code):
+    run_dir = prepared(tmp_path, b"")
+    (run_dir / "spec.json").unlink()
+    if spec is not None:
+        (run_dir / "spec.json").write_text(json.dumps(spec))
+    status, lines, _ = ended(started(run_dir))
+    assert (status, lines[-1]["type"], lines[-1]["data"]["code"]) == (REFUSED, "error", code)

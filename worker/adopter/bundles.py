@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from models import golden, runtime
 from models.manifest import GOLDEN, MANIFEST, WEIGHTS, Manifest
+from store import class_names
 from worker.adopter.task import Task, known
 from worker.job_process import JobRefused, out_of_memory
 
@@ -27,6 +28,8 @@ def adopt_bundle(task: Task) -> dict[str, Any]:
     try:
         _unpack(task.upload, task.draft)
         manifest = Manifest.read(task.draft)
+        if reason := class_names.unclear(manifest.classes):
+            raise ValueError(reason)
     except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError) as error:
         raise JobRefused("broken_file", f"the bundle is broken: {error}", "Upload it again, in full.") from error
     task.begin("match")

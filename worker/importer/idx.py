@@ -15,6 +15,7 @@ from typing import IO, cast
 import numpy as np
 import numpy.typing as npt
 
+from store import class_names
 from store.archive_kinds import GZIP, is_idx
 from store.dataset_writer import MAX_ARRAY_IMAGE_PIXELS, Sample
 from store.datasets import FileNote, SplitName
@@ -214,8 +215,8 @@ def _read_lines(archive: Archive, member: Member) -> list[str]:
 
 def _class_names(member: Member, lines: Sequence[str], values: Sequence[int]) -> tuple[str, ...]:
     classes = tuple(line.strip() for line in lines if line.strip())
-    if len(set(classes)) != len(classes) or not all(name.isprintable() for name in classes):
-        raise _bad(f"{member.name} names a class twice, or with control characters")
+    if reason := class_names.unclear(classes):
+        raise _bad(f"{member.name} cannot be used: {reason}")
     if len(classes) <= max(values):
         raise _bad(f"{member.name} names {len(classes)} classes, but the labels go up to {max(values)}")
     return classes

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.images import ImageWarning
+from store import class_names
 from store.dataset_writer import DatasetWriter
 from store.datasets import Dataset, Source
 from worker.importer import idx
@@ -48,6 +49,7 @@ class _Import:
         else:
             plan = plan_manifests(self._archive) or plan_folders(self._archive.files, self._archive.folders)
             _refuse_empty_folders(plan)
+            _refuse_unclear_classes(plan)
             classes, source = tuple(sorted({image.label for image in plan.images})), Source(format=plan.format)
             self._add_images(plan, classes)
         self._findings.refuse_if_none(len(self._writer))
@@ -97,6 +99,15 @@ class _Import:
             self._findings.skipped.append(outcome.skipped)
         for warning in outcome.warnings:
             self._findings.warn(warning, outcome.name)
+
+
+def _refuse_unclear_classes(plan: Plan) -> None:
+    if reason := class_names.unclear(sorted({image.label for image in plan.images})):
+        raise JobRefused(
+            "bad_class_names",
+            f"the images cannot be sorted into classes: {reason}",
+            f"A class has a name of 1 to {class_names.LONGEST} characters, none of them a control character.",
+        )
 
 
 def _refuse_empty_folders(plan: Plan) -> None:

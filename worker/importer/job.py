@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from models import checkpoint_files
 from store.datasets import DESCRIPTOR, UPLOAD
-from store.files import publish_dir, read_json, remove_tree
+from store.files import publish_dir, remove_tree
 from store.layout import Layout
 from store.settings import Settings
 from worker.importer.importing import import_dataset
@@ -16,6 +16,7 @@ from worker.importer.limits import Limits
 from worker.importer.progress import Progress
 from worker.job_arguments import JobArguments
 from worker.job_process import JobRefused, Stop, emit
+from worker.job_spec import read_job_spec
 
 # Far above the 150 MB that 60,000 CIFAR images need, also for a few threads on the largest images allowed.
 _MOST_MEMORY = 6 * 2**30
@@ -31,11 +32,11 @@ class ImportSpec(BaseModel):
 
 
 def import_job(at: JobArguments, stop: Stop) -> None:
-    """Raises JobRefused where the upload is gone, is no archive, or needs too much memory."""
+    """Raises JobRefused where the spec is none, the upload is gone, is no archive, or needs too much memory."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, _MOST_MEMORY))
     layout = Layout(at.data_dir)
-    spec = ImportSpec.model_validate(read_json(at.run_dir / "spec.json"))
+    spec = read_job_spec(at.run_dir, ImportSpec)
     target = layout.dataset(spec.dataset)
     if (target / DESCRIPTOR).exists():  # an earlier claim published it and died before it could say so
         emit("result", {"artifact": f"{at.claim_dir.name}/dataset"})

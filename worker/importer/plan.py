@@ -124,11 +124,12 @@ def plan_folders(files: Sequence[Member], folders: Iterable[Parts]) -> Plan:
     if not plan.images:
         raise no_images("its images lie in no class folder")
     named = {image.label for image in plan.images}
+    level = depth + (2 if splits else 1)
+    filled = {member.parts[:level] for member in files}
     for folder in folders:
-        below = folder[depth:]
-        at_class_level = len(below) == (2 if splits else 1) and (not splits or split_named(below[0]))
-        if at_class_level and below[-1] not in named and not any(m.parts[: len(folder)] == folder for m in files):
-            plan.empty.add(below[-1])
+        at_class_level = len(folder) == level and (not splits or split_named(folder[depth]))
+        if at_class_level and folder[-1] not in named and folder not in filled:
+            plan.empty.add(folder[-1])
     return plan
 
 
