@@ -8,8 +8,9 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -37,6 +38,8 @@ LEASE_SECONDS = 30.0  # longer than an attempt and what is written about it
 POLL_SECONDS = 0.5
 STOP_SECONDS = 3.0  # for attempts under way when the process is told to stop
 CONCURRENCY = 16
+SLOW_SECONDS = 2.0  # a receiver that needs longer, or never answers, is slow until it answers sooner
+SLOW_CONCURRENCY = 4  # at most so many messages to a slow one at a time: the others are for the others
 _REDIS_THREADS = 4
 
 T = TypeVar("T")
@@ -65,6 +68,8 @@ class Webhooks:
         self._visible_ms = int(lease_seconds * 1000)
         self._limiter = anyio.CapacityLimiter(_REDIS_THREADS)
         self._sending: set[asyncio.Task[None]] = set()
+        self._under_way: Counter[str] = Counter()  # attempts, by the receiver's origin
+        self._slow: set[str] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -116,17 +121,33 @@ class Webhooks:
             job = await self._ask(lambda: self._ledger.get(delivery.job_id))
             if job.webhook is None:
                 return
+            receiver = receiver_of(job.webhook.url)
+            if receiver in self._slow and self._under_way[receiver] >= SLOW_CONCURRENCY:
+                return  # due again after its lease
             point("webhook.taken")
             began = time.monotonic()
             headers, body = self._message(delivery, job, job.webhook)
-            status, error = await self._sender.post(job.webhook.url, headers, body)
+            with self._counted(receiver):
+                status, error = await self._sender.post(job.webhook.url, headers, body)
             point("webhook.sent")
-            await self._note(delivery, status=status, error=error, ms=round((time.monotonic() - began) * 1000))
+            seconds = time.monotonic() - began
+            (self._slow.add if status is None or seconds > SLOW_SECONDS else self._slow.discard)(receiver)
+            await self._note(delivery, status=status, error=error, ms=round(seconds * 1000))
             point("webhook.noted")
         except JobNotFound:
             return  # deleted meanwhile, and its deliveries with it
         except Exception as error:
             log.exception("a webhook is tried again later", extra={"job": delivery.job_id, "reason": repr(error)})
+
+    @contextmanager
+    def _counted(self, receiver: str) -> Iterator[None]:
+        self._under_way[receiver] += 1
+        try:
+            yield
+        finally:
+            self._under_way[receiver] -= 1
+            if not self._under_way[receiver]:
+                del self._under_way[receiver]
 
     def _message(self, delivery: Delivery, job: Job, webhook: Webhook) -> tuple[dict[str, str], bytes]:
         """Headers and body. The job is told as it is now: a state that was not final may have passed."""
@@ -156,6 +177,11 @@ class Webhooks:
             )
         else:
             await self._ask(lambda: self._deliveries.done(delivery, outcome, status=status, error=error, ms=ms))
+
+
+def receiver_of(url: str) -> str:
+    """Scheme, host and port as the URL has them."""
+    return "/".join(url.split("/", 3)[:3]).lower()
 
 
 def judge(status: int | None, *, attempts: int, most: int) -> Outcome:

@@ -10,7 +10,7 @@ import pytest
 from hook_receiver import SECRET, Receiver, verified
 
 from app.services.webhook_targets import TargetForbidden, Targets
-from app.services.webhooks import PAUSES, Webhooks
+from app.services.webhooks import PAUSES, SLOW_CONCURRENCY, Webhooks
 from jobs.deliveries import Deliveries
 from jobs.ledger import Ledger
 from jobs.model import Kind, State, Webhook
@@ -97,6 +97,22 @@ def test_a_message_is_sent_again_under_the_same_id_until_it_is_taken(cancelled, 
     assert len({headers["webhook-id"] for _, headers, _ in got}) == 1
     for _, headers, body in got:
         verified(headers, body)
+
+
+def test_a_receiver_that_never_answers_holds_up_no_other(cancelled, log_of, ledger):
+    deliveries = Deliveries(ledger.redis)
+    with Receiver(*[0] * 100) as dead, Receiver() as alive:
+        first, later = cancelled(dead.url), []
+
+        def told():
+            if not later and deliveries.log(first):  # from now on it is known to be slow
+                later.extend(cancelled(dead.url) for _ in range(30))
+                later.append(cancelled(alive.url))
+            return later and not deliveries.pending(later[-1])
+
+        log_of(first, until=told, attempt_seconds=2.0, pauses=(60.0,))
+        assert alive.got.qsize() == 1
+        assert dead.got.qsize() <= 1 + SLOW_CONCURRENCY
 
 
 def test_after_the_last_pause_a_message_is_given_up(cancelled, log_of):
