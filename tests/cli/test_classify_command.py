@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from test_client import Answer, json_answer, server
+from scripted_server import Answer, json_answer, server
 from typer.testing import CliRunner
 
 from resnetd.cli import app

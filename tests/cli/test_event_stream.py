@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_client import Answer, Handler, server
+from scripted_server import Answer, Handler, server
 
 from resnetd.sse import lines_of
 

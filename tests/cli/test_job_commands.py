@@ -4,7 +4,7 @@ import json
 from hashlib import sha256
 
 import pytest
-from test_client import Answer, Told, json_answer, overlay_answer, server, stream
+from scripted_server import Answer, Told, json_answer, overlay_answer, server, stream
 from typer.testing import CliRunner
 
 from resnetd.cli import app

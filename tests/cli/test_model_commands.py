@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_client import Answer, Told, json_answer, server, stream
+from scripted_server import Answer, Told, json_answer, server, stream
 from typer.testing import CliRunner
 
 from resnetd.cli import app

@@ -6,7 +6,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_client import Answer, Told, json_answer, server
+from scripted_server import Answer, Told, json_answer, server
 from typer.testing import CliRunner
 
 from resnetd.cli import app

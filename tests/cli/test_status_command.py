@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from test_client import DEGRADED, NOT_READY, json_answer, server
+from scripted_server import DEGRADED, NOT_READY, json_answer, server
 from typer.testing import CliRunner
 
 from resnetd.cli import app
