@@ -11,6 +11,8 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from waiting import wait_for
+
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
 
@@ -90,3 +92,13 @@ def verified(headers, body):
     assert abs(time.time() - int(headers["webhook-timestamp"])) < 60
     assert headers["content-type"] == "application/json"
     return json.loads(body)
+
+
+def deliveries_settled(http, job_id):
+    """The deliveries of a job, once nothing is left to be sent."""
+
+    def told():
+        body = http.get(f"/v1/jobs/{job_id}/deliveries").raise_for_status().json()
+        return body if body["data"] and not body["pending"] else None
+
+    return wait_for(told)

@@ -11,7 +11,7 @@ from store.settings import Settings
 
 
 class Silent:
-    """A backlog in which nothing ever happens, and how often it was asked."""
+    """A backlog in which nothing ever happens, and how often it was asked. Who has looked once joins the feed next."""
 
     def __init__(self) -> None:
         self.looks = 0
@@ -19,6 +19,11 @@ class Silent:
     async def __call__(self, _: str, *, after: str, limit: int) -> tuple[list[Event], bool, bool]:
         self.looks += 1
         return [], False, False
+
+    async def asked(self, times: int) -> None:
+        while self.looks < times:  # noqa: ASYNC110 - only a counter moves
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0)  # the answer is there: now it is on the feed
 
 
 def test_a_feed_reaches_back_only_while_it_is_empty():
@@ -51,7 +56,8 @@ def test_each_hears_what_lies_above_its_own_cursor(settings: Settings, ledger: L
     stream = keys.events("job_joined")
 
     async def main() -> tuple[list[str], list[str]]:
-        live = Feeds(str(settings.redis_url), Silent())
+        silent = Silent()
+        live = Feeds(str(settings.redis_url), silent)
         heard: dict[str, list[str]] = {"9-0": [], "5-0": []}
 
         async def listen(after: str) -> None:
@@ -62,9 +68,9 @@ def test_each_hears_what_lies_above_its_own_cursor(settings: Settings, ledger: L
 
         async with live.running(), asyncio.timeout(10):
             newer = asyncio.create_task(listen("9-0"))
-            await asyncio.sleep(0.2)  # its feed stands, and is being read
+            await silent.asked(1)
             older = asyncio.create_task(listen("5-0"))
-            await asyncio.sleep(0.2)
+            await silent.asked(2)
             for event_id, kind in (("7-0", "log"), ("10-0", "log"), ("11-0", "failed")):
                 fields = {"type": kind, "data": "{}"}
                 await asyncio.to_thread(ledger.redis.xadd, stream, fields, event_id)
@@ -86,7 +92,7 @@ def test_an_earlier_cursor_than_a_feed_with_events_looks_into_the_ledger_now_and
         live = Feeds(str(settings.redis_url), silent)
         async with live.running(), aclosing(live.follow("job_busy", after="9-0", keep_alive=5.0)) as newer:
             first = asyncio.create_task(anext(newer))
-            await asyncio.sleep(0.2)
+            await silent.asked(1)
             await asyncio.to_thread(ledger.redis.xadd, stream, {"type": "log", "data": "{}"}, "10-0")
             await first
             before = silent.looks

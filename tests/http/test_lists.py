@@ -9,8 +9,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from edge_kit import Server, dataset_on_disk, model_on_disk, own_redis, problem, serving, train
-from hook_receiver import Receiver
-from test_webhook_api import settled
+from hook_receiver import Receiver, deliveries_settled
 
 from jobs.cursor import cursor
 from jobs.ledger import Ledger
@@ -73,7 +72,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
         redis.close()
         for dataset in datasets[1:]:
             train(server.http, dataset).raise_for_status()
-        settled(server.http, job)
+        deliveries_settled(server.http, job)
         yield Filled(server, job)
 
 

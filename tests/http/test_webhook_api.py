@@ -4,25 +4,14 @@ import signal
 import subprocess
 
 from edge_kit import claimed, problem, train
-from hook_receiver import SECRET, Receiver, verified
+from hook_receiver import SECRET, Receiver, deliveries_settled, verified
 from http_process import http_process
 from running import RESNETD
-from waiting import wait_for
 
 from jobs import keys
 from jobs.deliveries import Deliveries
 from jobs.ledger import Ledger
 from jobs.model import JobError, Kind, State, Webhook
-
-
-def settled(http, job_id):
-    """The deliveries of a job, once nothing is left to be sent."""
-
-    def told():
-        body = http.get(f"/v1/jobs/{job_id}/deliveries").raise_for_status().json()
-        return body if body["data"] and not body["pending"] else None
-
-    return wait_for(told)
 
 
 def test_a_job_that_was_asked_for_with_a_webhook_tells_its_end_and_tells_it_again(http, server, dataset):
@@ -35,7 +24,7 @@ def test_a_job_that_was_asked_for_with_a_webhook_tells_its_end_and_tells_it_agai
         assert message["type"] == "job.cancelled"
         assert message["data"] == http.get(f"/v1/jobs/{job['id']}").json()
         assert SECRET.encode() not in body
-        found = settled(http, job["id"])
+        found = deliveries_settled(http, job["id"])
         (attempt,) = found["data"]
         assert (attempt["type"], attempt["attempt"], attempt["outcome"]) == ("job.cancelled", 1, "delivered")
         assert (found["has_more"], found["next"]) == (False, None)
@@ -46,8 +35,8 @@ def test_a_job_that_was_asked_for_with_a_webhook_tells_its_end_and_tells_it_agai
             _, repeated, body = receiver.next()
             assert repeated["webhook-id"] == headers["webhook-id"]
             verified(repeated, body)
-            settled(http, job["id"])
-    assert len(settled(http, job["id"])["data"]) == 3
+            deliveries_settled(http, job["id"])
+    assert len(deliveries_settled(http, job["id"])["data"]) == 3
     shown = subprocess.run(
         [RESNETD, "jobs", "deliveries", job["id"], "--server", server.url], capture_output=True, text=True, check=True
     )
@@ -63,7 +52,7 @@ def test_what_a_crashed_process_wrote_is_shown_to_who_asks_and_sent_to_nobody(ht
         _, headers, body = receiver.next()
         assert verified(headers, body)["data"]["error"]["message"] == "it died"
         assert b"secret.py" not in body
-        settled(http, job_id)
+        deliveries_settled(http, job_id)
     assert http.get(f"/v1/jobs/{job_id}").json()["error"]["log"] == "/home/me/secret.py"
 
 
