@@ -1,7 +1,8 @@
 """The most that this machine could serve: decode, prepare and compute in a bare loop, without a server around it.
 
 `python -m benchmarks.roofline DATA MODEL --precision bf16 --cores 1 --seconds 5 FILE…` loops with the runtime that was
-found to be best for the model here, on so many cores, and prints one JSON object. Start several to fill the machine.
+found to be best for the model here, on so many cores, and prints one JSON object. Start several to fill the machine,
+or give it `--threads`, each of which decodes and computes batches of its own on one core.
 
 `--part decode` makes pixels of files and nothing else, `--part forward` takes pixels that are there, in batches of the
 size that was measured to be the fastest. `--device cuda` computes on the GPU: whatever a runtime gives lies in the
@@ -13,8 +14,10 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -89,13 +92,14 @@ def loop_of(asked: argparse.Namespace) -> Loop:
     if asked.part is Part.DECODE:
         return Loop(lambda start: read(files[start % len(files)]), images=1)
     found = best(asked.data, asked.model, asked.precision, device=asked.device)
-    rates, compute = found.measured.loaded, found.load(cores=asked.cores).wide
+    rates, loaded = found.measured.loaded, found.load(cores=max(asked.cores, asked.threads))
+    compute = loaded.narrow if asked.threads > 1 and loaded.narrow else loaded.wide
     if asked.single:
         images = 1
     elif asked.part is Part.FORWARD:
         images = max(rates, key=rates.__getitem__)
     else:
-        images = batching(rates, streams=asked.cores)[0]
+        images = batching(rates, streams=max(asked.cores, asked.threads))[0]
 
     def forward(batch: list[Pixels]) -> object:
         return probabilities(compute(np.stack(batch)).logits, manifest).argsort(axis=1)
@@ -109,23 +113,29 @@ def loop_of(asked: argparse.Namespace) -> Loop:
 def main() -> None:
     asked = _arguments()
     loop = loop_of(asked)
-    use_threads(asked.cores)
-    print(json.dumps(timed(loop, seconds=asked.seconds)), flush=True)
+    print(json.dumps(timed(loop, seconds=asked.seconds, threads=asked.threads, cores=asked.cores)), flush=True)
 
 
-def timed(loop: Loop, *, seconds: float) -> dict[str, float]:
+def timed(loop: Loop, *, seconds: float, threads: int, cores: int) -> dict[str, float]:
     """Says `ready` and begins with the next line of standard input, so that all of several begin together."""
-    loop.once(0)
-    print("ready", flush=True)
-    sys.stdin.readline()
-    times: list[float] = []
-    began = time.perf_counter()
-    while (at := time.perf_counter()) < began + seconds:
-        loop.once(len(times) * loop.images)
-        times.append(time.perf_counter() - at)
+    with ThreadPoolExecutor(threads, initializer=use_threads, initargs=(cores,)) as pool:
+        list(pool.map(loop.once, [0] * 2 * threads))  # runtimes may have a network for each thread
+        print("ready", flush=True)
+        sys.stdin.readline()
+        began = time.perf_counter()
+        times = sorted(chain(*pool.map(lambda first: _repeat(loop, first, until=began + seconds), range(threads))))
     spent = time.perf_counter() - began
-    middle = sorted(times)[len(times) // 2]
+    middle = times[len(times) // 2]
     return {"images_per_second": len(times) * loop.images / spent, "p50_ms": middle * 1000, "batch": loop.images}
+
+
+def _repeat(loop: Loop, first: int, *, until: float) -> list[float]:
+    """Seconds of each time that one thread went through the loop."""
+    times: list[float] = []
+    while (at := time.perf_counter()) < until:
+        loop.once(first + len(times) * loop.images)
+        times.append(time.perf_counter() - at)
+    return times
 
 
 def _arguments() -> argparse.Namespace:
@@ -136,7 +146,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--part", type=Part, default=Part.BOTH, help="both, decode or forward")
     parser.add_argument("--precision", type=Precision, default=Precision.BF16)
     add_device(parser)
-    parser.add_argument("--cores", type=int, default=1)
+    parser.add_argument("--cores", type=int, default=1, help="for each thread")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--single", action="store_true", help="one image at a time")
     return parser.parse_args()

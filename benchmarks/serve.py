@@ -53,6 +53,7 @@ def bare(data: Path, model: str, precision: str, files: list[Path], asked: argpa
     found = {"alone": side_by_side([*command, "--single"], split=(cores,))}
     if asked.device == "cpu":
         found["divided"] = side_by_side(command, split=(1,) * cores)
+        found["threads"] = side_by_side([*command, "--threads", str(cores)], split=(1,))
     else:
         found["decode"] = side_by_side([*command, "--part", Part.DECODE], split=(1,) * cores)
         found["forward"] = side_by_side([*command, "--part", Part.FORWARD], split=(cores,))

@@ -1,6 +1,9 @@
 """What the benchmarks of serving compare: loops without a server, and ratios of what was measured."""
 
 import argparse
+import io
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from app.engine.runtimes import records
 from app.engine.runtimes.base import REFERENCE
 from benchmarks import serve
 from benchmarks.peers.__main__ import ratios as ratios_of_peers
-from benchmarks.roofline import Part, loop_of
+from benchmarks.roofline import Loop, Part, loop_of, timed
 from benchmarks.serving import arguments
 from models.catalog import Catalog
 from models.manifest import Manifest
@@ -63,7 +66,7 @@ def test_a_bare_loop_takes_all_of_an_images_way_or_a_part_of_it(
     for number, file in enumerate(files):
         file.write_bytes(picture(number))
     asked = argparse.Namespace(data=measured.root, model="toy", files=files, part=part, single=single)
-    loop = loop_of(argparse.Namespace(**vars(asked), precision=Precision.BF16, device="cpu", cores=1))
+    loop = loop_of(argparse.Namespace(**vars(asked), precision=Precision.BF16, device="cpu", cores=1, threads=1))
     assert loop.images == images
     for file in files:
         file.unlink()  # they were read before the clock runs
@@ -75,11 +78,28 @@ def test_decoding_needs_no_runtime_and_computing_one_that_was_measured(artifacts
     layout = Layout(tmp_path / "data").create()
     Catalog(layout.models).publish("toy", artifacts[0], "job_0")
     (tmp_path / "a.png").write_bytes(picture())
-    asked = {"data": layout.root, "model": "toy", "files": [tmp_path / "a.png"], "single": False, "cores": 1}
-    asked |= {"precision": Precision.BF16, "device": "cpu"}
+    asked = {"data": layout.root, "model": "toy", "files": [tmp_path / "a.png"], "single": False}
+    asked |= {"precision": Precision.BF16, "device": "cpu", "cores": 1, "threads": 1}
     loop_of(argparse.Namespace(**asked, part=Part.DECODE)).once(0)
     with pytest.raises(SystemExit, match="not measured for bf16 on cpu"):
         loop_of(argparse.Namespace(**asked, part=Part.FORWARD))
+
+
+def test_each_thread_of_a_bare_loop_counts_and_begins_when_it_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    seen: set[str] = set()
+
+    def once(_: int) -> None:
+        seen.add(threading.current_thread().name)
+        time.sleep(0.02)
+
+    found = timed(Loop(once, 4), seconds=0.5, threads=3, cores=1)
+    assert capsys.readouterr().out == "ready\n"
+    assert len(seen) == 3
+    assert found["batch"] == 4
+    assert 4 / 0.02 < found["images_per_second"] <= 3 * 4 / 0.02
 
 
 def test_a_gpu_is_taken_where_there_is_one_and_each_device_has_its_connections(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +120,7 @@ def test_a_gpu_is_taken_where_there_is_one_and_each_device_has_its_connections(m
 @pytest.mark.parametrize(
     ("device", "loops"),
     [
-        ("cpu", {"alone": ("--single", 1), "divided": (None, 3)}),
+        ("cpu", {"alone": ("--single", 1), "divided": (None, 3), "threads": ("3", 1)}),
         ("cuda", {"alone": ("--single", 1), "decode": ("decode", 3), "forward": ("forward", 1)}),
     ],
 )
