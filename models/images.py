@@ -6,12 +6,13 @@
 
 import logging
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -20,6 +21,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from models.manifest import Preprocessing
+from models.pixel_budget import PixelBudget
 
 # Everything else that Pillow could open stays closed: old decoders, external programs (EPS), rare parsers.
 FORMATS = tuple(
@@ -39,6 +41,9 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 _LONGEST = 8  # times the shorter side
+# A file of some kilobytes may hold 40 million pixels, and one with transparency takes 16 bytes for each on its way.
+_AT_ONCE = PixelBudget(100_000_000)
+_SMALL = 4_000_000  # pixels of an image that is not counted
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 # Pillow's remarks on odd files are for developers; what matters to a client is in `Decoded.warnings`. Set once, at
@@ -108,7 +113,12 @@ def decode(data: bytes, *, max_pixels: int) -> Decoded:
     if not data:
         raise ImageRejected("empty_image", "the image is empty (0 bytes)", "check that the file was read and sent")
     try:
-        return _decode(data, max_pixels)
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            count = image.width * image.height
+            if count > max_pixels:
+                raise _too_large(max_pixels, image.size)
+            with _AT_ONCE.of(count) if count > _SMALL else nullcontext():
+                return _decode(image)
     except ImageRejected:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
@@ -172,30 +182,27 @@ def _resize_and_crop(image: Image.Image, to: Preprocessing) -> Image.Image:
     return image.resize((to.width, to.height), _RESAMPLING[to.interpolation], box=box)
 
 
-def _decode(data: bytes, max_pixels: int) -> Decoded:
-    with Image.open(BytesIO(data), formats=FORMATS) as image:
-        if image.width * image.height > max_pixels:
-            raise _too_large(max_pixels, image.size)
-        if image.width == 0 or image.height == 0:
-            raise _corrupt("it has no pixels")
-        file_format, mode, raw_mode = image.format, image.mode, _raw_mode(image)
-        notes = []
-        if file_format != "MPO" and getattr(image, "is_animated", False):
-            image.seek(0)
-            notes.append(ImageWarning("first_frame_only", "the file holds several frames; the first was used"))
-        # TIFF turns itself while loading, so it is asked before. Others are asked after it: PNG may tell only then, and
-        # a PNG that is asked loads itself and keeps quiet about broken data.
-        told = _orientation(image) if file_format == "TIFF" else 1
-        image.load()
-        upright: Image.Image = image
-        left_to_turn = _orientation(image)
-        if left_to_turn in _TRANSPOSE:
-            upright = image.transpose(_TRANSPOSE[left_to_turn])
-        if told in _TRANSPOSE or left_to_turn in _TRANSPOSE:
-            notes.append(TURNED)
-        converted, more = _to_8_bit(upright, raw_mode)
-        if converted is image:
-            converted = image.copy()
+def _decode(image: ImageFile.ImageFile) -> Decoded:
+    if image.width == 0 or image.height == 0:
+        raise _corrupt("it has no pixels")
+    file_format, mode, raw_mode = image.format, image.mode, _raw_mode(image)
+    notes = []
+    if file_format != "MPO" and getattr(image, "is_animated", False):
+        image.seek(0)
+        notes.append(ImageWarning("first_frame_only", "the file holds several frames; the first was used"))
+    # TIFF turns itself while loading, so it is asked before. Others are asked after it: PNG may tell only then, and
+    # a PNG that is asked loads itself and keeps quiet about broken data.
+    told = _orientation(image) if file_format == "TIFF" else 1
+    image.load()
+    upright: Image.Image = image
+    left_to_turn = _orientation(image)
+    if left_to_turn in _TRANSPOSE:
+        upright = image.transpose(_TRANSPOSE[left_to_turn])
+    if told in _TRANSPOSE or left_to_turn in _TRANSPOSE:
+        notes.append(TURNED)
+    converted, more = _to_8_bit(upright, raw_mode)
+    if converted is image:
+        converted = image.copy()
     return Decoded(converted, (*notes, *more), file_format, mode)
 
 

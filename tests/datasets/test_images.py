@@ -3,15 +3,20 @@
 import io
 import random
 import struct
+import threading
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from models import images
 from models.images import Decoded, ImageRejected, decode, pixels, prepare
 from models.manifest import Preprocessing
+from models.pixel_budget import PixelBudget
 from store.settings import Settings
 
 RNG = np.random.default_rng(0)
@@ -269,3 +274,42 @@ def test_a_png_with_one_wrong_byte_in_its_pixels_is_refused_as_plain_pillow_refu
         with pytest.raises(ImageRejected) as refused:
             decode(bytes(broken), max_pixels=10_000)
         assert refused.value.code == "corrupt_image"
+
+
+def test_large_images_are_decoded_as_many_at_once_as_their_pixels_allow(monkeypatch):
+    at_once, most, lock = 0, 0, threading.Lock()
+    convert = images._to_8_bit
+
+    def slow(*args):
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.02)
+        with lock:
+            at_once -= 1
+        return convert(*args)
+
+    monkeypatch.setattr(images, "_to_8_bit", slow)
+    monkeypatch.setattr(images, "_SMALL", 100)
+    monkeypatch.setattr(images, "_AT_ONCE", PixelBudget(2 * NOISE.shape[0] * NOISE.shape[1]))
+    data = saved(Image.fromarray(NOISE))
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(opened, [data] * 12))
+    assert most == 2
+    assert all(np.array_equal(pixels(each.image), NOISE) for each in found)
+
+
+def test_an_image_over_the_whole_budget_goes_alone_and_one_that_fails_gives_its_pixels_back():
+    budget = PixelBudget(10)
+    with budget.of(50):
+        pass
+    with pytest.raises(ZeroDivisionError), budget.of(10):
+        1 / 0  # noqa: B018 - it is raised
+    with budget.of(4), budget.of(6):
+        waiting = threading.Thread(target=lambda: budget.of(1).__enter__(), daemon=True)
+        waiting.start()
+        waiting.join(0.1)
+        assert waiting.is_alive()
+    waiting.join(20)
+    assert not waiting.is_alive()
