@@ -3,6 +3,7 @@
 import argparse
 import logging
 import math
+import os
 import signal
 import sys
 import time
@@ -67,6 +68,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     attach_to_parent()
+    os.umask(0o077)
     settings = Settings()
     configure(settings.log_level, part="http")
     files = raise_open_files()

@@ -26,10 +26,15 @@ _PARSE_IN_THREAD = 256 * 1024  # bytes from which parsing would be felt by other
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def announced(request: Request) -> int:
+    """The body's Content-Length; 0 where it has none."""
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isdigit() else 0
+
+
 def check_length(request: Request, limit: int, *, hint: str) -> None:
     """Refuse by Content-Length, before anything is read. Raises TooLargeError."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+    if announced(request) > limit:
         raise too_large(limit, hint=hint)
 
 

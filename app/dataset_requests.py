@@ -40,7 +40,7 @@ async def receive(
     is_form = content_type.partition(";")[0].strip().lower() == "multipart/form-data"
     limit = settings.max_dataset_bytes + (MAX_FORM_OVERHEAD if is_form else 0)
     bodies.check_length(request, limit, hint=hint)
-    upload = await uploads.begin(idempotency_key=key)
+    upload = await uploads.begin(idempotency_key=key, announced=bodies.announced(request))
     files = DatasetFiles(upload, form=is_form)
     fields: dict[str, str] = {}
     try:

@@ -2,7 +2,7 @@
 
 import re
 from enum import StrEnum
-from typing import Annotated, NoReturn, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, NoReturn, TypeVar, cast, get_args, get_origin
 
 from fastapi import Depends, Header, Path, Query, Request
 from fastapi.dependencies.models import Dependant
@@ -17,6 +17,11 @@ from models.nearest import did_you_mean
 
 _EVENT_ID = re.compile(r"[0-9]{1,15}(-[0-9]{1,15})?")
 START = "0-0"
+_ONCE = (
+    "1 to 255 printable ASCII characters; a UUID does. The same request under the same key counts once, however "
+    "often it is sent: a submission or an upload for 48 hours, a verb of a job for ten minutes."
+)
+_RESUMED = "The `id` of the last event that was seen: the stream goes on behind it. It counts before `after`."
 MAX_LIMIT = 200  # of a page; lists that are short anyway come whole unless they are asked for less
 
 
@@ -24,18 +29,25 @@ async def state(request: Request) -> State:
     return cast("State", request.app.state.edge)
 
 
-async def idempotency_key(key: Annotated[str | None, Header(alias="Idempotency-Key")] = None) -> str | None:
-    """Raises BadRequestError for a key that is empty, long or not printable."""
+async def idempotency_key(
+    request: Request,
+    key: Annotated[str | None, Header(alias="Idempotency-Key", description=_ONCE)] = None,
+) -> str | None:
+    """The key, with the API key's id in front of it: what one client calls `job-1` is not what another does.
+
+    Raises BadRequestError for a key that is empty, long or not printable.
+    """
     if key is not None and not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
         detail = "An Idempotency-Key is 1 to 255 printable ASCII characters"
         hint = "A UUID does; without the header each request counts."
         errors = wrong("/header/Idempotency-Key", detail)
         raise BadRequestError("invalid_idempotency_key", f"{detail}.", hint=hint, errors=errors)
-    return key
+    holder = request.app.state.edge.gate.holder(request.headers.get("authorization"))
+    return key if key is None or holder is None else f"{holder}\n{key}"  # no header holds a line break
 
 
 async def event_cursor(
-    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", description=_RESUMED)] = None,
     after: Annotated[str | None, Query(description="Id of the last event that is known.", max_length=40)] = None,
 ) -> str:
     """Where to go on: Last-Event-ID, which a browser sends when it reconnects, before `?after=`."""
@@ -50,8 +62,11 @@ async def event_cursor(
 
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
-_COMMAS = "Only these; several with commas between, or the parameter repeated."
-Several = Annotated[list[str] | None, Query(max_length=20, description=_COMMAS)]
+
+
+def _any_of(kind: type[StrEnum]) -> Any:  # noqa: ANN401 - Query's
+    among = f"Only those that are one of these: {', '.join(kind)}."
+    return Query(max_length=20, description=f"{among} Several with commas between, or the parameter repeated.")
 
 
 def _several(kind: type[_Choice], name: str, given: list[str] | None, *, of: str = "job") -> frozenset[_Choice] | None:
@@ -67,22 +82,22 @@ def _several(kind: type[_Choice], name: str, given: list[str] | None, *, of: str
     return frozenset(kind(part) for part in names)
 
 
-async def job_states(state: Several = None) -> frozenset[JobState] | None:
+async def job_states(state: Annotated[list[str] | None, _any_of(JobState)] = None) -> frozenset[JobState] | None:
     """Raises InvalidError for what is no state."""
     return _several(JobState, "state", state)
 
 
-async def job_kinds(kind: Several = None) -> frozenset[Kind] | None:
+async def job_kinds(kind: Annotated[list[str] | None, _any_of(Kind)] = None) -> frozenset[Kind] | None:
     """Raises InvalidError for what is no kind."""
     return _several(Kind, "kind", kind)
 
 
-async def job_priorities(priority: Several = None) -> frozenset[Priority] | None:
+async def job_priorities(priority: Annotated[list[str] | None, _any_of(Priority)] = None) -> frozenset[Priority] | None:
     """Raises InvalidError for what is no priority."""
     return _several(Priority, "priority", priority)
 
 
-async def dataset_statuses(status: Several = None) -> frozenset[Status] | None:
+async def dataset_statuses(status: Annotated[list[str] | None, _any_of(Status)] = None) -> frozenset[Status] | None:
     """Raises InvalidError for what is no status."""
     return _several(Status, "status", status, of="dataset")
 
@@ -138,7 +153,19 @@ UploadTerms = Annotated[dict[str, object], Depends(upload_terms)]
 EventCursor = Annotated[str, Depends(event_cursor)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most entries on the page.")]
 After = Annotated[str | None, Query(max_length=200, description="`next` of the page before.")]
-IfNoneMatch = Annotated[str, Header(description="The ETag of what is there already.")]
-JobId = Annotated[str, Path(max_length=80, examples=["job_8d3f21aa"])]
-DatasetId = Annotated[str, Path(max_length=80, examples=["ds_5c9a6f0d"])]
+IfNoneMatch = Annotated[
+    str, Header(alias="If-None-Match", description="The ETag of what is there already: a 304 where it is still so.")
+]
+Accept = Annotated[
+    str, Header(include_in_schema=False)
+]  # OpenAPI has the answer's media types instead, and ignores this name
+JobId = Annotated[
+    str, Path(max_length=80, examples=["job_8d3f21aa"], description="The job's `id`, from its submission or the list.")
+]
+DatasetId = Annotated[
+    str, Path(max_length=80, examples=["ds_5c9a6f0d"], description="The dataset's `id`, from its upload or the list.")
+]
+ModelName = Annotated[
+    str, Path(max_length=80, examples=["cifar10-resnet20"], description="The model's name, without a version or alias.")
+]
 ModelRef = Annotated[str, Path(max_length=200, examples=["cifar10-resnet20"], description="name, name@3 or name@alias")]

@@ -11,6 +11,7 @@ from app.admission import announced
 from app.image_requests import BodyKind, body_kind
 from app.problems import ProblemError
 from app.routes.classification import BY_DEFAULT, BY_MODEL
+from app.routes.inference_v2 import HEADER_LENGTH
 from app.state import State
 from models.catalog import ModelNotFound
 from models.manifest import ModelDamagedError
@@ -73,7 +74,9 @@ class Doorkeeper:
         query = scope["query_string"]
         named = asked.name or (QueryParams(query).get("model") if query else None)
         ref = f"{named}@{asked.version}" if named and asked.version else named
-        if not self._full(request, asked.op, ref):
+        op = _op(request, asked)
+        open_version = op == "infer" and "@" not in (ref or "")  # the body may name another one than production's
+        if open_version or not self._full(request, op, ref):
             scope[_ADMITTED] = True
             return None
         if named is None:  # nobody knows who is asked before what may name a model was read
@@ -97,3 +100,9 @@ class Doorkeeper:
         except (ModelNotFound, ModelDamagedError, ProblemError, OSError, ValueError):
             return False  # the route says so
         return True
+
+
+def _op(request: Request, asked: Asked) -> str:
+    """What the engine would be asked: of a tensor's request whose body is one image, and no JSON, to classify that."""
+    one_image = asked.op == "infer" and request.headers.get(HEADER_LENGTH) == "0"
+    return "classify" if one_image else asked.op

@@ -7,10 +7,9 @@ from typing import Any
 
 import anyio.to_thread
 from fastapi import Depends, FastAPI
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from fastapi_offline import FastAPIOffline
 
-from app import background, handlers
+from app import background, handlers, openapi
 from app.account import Account
 from app.deps import known_query
 from app.door import Door
@@ -32,16 +31,11 @@ from app.routes import (
     plans,
     system,
 )
-from app.schemas import inference_v2 as schemas_v2
-from app.schemas import jobs as schemas_of_jobs
-from app.schemas.common import Problem
 from app.state import build
 from app.tracing import telemetry
 from app.turning_away import TURNING_AWAY, TurningAway
 from store.settings import Settings
 from store.version import code_version
-
-_DESCRIPTION = "Trains residual networks and serves them. Errors are RFC 9457 problems with `code` and `hint`."
 
 
 def create_app(settings: Settings, *, engines: Engines | None = None) -> FastAPI:
@@ -57,12 +51,14 @@ def create_app(settings: Settings, *, engines: Engines | None = None) -> FastAPI
         if exported is not None:
             await anyio.to_thread.run_sync(exported.close)
 
-    app = FastAPI(
+    app = FastAPIOffline(  # /docs needs no network, and no script of others runs on this origin
         title="resnetd",
         version=code_version(),
-        description=_DESCRIPTION,
+        description=openapi.DESCRIPTION,
+        openapi_tags=openapi.TAGS,
         lifespan=lifespan,
         redoc_url=None,
+        static_url="/docs/static",
         redirect_slashes=False,
     )
     app.state.edge = state
@@ -84,23 +80,5 @@ def create_app(settings: Settings, *, engines: Engines | None = None) -> FastAPI
         aliases,
     ):
         app.include_router(room.router, dependencies=[Depends(known_query)])
-    _describe_problems(app)
+    openapi.install(app)
     return app
-
-
-def _describe_problems(app: FastAPI) -> None:
-    """Put the schemas into the OpenAPI document to which routes refer by name: the problem, and bodies read by hand."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generate()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        template = "#/components/schemas/{model}"
-        _, defined = models_json_schema([(Problem, "serialization")], ref_template=template)
-        schemas.update(defined["$defs"])
-        by_hand: tuple[type[BaseModel], ...] = (*schemas_of_jobs.DESCRIBED, *schemas_v2.DESCRIBED)
-        _, defined = models_json_schema([(model, "validation") for model in by_hand], ref_template=template)
-        schemas.update(defined["$defs"])
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document

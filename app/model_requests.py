@@ -42,7 +42,7 @@ async def receive(
     given = {name: value for name, value in query.items() if value is not None}
     asked = None if is_form else checked(given, place="/query")
     fields: dict[str, str] = {}
-    upload = await adoptions.begin(idempotency_key=key)
+    upload = await adoptions.begin(idempotency_key=key, announced=bodies.announced(request))
     try:
         pieces = bodies.stream(request, limit, hint=hint, seconds=math.inf)
         filename = None

@@ -83,9 +83,9 @@ def build(settings: Settings, *, engines: Engines | None = None) -> State:
     metrics = Metrics()
     drain = Drain()
     engines = engines or Engines(layout, settings)
-    engines.asking.watch = metrics.count
-    engines.shadows.watch = metrics.count_shadowed
-    ledger = AsyncLedger(redis_url)
+    engines.asking.watch = metrics.versions.count
+    engines.shadows.watch = metrics.versions.count_shadowed
+    ledger = AsyncLedger(redis_url, most_unfinished=settings.max_unfinished_jobs)
     bells = Bells(redis_url, layout, retention_seconds=settings.job_retention_seconds)
     catalog = Catalog(layout.models)
     fleet = FleetClient(layout)
@@ -112,7 +112,7 @@ def build(settings: Settings, *, engines: Engines | None = None) -> State:
         jobs=jobs,
         submissions=Submissions(ledger, datasets, catalog, targets, jobs, ring=bells.ring),
         deletion=deletion,
-        verbs=Verbs(ledger, layout, datasets, jobs, deletion, ring=bells.ring),
+        verbs=Verbs(ledger, layout, datasets, jobs, deletion, catalog=catalog, ring=bells.ring),
         artifacts=Artifacts(jobs, layout),
         models=models,
         versions=ModelVersions(catalog, models, fleet, ledger, layout),

@@ -21,6 +21,9 @@ _MAX_LENGTH = 200
 _EXPORTER = "OTEL_TRACES_EXPORTER"
 _EXPORTERS = ("otlp", "console")  # that are here
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")  # the first that is set counts
+_PROTOCOL = "http/protobuf"  # the one that is here
+_OTHER_SIGNALS = ("OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER")
 
 
 class Span(Protocol):
@@ -69,9 +72,23 @@ def read(traceparent: str | None) -> str | None:
 
 
 def exporters(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Those that `OTEL_*` names and that are here, each once; where an endpoint is all, OTLP. Warns of others."""
+    """Those that `OTEL_*` names and that are here, each once; where an endpoint is all, OTLP.
+
+    Warns of others, and of a protocol and of signals that are not here: who asked for them would wait for nothing.
+    """
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return ()
+    for variable in _OTHER_SIGNALS:
+        if environment.get(variable, "").strip().lower() not in ("", "none"):
+            log.warning("%s is not followed: traces alone are exported, and metrics are at /metrics", variable)
+    found = _traces(environment)
+    protocol = next((environment[name] for name in _PROTOCOLS if environment.get(name)), _PROTOCOL)
+    if "otlp" in found and protocol.strip().lower() != _PROTOCOL:
+        log.warning("spans are exported by %s, not by %s: name an endpoint that takes it", _PROTOCOL, protocol)
+    return found
+
+
+def _traces(environment: Mapping[str, str]) -> tuple[str, ...]:
     given = environment.get(_EXPORTER, "").lower()
     names = {name.strip(): None for name in given.split(",") if name.strip()}
     if not names and any(environment.get(name) for name in _ENDPOINTS):

@@ -11,6 +11,10 @@ Then ours once more, with the recipe `fashion-mnist` shortened to `--epochs`, on
 images at its end: the time to the book's test accuracy, as `benchmarks/records/2026-11-22-recipes.json` has it, against
 that of the book's ten epochs at the speed measured before. `--epochs 0` leaves this part out.
 
+`input_share` is the part of a step's time that its images alone take, made without training on them; neither way
+augments them. `input_share_augmented` is what ours would be with the augmentation of `fashion-mnist` (shifts, mirror
+images), and with TrivialAugment too: the same step with this input in place of its own.
+
 `--data` holds the four IDX files of MNIST or Fashion-MNIST. MFU is of the peak of a bf16 matrix product, measured in
 the same run; a training step counts as three forward passes. The last line is one JSON object.
 """
@@ -155,10 +159,19 @@ def _compared(facts: dict[str, Any], book: Rounds, ours: Rounds, pipeline: Round
         "mfu": {name: round(value * needed / facts["peak_bf16_flops"], 4) for name, value in speed.items()},
         "input_share": {
             "book": round(_median(book, "input_share"), 4),
-            "ours": round(speed["ours"] / _median(pipeline, "images_per_second"), 4),
+            "ours": round(speed["ours"] / _median(pipeline, "ours"), 4),
+        },
+        "input_share_augmented": {
+            name: round(_input_share(speed["ours"], _median(pipeline, "ours"), _median(pipeline, name)), 4)
+            for name in ("fashion-mnist", "auto_augment")
         },
         "ours_first_step_s": round(_median(ours, "first_step_s"), 2),
     }
+
+
+def _input_share(steps: float, input_: float, other: float) -> float:
+    """The share of `other` input in a step, from images a second: of steps, of the input in them, and of the other."""
+    return 1 / other / (1 / steps - 1 / input_ + 1 / other)
 
 
 def _median(rounds: Rounds, name: str) -> float:

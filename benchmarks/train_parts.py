@@ -21,17 +21,23 @@ from torchvision import transforms
 from benchmarks.idx_files import Labels, Pixels
 from models.manifest import NetworkSpec
 from models.networks.registry import build
-from models.recipes import resolve
+from models.recipes import Recipe, resolve
 from models.runtime import Normalise, resolve_device
 from store.datasets import Dataset as Imported
 from store.layout import Layout
 from store.splits import open_split
-from worker.trainer import augment, data
+from worker.trainer import augment, data, mixing
 from worker.trainer.feed import feed
 
 DATASET = "ds_bench"
 EPOCHS = 2  # the first one warms up: memory is touched, kernels are made
 _LOADERS = 4  # the book's
+# What `pipeline` measures the input of: a recipe, and what is changed in it.
+INPUTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ours": ("d2l-fashion-mnist", {}),  # no augmentation, as the book has none
+    "fashion-mnist": ("fashion-mnist", {}),  # shifts, mirror images
+    "auto_augment": ("fashion-mnist", {"auto_augment": "trivial"}),  # and TrivialAugment
+}
 
 
 class Resized(Dataset[tuple[Tensor, int]]):
@@ -74,10 +80,16 @@ def book(layout: Layout, asked: argparse.Namespace) -> dict[str, float]:
 
 
 def pipeline(layout: Layout, asked: argparse.Namespace) -> dict[str, float]:
-    """Our batches as the network takes them, made without training on them: images a second."""
+    """Our batches as the network takes them, made without training on them: images a second of each of `INPUTS`."""
+    overrides = {"image_size": asked.size, "batch_size": asked.batch, "network": asked.network, **asked.override}
+    return {
+        name: _made(layout, asked, resolve(recipe, {**overrides, **changed}))
+        for name, (recipe, changed) in INPUTS.items()
+    }
+
+
+def _made(layout: Layout, asked: argparse.Namespace, recipe: Recipe) -> float:
     folder, device = layout.dataset(DATASET), resolve_device(asked.device)
-    overrides = {"image_size": asked.size, "batch_size": asked.batch, "network": asked.network}
-    recipe = resolve("d2l-fashion-mnist", {**overrides, **asked.override})
     reading = data.Reading(between=lambda: None, loader=recipe.loader, workers=recipe.workers, readers=1)
     loaded = data.read_training_data(folder, Imported.read(folder), recipe, reading)
     batches = feed(loaded.train.pixels, device, workers=recipe.workers)
@@ -91,12 +103,14 @@ def pipeline(layout: Layout, asked: argparse.Namespace) -> dict[str, float]:
         for step, batch in enumerate(batches.batches(visits)):
             rows = torch.arange(step * asked.batch, (step + 1) * asked.batch, device=device)
             images = augment.batch(batch.pixels, batch.index, rows, draws, recipe).to(device)
-            augment.hide(normalise(images), rows, draws, cutout=recipe.cutout)
+            inputs = augment.hide(normalise(images), rows, draws, cutout=recipe.cutout)
+            if draws.mix is not None:
+                mixing.mix(inputs, rows, draws.mix)
         _wait_for(device)
         return time.perf_counter() - began
 
     epoch(0)
-    return {"images_per_second": asked.steps * asked.batch / min(epoch(number) for number in (1, 2, 3))}
+    return float(asked.steps * asked.batch / min(epoch(number) for number in (1, 2, 3)))
 
 
 def limits(_layout: Layout, asked: argparse.Namespace) -> dict[str, Any]:

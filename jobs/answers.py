@@ -16,6 +16,10 @@ class IdempotencyConflict(Exception):
     """The idempotency key was used before, for another request."""
 
 
+class QueueFull(Exception):
+    """As many jobs as there may be have not ended."""
+
+
 class LeaseLost(Exception):
     """Another claim holds the job, or nobody does: whoever gets this must stop and write nothing more."""
 

@@ -25,13 +25,12 @@ from jobs.keys import is_id
 from jobs.ledger import Ledger
 from jobs.model import Event, Job
 from store import faults
-from store.files import remove_temporary, write_atomic
+from store.files import make_dir, remove_temporary, write_atomic
 from store.layout import Layout
 
 log = logging.getLogger(__name__)
 
-SPILL_ABOVE = 10_000  # events in a live job's stream
-KEPT = 5_000  # of them stay in the stream: followers and short outages are served from memory
+KEPT = 5_000  # events that stay in a long stream: followers and short outages are served from memory
 _BATCH = 1000
 
 
@@ -92,7 +91,7 @@ def spill(ledger: Ledger, layout: Layout, job_id: str, *, keep: int = KEPT) -> i
 @contextmanager
 def _locked(folder: Path) -> Iterator[Path | None]:
     """The job's folder, held by a lock on the folder itself; None where another process holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_dir(folder)
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:

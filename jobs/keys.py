@@ -9,6 +9,7 @@ ALL = PREFIX + "jobs"  # ZSET job id → created, ms
 LEASES = PREFIX + "leases"  # ZSET job id → lease end, ms
 UNARCHIVED = PREFIX + "unarchived"  # ZSET ended job id → ended, ms; until its record is beside its artifacts
 ENDED = PREFIX + "ended"  # ZSET ended job id → ended, ms; what the sweep goes through
+LONG = PREFIX + "long"  # ZSET id of a job with a long stream → 0; what the reconciler brings to disk
 DELIVERIES = PREFIX + "deliveries"  # ZSET `<job id> <event id>` → the moment from which the webhook may be sent, ms
 _ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 from uuid import uuid4
 
 import orjson
+from redis import Redis
 
 from jobs import keys
 from jobs.answers import (
@@ -17,6 +18,7 @@ from jobs.answers import (
     JobNotFound,
     LeaseLost,
     Outcome,
+    QueueFull,
     RetryRefused,
     Submitted,
 )
@@ -33,7 +35,18 @@ def _dumps(value: object) -> str:
 
 
 class Ledger(Records):
+    """`most_unfinished`: how many jobs that have not ended there may be before another one is refused."""
+
+    def __init__(self, redis: Redis, *, most_unfinished: int | None = None) -> None:
+        super().__init__(redis)
+        self._most = most_unfinished
+
     # Asking ...
+
+    def check_room(self) -> None:
+        """Raises QueueFull where a new job would be refused now."""
+        if self._most is not None and self.unfinished() >= self._most:
+            raise QueueFull
 
     def submit(
         self,
@@ -50,7 +63,7 @@ class Ledger(Records):
         """Write a job down as queued: on disk when this returns. `traceparent`: of the request, W3C Trace Context.
 
         `idempotency` is (key, digest of the request): the same pair answers with the first job, the same key with
-        another digest raises IdempotencyConflict.
+        another digest raises IdempotencyConflict. Raises QueueFull.
         """
         key, digest = idempotency or ("", "-")
         wanted = job_id or _new_id()
@@ -61,8 +74,10 @@ class Ledger(Records):
             fields += ["webhook", webhook.model_dump_json()]
         if traceparent is not None:
             fields += ["traceparent", traceparent]
-        head = (wanted, kind, LANES[kind], _dumps(spec), key, digest, IDEMPOTENCY_MS)
+        head = (wanted, kind, LANES[kind], _dumps(spec), key, digest, IDEMPOTENCY_MS, self._bound())
         found, outcome = self._run("submit", *head, *fields)
+        if outcome == "full":
+            raise QueueFull
         if outcome == "conflict":
             raise IdempotencyConflict(key)
         return Submitted(found, outcome == "created")
@@ -81,16 +96,21 @@ class Ledger(Records):
     def retry(self, job_id: str, *, new_id: str | None = None) -> Submitted:
         """A new job that tries a failed or cancelled one again; the same one however often it is asked for.
 
-        Raises JobNotFound, RetryRefused.
+        Raises JobNotFound, RetryRefused, QueueFull.
         """
         check(job_id)
-        answer = self._run("retry", job_id, new_id or _new_id())
+        answer = self._run("retry", job_id, new_id or _new_id(), self._bound())
         if not answer:
             raise JobNotFound(job_id)
         found, outcome = answer
         if outcome == "refused":
             raise RetryRefused(State(found))
+        if outcome == "full":
+            raise QueueFull
         return Submitted(found, outcome == "created")
+
+    def _bound(self) -> str:
+        return "" if self._most is None else str(self._most)
 
     # Verbs. Each raises JobNotFound; with a token that it was called with before, it answers what it answered then.
 
@@ -237,6 +257,10 @@ class Ledger(Records):
         error = JobError(code="worker_lost", message="The worker that ran the job went away.")
         why = "dead" if owner_is_dead else "late"
         return bool(self._run("expire", job.id, job.claim, why, error.model_dump_json(), grace_ms, LEASE_MS))
+
+    def long(self) -> list[str]:
+        """Jobs with a long stream, of many the first hundred."""
+        return cast("list[str]", self.redis.zrange(keys.LONG, 0, 99))
 
     def unarchived(self) -> list[str]:
         return cast("list[str]", self.redis.zrange(keys.UNARCHIVED, 0, 99))

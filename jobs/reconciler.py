@@ -7,7 +7,7 @@ import logging
 
 from redis import RedisError
 
-from jobs import archive, keys, owner
+from jobs import archive, owner
 from jobs.doorbell import Doorbell
 from jobs.ledger import LEASE_MS, Ledger
 from jobs.model import Lane
@@ -73,9 +73,8 @@ def _ring(ledger: Ledger, doorbell: Doorbell) -> None:
 
 
 def _spill(ledger: Ledger, layout: Layout) -> None:
-    for job, _ in ledger.leases():
-        if int(ledger.redis.xlen(keys.events(job.id))) > archive.SPILL_ABOVE:
-            try:
-                archive.spill(ledger, layout, job.id)
-            except (OSError, ValueError) as error:  # the other jobs' histories must go on
-                log.warning("a long history stays in Redis for now", extra={"job": job.id, "reason": repr(error)})
+    for job_id in ledger.long():
+        try:
+            archive.spill(ledger, layout, job_id)
+        except (OSError, ValueError) as error:  # the other jobs' histories must go on
+            log.warning("a long history stays in Redis for now", extra={"job": job_id, "reason": repr(error)})

@@ -125,6 +125,10 @@ class Records:
     def count(self) -> dict[State, int]:
         return {state: int(self.redis.zcard(keys.state(state))) for state in State}
 
+    def unfinished(self) -> int:
+        """How many jobs have not ended."""
+        return sum(int(self.redis.zcard(keys.state(state))) for state in State if state not in TERMINAL)
+
     def due(self, lane: Lane) -> int:
         """How many jobs of a lane could be claimed now."""
         now = self.clock()

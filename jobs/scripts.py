@@ -6,6 +6,7 @@ from pathlib import Path
 from redis import Redis
 from redis.commands.core import Script
 
+LONG_STREAM = 10_000  # events of a job from which on all but the newest are to go to disk
 _FOLDER = Path(__file__).parent / "lua"
 NAMES = (
     "submit",
@@ -34,7 +35,8 @@ NAMES = (
 
 @cache
 def source(name: str) -> str:
-    return (_FOLDER / "prelude.lua").read_text() + (_FOLDER / f"{name}.lua").read_text()
+    parts = (f"local LONG = {LONG_STREAM}\n", *((_FOLDER / f"{each}.lua").read_text() for each in ("prelude", name)))
+    return "".join(parts)
 
 
 def register(redis: Redis) -> dict[str, Script]:

@@ -18,12 +18,13 @@ from pydantic import TypeAdapter, ValidationError
 from models.aliases import Alias, Aliases, Canary, Shadow, etag
 from models.manifest import GOLDEN, MANIFEST, WEIGHTS, Manifest, ModelDamagedError, Name
 from store.faults import point
-from store.files import copy_tree, publish_dir, remove_temporary, remove_tree
+from store.files import copy_tree, fsync_dir, make_dir, publish_dir, remove_temporary, remove_tree
 
 PRODUCTION = "production"
 STARTERS = Path(__file__).parent / "starters"  # the models that come with this project
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
+ANY = '"*"'  # among etags: whatever they are, where the alias is there. No etag has a quotation mark in it.
 
 
 class ModelNotFound(LookupError):
@@ -36,7 +37,7 @@ class ModelNotFound(LookupError):
 
 
 class AliasesChanged(Exception):
-    """The aliases are not those that the caller knows."""
+    """The aliases are not as the caller has it."""
 
 
 class NothingToRollBack(LookupError):
@@ -172,14 +173,15 @@ class Catalog:
         canary: Canary | None = None,
         shadow: Shadow | None = None,
         expected: Collection[str] | None = None,
+        unexpected: Collection[str] = (),
     ) -> tuple[Alias, str]:
         """Make an alias exactly this: the alias, and the etag that the aliases have by it.
 
-        Raises ModelNotFound for a version that is not there, AliasesChanged where their etag was none of `expected`,
-        and ValueError for an alias that is no name.
+        Raises ModelNotFound for a version that is not there, AliasesChanged where their etag was none of `expected` or
+        one of `unexpected` (`ANY` is one of each alias that is there), and ValueError for an alias that is no name.
         """
         _check_alias(alias)
-        with self._changing(name, expected) as document:
+        with self._changing(name, expected, unexpected, alias) as document:
             before = document.aliases.get(alias)
             wanted = _moved(before, version=version, canary=canary, shadow=shadow)
             for each in sorted(wanted.versions()):
@@ -244,6 +246,7 @@ class Catalog:
             if (user := used()) is not None:  # who found it a moment ago
                 hidden.rename(there)
                 raise VersionInUse(user)
+            fsync_dir(home)
             shutil.rmtree(hidden)
             self._manifests.pop((name, version), None)
 
@@ -258,12 +261,16 @@ class Catalog:
         point("catalog.aliased")
 
     @contextmanager
-    def _changing(self, name: str, expected: Collection[str] | None) -> Iterator[Aliases]:
+    def _changing(
+        self, name: str, expected: Collection[str] | None, unexpected: Collection[str] = (), alias: str = PRODUCTION
+    ) -> Iterator[Aliases]:
         """The aliases of a model, which nobody else changes meanwhile. Raises ModelNotFound and AliasesChanged."""
         if not self.versions(name):
             raise ModelNotFound(name, self._hint(name))
         with self._lock(name):
-            if expected is not None and self.etag(name) not in expected:
+            served = self.served(name)
+            tags = {etag(served), ANY} if alias in served else {etag(served)}
+            if (expected is not None and tags.isdisjoint(expected)) or not tags.isdisjoint(unexpected):
                 raise AliasesChanged
             yield self._document(name)
 
@@ -277,14 +284,13 @@ class Catalog:
     def seed(self, starters: Path = STARTERS) -> list[str]:
         """Give a fresh data directory its starter models: each folder becomes version 1 and `production` of its name.
 
-        Names that have a version already are left alone. May be called at every start, and by several processes.
-        Returns the names that are new.
+        Names that have a version, or had one that was deleted, are left alone. May be called at every start, and by
+        several processes. Returns the names that are new.
         """
         seeded = []
         for source in sorted(each for each in starters.iterdir() if (each / MANIFEST).is_file()):
             name, job_id = source.name, Manifest.read(source).lineage.job
-            versions = self.versions(name)
-            if not versions:
+            if not self.versions(name) and not self._document(name).highest:
                 self.publish(name, source, job_id)
                 seeded.append(name)
             # A start that was killed between the two steps left version 1 without its alias.
@@ -311,7 +317,7 @@ class Catalog:
     def _lock(self, name: str, *, wait: bool = True) -> Iterator[None]:
         """Raises BlockingIOError where somebody has it and nobody waits."""
         home = self.root / name
-        home.mkdir(parents=True, exist_ok=True)
+        make_dir(home)
         with (home / ".lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield

@@ -11,19 +11,23 @@ import hashlib
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import uuid4
 
 import orjson
 
 from store.faults import point
-from store.files import fsync_dir, fsync_tree, remove_temporary, remove_tree, write_atomic
+from store.files import fsync_dir, fsync_tree, remove_temporary, remove_tree, sha256_of, write_atomic
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 KEEP = 2
 _TENSORS, _STATE = "tensors.safetensors", "state.json"
+_UNREADABLE = (OSError, KeyError, TypeError, AttributeError, orjson.JSONDecodeError)
 _PLACE = re.compile(r"claim-(\d+)/step-(\d+)")
 
 
@@ -41,20 +45,34 @@ class CheckpointDamagedError(ValueError):
 
 
 def save(claim_dir: Path, checkpoint: StoredCheckpoint) -> Path:
+    """`write` a checkpoint whose tensors are one piece."""
+    return write(claim_dir, checkpoint.step, checkpoint.state, lambda: (checkpoint.tensors,))
+
+
+def write(claim_dir: Path, step: int, state: dict[str, Any], pieces: Callable[[], Iterable["ReadableBuffer"]]) -> Path:
     """Write a checkpoint durably and drop older ones, of earlier claims too, but for the last two.
 
-    Those of later claims are left alone: this process may be one that lost its job and does not know it yet.
+    `pieces()` are the tensors' file from its beginning to its end, the same each time. Checkpoints of later claims are
+    left alone: this process may be one that lost its job and does not know it yet.
     """
-    target = claim_dir / f"step-{checkpoint.step}"
-    state = orjson.dumps({"step": checkpoint.step, "sha256": _sha256(checkpoint.tensors), "state": checkpoint.state})
-    envelope = orjson.dumps({"sha256": _sha256(state), "body": state.decode()})
-    if _holds(target, checkpoint.tensors):  # saved twice between two steps
-        write_atomic(target / _STATE, envelope)
-        return target
+    target = claim_dir / f"step-{step}"
+
+    def envelope(tensors: str) -> bytes:
+        body = orjson.dumps({"step": step, "sha256": tensors, "state": state})
+        return orjson.dumps({"sha256": _sha256(body), "body": body.decode()})
+
+    if target.exists():  # saved twice between two steps
+        digest = hashlib.sha256()
+        for piece in pieces():
+            digest.update(piece)
+        if _holds(target, digest.hexdigest()):
+            write_atomic(target / _STATE, envelope(digest.hexdigest()))
+            return target
 
     def fill(folder: Path) -> None:
-        (folder / _TENSORS).write_bytes(checkpoint.tensors)
-        (folder / _STATE).write_bytes(envelope)
+        with (folder / _TENSORS).open("wb") as file:
+            tensors = copy(pieces(), file)
+        (folder / _STATE).write_bytes(envelope(tensors))
 
     _place(target, fill)
     others = [each for each in found(claim_dir.parent) if each[2] != target and each[1] <= _number(claim_dir)]
@@ -62,6 +80,15 @@ def save(claim_dir: Path, checkpoint: StoredCheckpoint) -> Path:
         remove_tree(old)
     point("checkpoint.pruned")
     return target
+
+
+def copy(pieces: Iterable["ReadableBuffer"], file: BinaryIO) -> str:
+    """Write the pieces to a file; their SHA-256."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+        file.write(piece)
+    return digest.hexdigest()
 
 
 def inherit(from_run: Path, run_dir: Path) -> Path | None:
@@ -143,23 +170,30 @@ def _number(claim_dir: Path) -> int:
 def load(folder: Path) -> StoredCheckpoint:
     """Raises CheckpointDamagedError where anything differs from what was written."""
     try:
-        envelope = orjson.loads((folder / _STATE).read_bytes())
-        body = envelope["body"].encode()
-        if _sha256(body) != envelope["sha256"]:
-            raise CheckpointDamagedError(f"{folder / _STATE} does not match its checksum")
-        content = orjson.loads(body)
+        content = _content(folder)
         tensors = (folder / _TENSORS).read_bytes()
         if _sha256(tensors) != content["sha256"]:
             raise CheckpointDamagedError(f"{folder / _TENSORS} does not match its checksum")
         return StoredCheckpoint(content["step"], content["state"], tensors)
-    except (OSError, KeyError, TypeError, AttributeError, orjson.JSONDecodeError) as error:
+    except _UNREADABLE as error:
         raise CheckpointDamagedError(f"{folder} cannot be read: {error!r}") from error
 
 
-def _holds(folder: Path, tensors: bytes) -> bool:
+def _content(folder: Path) -> dict[str, Any]:
+    """What state.json says. Raises CheckpointDamagedError where it is not what was written, and what JSON raises."""
+    envelope = orjson.loads((folder / _STATE).read_bytes())
+    body = envelope["body"].encode()
+    if _sha256(body) != envelope["sha256"]:
+        raise CheckpointDamagedError(f"{folder / _STATE} does not match its checksum")
+    content: dict[str, Any] = orjson.loads(body)
+    return content
+
+
+def _holds(folder: Path, tensors: str) -> bool:
+    """Whether the checkpoint there is whole and has the tensors of this SHA-256."""
     try:
-        return load(folder).tensors == tensors
-    except CheckpointDamagedError:
+        return bool(_content(folder)["sha256"] == tensors == sha256_of(folder / _TENSORS))
+    except (CheckpointDamagedError, *_UNREADABLE):
         return False
 
 

@@ -88,6 +88,7 @@ def _alone(layout: Layout) -> Iterator[None]:
 
 
 def _prepare(settings: Settings) -> Layout:
+    os.umask(0o077)  # the parts inherit it: what they write is for their user alone
     configure(settings.log_level, part="up")
     for name, near in unknown_variables(os.environ).items():
         log.warning(f"{name} is no setting and changes nothing" + (f": did you mean {near}?" if near else ""))

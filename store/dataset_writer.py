@@ -6,6 +6,7 @@ whatever archive brought them. Pixels are kept as long as all images agree in si
 
 import hashlib
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from store.datasets import (
     Source,
     SplitName,
 )
+from store.files import sha256_of
 
 MAX_ARRAY_BYTES = 4 * 2**30  # more pixels than this stay in their files, which are about ten times smaller
 MAX_ARRAY_IMAGE_PIXELS = 512 * 512  # larger images stay in their files too
@@ -213,6 +215,11 @@ class DatasetWriter:
                     "channels": channels,
                 },
                 "report": report,
+                "checksums": {
+                    path.name: sha256_of(path)
+                    for path in sorted(self._data.glob("*.npy"))
+                    if not path.name.endswith(".images.npy")
+                },
             }
         )
         dataset.write(self._folder)
@@ -245,13 +252,23 @@ class DatasetWriter:
             with (self._data / f"{split}.images.npy").open("wb") as file:
                 header = {"descr": "|u1", "fortran_order": False, "shape": (len(entries), *self._shape)}
                 np.lib.format.write_array_header_1_0(file, header)
-                file.writelines(_pieces(self._pixels, ((entry.row * row_bytes, row_bytes) for entry in entries), wrote))
+                places = ((entry.row * row_bytes, row_bytes) for entry in entries)
+                self._copy(split, file, _pieces(self._pixels, places, wrote))
             return
         lengths = np.array([entry.length for entry in entries], dtype=np.int64)
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)[:-1]])
         np.save(self._data / f"{split}.index.npy", np.stack([offsets, lengths], axis=1))
         with (self._data / f"{split}.blob").open("wb") as file:
-            file.writelines(_pieces(self._files, ((entry.offset, entry.length) for entry in entries), wrote))
+            places = ((entry.offset, entry.length) for entry in entries)
+            self._copy(split, file, _pieces(self._files, places, wrote))
+
+    def _copy(self, split: SplitName, file: BinaryIO, images: Iterable[bytes]) -> None:
+        """Write each image, and the CRC-32 of them all to a file of their own."""
+        checksums = []
+        for image in images:
+            file.write(image)
+            checksums.append(zlib.crc32(image))
+        np.save(self._data / f"{split}.crc32.npy", np.array(checksums, dtype=np.uint32))
 
 
 def _pieces(spool: BinaryIO, places: Iterable[tuple[int, int]], wrote: Callable[[], None]) -> Iterator[bytes]:

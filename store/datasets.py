@@ -3,7 +3,8 @@
 `dataset.json` describes the dataset and is written last: where it lies, the dataset is whole. `data/` holds for each
 split `<split>.labels.npy` int64 (N,) and either `<split>.images.npy` uint8 (N, H, W, C), where all images share size
 and mode, or the files as they came, end to end, in `<split>.blob` with `<split>.index.npy` int64 (N, 2): offset and
-length.
+length. `<split>.crc32.npy` uint32 (N,) has the CRC-32 of each image's bytes, by which one that has changed on the disk
+since is told when it is read; the descriptor has the SHA-256 of all files but images.npy and blob.
 """
 
 import fcntl
@@ -91,7 +92,11 @@ class Report(_Frozen):
 
 
 class Dataset(_Frozen):
-    """dataset.json. `digest` tells classes, splits and the images' bytes in order, not the archive around them."""
+    """dataset.json. `digest` tells classes, splits and the images' bytes in order, not the archive around them.
+
+    `checksums` are the SHA-256 of the files of data/ that are no images, by name: empty where the dataset was imported
+    before there were any, and then its files are taken as they are.
+    """
 
     id: str = Field(pattern=r"^ds_[A-Za-z0-9_-]+$")
     name: str
@@ -102,6 +107,7 @@ class Dataset(_Frozen):
     splits: dict[SplitName, SplitSummary]
     image: ImageSummary
     report: Report
+    checksums: dict[str, str] = {}
 
     @classmethod
     def read(cls, folder: Path) -> "Dataset":

@@ -19,10 +19,22 @@ def fsync_dir(folder: Path) -> None:
         os.close(fd)
 
 
+def make_dir(folder: Path) -> None:
+    """Make a folder, and what lacks above it. Durable on return: what is written there is found after a power cut."""
+    if folder.is_dir():
+        return
+    make_dir(folder.parent)
+    folder.mkdir(exist_ok=True)
+    fsync_dir(folder.parent)
+
+
 def write_atomic(path: Path, data: bytes) -> None:
-    """Put `data` at `path`: readers see the old content or the new, never a part. Durable on return."""
+    """Put `data` at `path`: readers see the old content or the new, never a part. Durable on return.
+
+    It is the owner's alone: records hold addresses with tokens, and keys.json hashes.
+    """
     tmp = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    fd = os.open(tmp, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o644)
+    fd = os.open(tmp, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(data)
@@ -65,7 +77,7 @@ def fsync_tree(folder: Path) -> None:
 def publish_dir(source: Path, target: Path) -> None:
     """Rename a finished folder into place, durably. Raises OSError (ENOTEMPTY) where `target` holds something."""
     fsync_tree(source)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_dir(target.parent)
     source.rename(target)
     fsync_dir(target.parent)
 
@@ -84,11 +96,13 @@ def copy_tree(source: Path, target: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder; a crash midway leaves a hidden name that nobody reads."""
-    if not folder.exists():
-        return
+    """Remove a folder, durably; a crash midway leaves a hidden name that nobody reads."""
     doomed = folder.with_name(f".{folder.name}.{uuid4().hex}.tmp")
-    folder.rename(doomed)
+    try:
+        folder.rename(doomed)
+    except (FileNotFoundError, NotADirectoryError):  # or somebody else has just removed it
+        return
+    fsync_dir(folder.parent)
     shutil.rmtree(doomed, ignore_errors=True)
 
 

@@ -114,7 +114,6 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 def _write(layout: Layout, keys: list[Key]) -> None:
     entries: list[dict[str, Any]] = [vars(key) for key in keys]
     write_json(layout.keys, {"keys": entries})
-    layout.keys.chmod(0o600)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from store.files import make_dir
+
 _UNIX_PATH_MAX = 100  # sun_path holds 108 bytes, the terminating NUL and a suffix included
 
 
@@ -20,7 +22,7 @@ class Layout:
 
     def create(self) -> "Layout":
         for place in (self.datasets, self.jobs, self.models, self.uploads, self.redis, self.locks, self.run):
-            place.mkdir(parents=True, exist_ok=True)
+            make_dir(place)
         self.run.chmod(0o700)
         return self
 

@@ -155,14 +155,14 @@ def test_the_package_models_says_nothing_by_itself():
 
 
 def test_services_know_no_web_framework():
-    services = sorted((ROOT / "app" / "services").glob("*.py"))
+    services = sorted((ROOT / "app" / "services").rglob("*.py"))
     frameworks = ("fastapi", "starlette", "uvicorn")
     assert len(services) > 1
     assert not {(name_of(path), name) for path in services for name in frameworks if within(imports(path), name)}
 
 
 def test_routes_cut_no_lists():
-    routes = sorted((ROOT / "app" / "routes").glob("*.py"))
+    routes = sorted((ROOT / "app" / "routes").rglob("*.py"))
     assert len(routes) > 1
     assert not [name_of(path) for path in routes if within(imports(path), "app.services.pages")]
 
@@ -264,3 +264,10 @@ def test_the_command_line_loads_http_and_drawing_only_when_a_command_needs_them(
 def test_the_ledger_knows_no_models():
     loaded, _ = loaded_by("jobs.reconciler")
     assert not loaded & {"torch", "models", "app", "worker"}
+
+
+def test_no_test_module_imports_another():
+    """What several share is a kit: else a file of tests cannot be split, moved or run by itself."""
+    modules = sorted((ROOT / "tests").rglob("*.py"))
+    borrowed = {(name_of(path), name) for path in modules for name in imports(path) if name.startswith("test_")}
+    assert not borrowed

@@ -1,6 +1,7 @@
 """`python -m worker`: one Celery worker for this machine's device."""
 
 import logging
+import os
 
 from models.catalog import Catalog
 from store.layout import Layout
@@ -12,6 +13,7 @@ from worker.celery import build, drain_flag
 
 def main() -> None:
     attach_to_parent()
+    os.umask(0o077)
     settings = Settings()
     configure(settings.log_level, part="worker")
     for bell in ("celery.worker.strategy", "celery.app.trace"):

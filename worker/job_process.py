@@ -11,7 +11,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import orjson
@@ -33,6 +35,7 @@ OUT_OF_MEMORY = {
 # In the words of torch's CPU allocator, of CUDA, of cuBLAS and cuDNN, and of NCCL.
 _NO_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED", "Failed to CUDA calloc")
 _DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+_OOM_SCORE = 500  # of 1000; Redis and engines have 0
 
 Type = Literal["progress", "epoch", "checkpoint", "evaluation", "warning", "log", "result", "error", "plan", "measured"]
 
@@ -123,6 +126,7 @@ def run(main: Callable[[Stop], int | None]) -> int:
     `main` may return the exit code of processes that did its work.
     """
     attach_to_parent()
+    _go_first_where_memory_ends()
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # asked for when nothing was said for too long
     _lines.take_stdout()
     stop = Stop().listen()
@@ -142,6 +146,12 @@ def run(main: Callable[[Stop], int | None]) -> int:
             emit("error", OUT_OF_MEMORY)
             return REFUSED
         return 1
+
+
+def _go_first_where_memory_ends() -> None:
+    """The kernel is to end a job rather than an engine or Redis: a job says so and keeps its checkpoint."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -19,7 +19,7 @@ from jobs.ledger import Ledger
 from jobs.model import JobError, Lane, State
 from models import checkpoint_files
 from store.faults import point
-from store.files import remove_temporary, write_json
+from store.files import make_dir, remove_temporary, write_json
 from store.layout import Layout
 from worker.child import Child
 from worker.lease import Lease
@@ -133,7 +133,7 @@ class Supervisor:
 
     def _prepare(self) -> None:
         """Everything that the process finds in its folders when it starts."""
-        self._claim_dir.mkdir(parents=True, exist_ok=True)
+        make_dir(self._claim_dir)
         if not (self._folder / "spec.json").exists():
             write_json(self._folder / "spec.json", {"kind": self._claim.kind, **self._claim.spec})
         point("supervisor.spec_written")

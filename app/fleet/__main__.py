@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 
+from app.fleet.again import load_again
 from app.fleet.fleet import Fleet
 from app.fleet.server import listen
 from models.catalog import Catalog
@@ -54,6 +55,7 @@ async def _serve(layout: Layout, settings: Settings) -> None:
         stale.unlink(missing_ok=True)
     fleet = Fleet(layout, settings)
     running = asyncio.create_task(fleet.run())
+    loading = asyncio.create_task(load_again(fleet))
     server = await listen(fleet, layout.fleet_socket)
     log.info("the fleet runs", extra={"data": str(layout.root), "default": settings.model})
     stopping = asyncio.create_task(stop.wait())
@@ -63,6 +65,7 @@ async def _serve(layout: Layout, settings: Settings) -> None:
             running.result()  # raises: whoever started the fleet starts it again
     finally:
         running.cancel()
+        loading.cancel()
         server.close()
         await fleet.stop()
         layout.fleet_socket.unlink(missing_ok=True)

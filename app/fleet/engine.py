@@ -156,8 +156,9 @@ class Engine:
             self._ready_since = None
             try:
                 status, reason = await self._live()
-            except (OSError, ValueError) as error:  # no process, memory or file descriptor was to be had
-                status, reason = 1, f"it could not be started: {error}"
+            except Exception as error:  # whatever it is: what nobody watches would be called ready for ever
+                log.exception("an engine could not be started or watched", extra=self._names())
+                status, reason = 1, f"it could not be started or watched: {str(error) or type(error).__name__}"
                 if self._process is not None:
                     _signal(self._process, signal.SIGKILL)
             # From when it was ready: one that loads for minutes and dies of its first request must not look stable.
@@ -167,8 +168,7 @@ class Engine:
             self._restarts += 1
             self._socket.unlink(missing_ok=True)
             self._process = None
-            hopeless = status == DAMAGED_STATUS  # starting again changes nothing
-            wait = backoff(failures)
+            hopeless, wait = status == DAMAGED_STATUS, backoff(failures)  # hopeless: starting again changes nothing
             log.error("an engine ended", extra={**self._names(), "reason": reason, "status": status, "retry_in": wait})
             failed = hopeless or failures >= _CALLED_FAILED
             self._change(EngineState.FAILED if failed else EngineState.STARTING, reason=reason)

@@ -44,8 +44,8 @@ class Fleet:
         self._requested: set[Key] = set()  # asked for by number: they stay, whatever the aliases do
         self._known: dict[str, dict[str, Alias]] = {}  # a model's aliases, as they were read last
         self._unread: set[str] = set()  # models whose aliases could not be read this time
-        self._proven = Proven(layout.served)
-        self._serving = {name: self._proven.of(name) for name in self._proven.models()}  # `Plan.serving` of each model
+        self.proven = Proven(layout.served)
+        self._serving = {name: self.proven.of(name) for name in self.proven.models()}  # `Plan.serving` of each model
         self._splits: dict[str, dict[str, Split]] = {}  # `Plan.splits` of each
         self._held: dict[str, frozenset[int]] = {}  # `Plan.held` of each
         self._written: Routes | None = None  # None until this fleet has written its first table
@@ -65,10 +65,11 @@ class Fleet:
                 if self._refused is not None or not self._layout.routes.exists():
                     break
 
-    async def ensure(self, model: str, version: int) -> Route:
+    async def ensure(self, model: str, version: int, *, keep: bool = False) -> Route:
         """The version's engine once it is ready or has failed. Raises ModelNotFound and NoRoom.
 
         Where all that could make room for it are being loaded for somebody else, it waits for one of them to be used.
+        `keep`: the next fleet is to load it, too, unless it was unloaded, or made room for another.
         """
         key = (model, version)
         while key not in self._engines:
@@ -85,6 +86,8 @@ class Fleet:
         if engine is None:
             raise ModelNotFound(f"{model}@{version}", "it was deleted just now")
         route = await engine.settle()
+        if keep and route.state is EngineState.READY and key in self._engines:
+            self.proven.loaded.add(key)
         self._reconcile()  # whoever is told finds it in the table too
         return route
 
@@ -101,9 +104,18 @@ class Fleet:
                 raise Needed("an alias that is in use goes to it, or shares its requests with it")
             self._drain(key)
             self._reconcile()
+        self.proven.loaded.discard(key)
         leaving = [task for engine, task in self._leaving.items() if (engine.model, engine.version) == key]
         await asyncio.gather(*(asyncio.shield(task) for task in leaving))
         self._reconcile()
+
+    def fits(self, key: Key) -> bool:
+        """Whether a version is loaded, or can be without another that leaves."""
+        return key in self._engines or len(self._engines) < self._settings.max_engines
+
+    async def settled(self) -> None:
+        """Wait until every engine is ready or has failed."""
+        await asyncio.gather(*(engine.settle() for engine in self._engines.values()))
 
     async def stop(self) -> None:
         engines = [*self._engines.values()]
@@ -121,7 +133,7 @@ class Fleet:
         """
         refused = None
         following = [partial(self._follow, name) for name in self._watched()]
-        steps: list[Callable[[], None]] = [*following, self._proven.write, self._write]
+        steps: list[Callable[[], None]] = [*following, self.proven.write, self._write]
         for step in steps:
             try:
                 step()
@@ -145,7 +157,7 @@ class Fleet:
         aliases = self._aliases(name)
         splits = {alias: _split(each) for alias, each in aliases.items()}
         there = self._catalog.versions(name)
-        proven = {alias: v for alias, v in self._proven.of(name).items() if alias in aliases and v in there}
+        proven = {alias: v for alias, v in self.proven.of(name).items() if alias in aliases and v in there}
         decided = plan(
             targets={alias: each.version for alias, each in aliases.items()},
             serving=self._serving.get(name, {}),
@@ -158,9 +170,11 @@ class Fleet:
         )
         self._serving[name], self._splits[name], self._held[name] = decided.serving, decided.splits, decided.held
         if name not in self._unread:  # else an alias that nobody can read would be taken for one that is gone
-            self._proven.note(name, proven | {alias: v for alias, v in decided.serving.items() if v in ready})
+            self.proven.note(name, proven | {alias: v for alias, v in decided.serving.items() if v in ready})
         keep = decided.keep | (self._pinned() if name == self._default else set())
         for version in loaded - keep:
+            if (name, version) in self.proven.loaded:  # by the name of an alias, which has moved
+                self.proven.loaded |= {(name, v) for v in decided.serving.values() if v in ready}
             self._drain((name, version))
         for version in keep - loaded:
             if any(version in each.versions() for each in splits.values()):
@@ -210,6 +224,7 @@ class Fleet:
     def _drain(self, key: Key) -> None:
         engine = self._engines.pop(key)
         self._requested.discard(key)
+        self.proven.loaded.discard(key)
         self._leaving[engine] = asyncio.create_task(self._see_off(engine))
         log.info("an engine leaves", extra={"model": key[0], "version": key[1]})
 

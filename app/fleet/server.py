@@ -16,13 +16,17 @@ log = logging.getLogger(__name__)
 
 
 class Asked(BaseModel):
-    """Load a model version and tell when it is ready, or unload it and tell when it is gone."""
+    """Load a model version and tell when it is ready, or unload it and tell when it is gone.
+
+    `keep`: it is to be loaded when this fleet has ended and another one starts, too.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     op: Literal["ensure", "unload"]
     model: str
     version: int
+    keep: bool = False
 
 
 async def listen(fleet: Fleet, socket: Path) -> asyncio.Server:
@@ -51,7 +55,7 @@ async def _answer(fleet: Fleet, line: bytes) -> dict[str, Any]:
         if asked.op == "unload":
             await fleet.unload(asked.model, asked.version)
             return {"state": "unloaded", "reason": None}
-        route = await fleet.ensure(asked.model, asked.version)
+        route = await fleet.ensure(asked.model, asked.version, keep=asked.keep)
     except Needed as error:
         return {"state": "needed", "reason": str(error)}
     except (ValidationError, ModelNotFound, NoRoom) as error:

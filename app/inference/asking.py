@@ -21,7 +21,7 @@ from app.inference.errors import (
 from app.inference.figures import ANSWERED, Asked, Watch, Watched
 from app.inference.pings import Pings
 from app.inference.protocol import ErrorCode
-from app.inference.queues import Kind, Queues, kind_of
+from app.inference.queues import Kind, Queues, kind_of, kinds_of
 from app.inference.routes import Choice
 
 _PATIENCE = 0.5  # of a request's time may go by until its turn, as it is foreseen; the rest is for what was not
@@ -51,6 +51,11 @@ class Question:
     def kind(self) -> Kind:
         return kind_of(self.op, self.fields)
 
+    @property
+    def for_what_serves(self) -> bool:
+        """Whether it is no canary's: a tensor is prepared for the version that serves, a class numbered as there."""
+        return self.op == "infer" or self.fields.get("class_index") is not None
+
 
 class Asking:
     """`choose` says who answers a request to a model that drew a number of [0, 1), and raises ModelNotFound."""
@@ -70,8 +75,7 @@ class Asking:
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + question.timeout
-        # A tensor is prepared as the version that serves wants it; its canary may want it otherwise.
-        draw = 1.0 if question.op == "infer" else random.random()  # noqa: S311 - a share of requests, no secret
+        draw = 1.0 if question.for_what_serves else random.random()  # noqa: S311 - a share of requests, no secret
         lost: str | None = None
         while True:
             choice = self._choose(model_ref, draw)
@@ -91,13 +95,13 @@ class Asking:
             draw = 1.0  # a second try is the canary's no more
 
     def refusing(self, model_ref: str | None, op: str, *, size: int, timeout: float) -> bool:
-        """Whether a request of one image in a body of `size` bytes would be refused, whichever version it falls to.
-
-        Raises ModelNotFound.
+        """Whether a request of one image in a body of `size` bytes would be refused, whichever version it falls to, and
+        whatever it turns out to bring. Raises ModelNotFound.
         """
-        kind = kind_of(op, {})
         choices = (self._choose(model_ref, draw) for draw in (1.0, 0.0))  # the alias's own version, and its canary
-        queues = ((self._queues.of(each.model, each.version, kind), each.canary) for each in choices)
+        kinds = ((each, kind) for each in choices for kind in kinds_of(op))
+        asked = ((each, kind) for each, kind in kinds if not (each.canary and kind is Kind.NORMALISED))
+        queues = ((self._queues.of(each.model, each.version, kind), each.canary) for each, kind in asked)
         patience = _PATIENCE * timeout
         return all(queue.refuses(1, size, patience=patience * (_TRIAL if canary else 1.0)) for queue, canary in queues)
 

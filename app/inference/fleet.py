@@ -34,8 +34,12 @@ class FleetClient:
         return [route for route in self._routes.read().engines if route.model == model]
 
     async def load(self, model: str, version: int) -> dict[str, Any]:
-        """`{"state": "ready", …}` or `{"state": "failed", "reason"}`, once that is known. Raises as `ask`."""
-        return await ask(self._layout.fleet_socket, {"op": "ensure", "model": model, "version": version})
+        """`{"state": "ready", …}` or `{"state": "failed", "reason"}`, once that is known. Raises as `ask`.
+
+        Unlike what a request needs, it is loaded again where the fleet is started anew.
+        """
+        request = {"op": "ensure", "model": model, "version": version, "keep": True}
+        return await ask(self._layout.fleet_socket, request)
 
     async def unload(self, model: str, version: int) -> dict[str, Any]:
         """`{"state": "unloaded"}` when its process has ended, or `{"state": "needed", "reason"}`. Raises as `ask`."""

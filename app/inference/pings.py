@@ -89,7 +89,8 @@ class Pings:
         except (OSError, TimeoutError, InferenceError):
             return figures
         batches = {int(size): int(count) for size, count in answer.get("batches", {}).items()}
-        return replace(figures, ready=True, waiting=int(answer["images"]), batches=batches)
+        process = f"{route.socket} {route.pid}"
+        return replace(figures, ready=True, waiting=int(answer["images"]), batches=batches, process=process)
 
     async def health(self, name: str, version: int) -> EngineHealth:
         """Whether the version's engine answers a real inference, in less than two seconds in any case.

@@ -125,7 +125,7 @@ class Notice(_Frozen):
 
 
 class ImageError(_Frozen):
-    """Why one image has no result: codes of `models.images.ImageRejected`, or `internal`."""
+    """Why one image has no result; docs/errors.md lists the codes."""
 
     code: str
     message: str

@@ -20,11 +20,16 @@ class Kind(StrEnum):
     PREPARED = "prepared"
 
 
+def kinds_of(op: str) -> tuple[Kind, ...]:
+    """Those that a request of this operation may be of, as long as its input is not known."""
+    if op == "infer":
+        return Kind.SERVED, Kind.NORMALISED
+    return ({"explain": Kind.EXPLAINED, "preprocess": Kind.PREPARED}.get(op, Kind.SERVED),)
+
+
 def kind_of(op: str, fields: Mapping[str, Any]) -> Kind:
-    """That of a request, by its operation and its fields; an input that is not known yet counts as served."""
-    if op == "infer" and fields.get("input") == TensorInput.NORMALISED:
-        return Kind.NORMALISED
-    return {"explain": Kind.EXPLAINED, "preprocess": Kind.PREPARED}.get(op, Kind.SERVED)
+    """That of a request, by its operation and its fields."""
+    return Kind.NORMALISED if fields.get("input") == TensorInput.NORMALISED else kinds_of(op)[0]
 
 
 class Queues:

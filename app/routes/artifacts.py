@@ -10,7 +10,8 @@ from app.conditional import is_known
 from app.deps import MAX_LIMIT, After, IfNoneMatch, JobId, Limit, StateDep
 from app.file_responses import FileDownload
 from app.schemas.artifacts import ArtifactBody
-from app.schemas.common import NOT_MODIFIED, Page, problem_responses
+from app.schemas.common import NOT_MODIFIED, Page, header
+from app.schemas.problems import problem_responses
 from store.artifacts import MEDIA_TYPES
 from store.keys import Scope
 
@@ -21,15 +22,17 @@ Name = Annotated[str, Path(max_length=80, examples=["report.json"], description=
 _CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The file, as an attachment; a Range is answered with 206.",
+        "description": "The file, as an attachment.",
+        "headers": header("ETag"),
         "content": {media_type: {"example": name} for name, media_type in sorted(MEDIA_TYPES.items())},
     },
+    206: {"description": "The part that Range names.", "headers": header("ETag")},
     **NOT_MODIFIED,
-    **problem_responses(401, 403, 404, 409, 416, 503),
+    **problem_responses(400, 404, 409, 416, 503),
 }
 
 
-@router.get("", responses=problem_responses(401, 403, 404, 422, 503), summary="List a job's files")
+@router.get("", responses=problem_responses(404, 503), operation_id="list_artifacts", summary="List a job's files")
 async def artifacts(
     *, state: StateDep, job_id: JobId, limit: Limit = MAX_LIMIT, after: After = None
 ) -> Page[ArtifactBody]:
@@ -38,7 +41,13 @@ async def artifacts(
     return Page.of([ArtifactBody.of(job_id, each) for each in found], following)
 
 
-@router.get("/{name}", responses=_FILE, response_class=FileResponse, summary="Download a job's file")
+@router.get(
+    "/{name}",
+    responses=_FILE,
+    response_class=FileResponse,
+    operation_id="download_artifact",
+    summary="Download a job's file",
+)
 async def artifact(state: StateDep, job_id: JobId, name: Name, if_none_match: IfNoneMatch = "") -> Response:
     """The file as it was made; its ETag is its SHA-256."""
     found = await state.artifacts.find(job_id, name)

@@ -5,15 +5,20 @@ from fastapi import APIRouter
 from app.auth import needs
 from app.deps import MAX_LIMIT, After, Limit
 from app.schemas.choices import ArchitectureBody, RecipeBody, RecipeFieldBody
-from app.schemas.common import Page, problem_responses
+from app.schemas.common import Page
+from app.schemas.problems import problem_responses
 from app.services import choices
 from store.keys import Scope
 
-router = APIRouter(prefix="/v1", tags=["models"])
+router = APIRouter(prefix="/v1", tags=["recipes"])
 
 
 @router.get(
-    "/recipes", responses=problem_responses(401, 403, 422), dependencies=needs(Scope.PREDICT), summary="List recipes"
+    "/recipes",
+    responses=problem_responses(),
+    dependencies=needs(Scope.PREDICT),
+    operation_id="list_recipes",
+    summary="List recipes",
 )
 async def recipes(limit: Limit = MAX_LIMIT, after: After = None) -> Page[RecipeBody]:
     """Every recipe with all its fields, by name."""
@@ -23,8 +28,9 @@ async def recipes(limit: Limit = MAX_LIMIT, after: After = None) -> Page[RecipeB
 
 @router.get(
     "/recipe-fields",
-    responses=problem_responses(401, 403, 422),
+    responses=problem_responses(),
     dependencies=needs(Scope.PREDICT),
+    operation_id="list_recipe_fields",
     summary="List the fields of recipes",
 )
 async def recipe_fields(limit: Limit = MAX_LIMIT, after: After = None) -> Page[RecipeFieldBody]:
@@ -35,8 +41,9 @@ async def recipe_fields(limit: Limit = MAX_LIMIT, after: After = None) -> Page[R
 
 @router.get(
     "/architectures",
-    responses=problem_responses(401, 403, 422),
+    responses=problem_responses(),
     dependencies=needs(Scope.PREDICT),
+    operation_id="list_architectures",
     summary="List networks",
 )
 async def architectures(limit: Limit = MAX_LIMIT, after: After = None) -> Page[ArchitectureBody]:

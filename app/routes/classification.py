@@ -12,7 +12,7 @@ from app.disconnect import unless_gone
 from app.image_requests import JsonImages, agreed, naming, outputs_named, read_images
 from app.responses import server_timing
 from app.schemas.classification import EXAMPLE, Classification
-from app.schemas.common import problem_responses
+from app.schemas.problems import problem_responses
 from app.state import State
 from store.keys import Scope
 
@@ -36,7 +36,7 @@ _FIELDS: dict[str, Any] = {
     "outputs": {"type": "string"},
 }
 _JSON: dict[str, Any] = JsonImages.model_json_schema(ref_template="#/components/schemas/{model}")
-_JSON["properties"]["images"]["items"] = _JSON.pop("$defs")["JsonImage"]
+_JSON.pop("$defs")  # JsonImage is among the document's own
 _JSON.pop("examples")  # each body has its own
 
 
@@ -57,12 +57,18 @@ _BODY = image_body("top_k", "model", "outputs")
 _BODY_BY_MODEL = image_body("top_k", "outputs")
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"model": Classification, "content": {"application/json": {"example": EXAMPLE}}},
-    **problem_responses(400, 401, 403, 404, 408, 413, 422, 429, 503, 504),
+    **problem_responses(404, 409, 504),
 }
 
 
-@router.put(BY_DEFAULT, responses=_ANSWERS, openapi_extra=_BODY, summary="Classify images (curl -T)")
-@router.post(BY_DEFAULT, responses=_ANSWERS, openapi_extra=_BODY, summary="Classify images")
+@router.put(
+    BY_DEFAULT,
+    responses=_ANSWERS,
+    openapi_extra=_BODY,
+    operation_id="classify_put",
+    summary="Classify images (curl -T)",
+)
+@router.post(BY_DEFAULT, responses=_ANSWERS, openapi_extra=_BODY, operation_id="classify", summary="Classify images")
 async def classify(
     request: Request, state: StateDep, top_k: TopK = None, model: Model = None, outputs: Outputs = None
 ) -> Response:
@@ -70,8 +76,20 @@ async def classify(
     return await answer(request, state, top_k, model, outputs)
 
 
-@router.put(BY_MODEL, responses=_ANSWERS, openapi_extra=_BODY_BY_MODEL, summary="By a model (curl -T)")
-@router.post(BY_MODEL, responses=_ANSWERS, openapi_extra=_BODY_BY_MODEL, summary="Classify by a model")
+@router.put(
+    BY_MODEL,
+    responses=_ANSWERS,
+    openapi_extra=_BODY_BY_MODEL,
+    operation_id="classify_by_model_put",
+    summary="By a model (curl -T)",
+)
+@router.post(
+    BY_MODEL,
+    responses=_ANSWERS,
+    openapi_extra=_BODY_BY_MODEL,
+    operation_id="classify_by_model",
+    summary="Classify by a model",
+)
 async def classify_by(
     request: Request, state: StateDep, name: ModelRef, top_k: TopK = None, outputs: Outputs = None
 ) -> Response:

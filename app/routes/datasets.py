@@ -7,9 +7,10 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from app.auth import needs
 from app.dataset_requests import receive
 from app.deps import After, DatasetId, DatasetStatuses, IdempotencyKey, Limit, StateDep, UploadTerms
-from app.schemas.common import Page, problem_responses
+from app.schemas.common import LOCATED, Page
 from app.schemas.datasets import DatasetAccepted, DatasetBody, JobRef
 from app.schemas.jobs import TERMS
+from app.schemas.problems import problem_responses
 from app.services.dataset_views import UploadRecord
 from jobs.cursor import cursor
 from store.keys import Scope
@@ -64,11 +65,25 @@ _BODY = {
         },
     }
 }
-_UPLOAD = problem_responses(400, 401, 403, 408, 409, 413, 422, 503, 507)
+_UPLOAD = {**LOCATED, **problem_responses(409, 503, 507)}
 
 
-@router.put("", status_code=202, responses=_UPLOAD, openapi_extra=_BODY, summary="Upload a dataset (curl -T)")
-@router.post("", status_code=202, responses=_UPLOAD, openapi_extra=_BODY, summary="Upload a dataset")
+@router.put(
+    "",
+    status_code=202,
+    responses=_UPLOAD,
+    openapi_extra=_BODY,
+    operation_id="upload_dataset_put",
+    summary="Upload a dataset (curl -T)",
+)
+@router.post(
+    "",
+    status_code=202,
+    responses=_UPLOAD,
+    openapi_extra=_BODY,
+    operation_id="upload_dataset",
+    summary="Upload a dataset",
+)
 async def upload(
     *,
     request: Request,
@@ -91,6 +106,7 @@ async def upload(
     status_code=202,
     responses=_UPLOAD,
     openapi_extra=_BODY,
+    operation_id="upload_dataset_file",
     summary="Upload a dataset by its file's name (curl -T)",
 )
 async def upload_file(
@@ -113,17 +129,19 @@ def _accepted(record: UploadRecord, response: Response) -> DatasetAccepted:
     return DatasetAccepted(id=record.id, name=record.name, bytes=record.bytes, job=JobRef(id=record.job))
 
 
-@router.get("", responses=problem_responses(401, 403, 422), summary="List datasets")
+@router.get("", responses=problem_responses(), operation_id="list_datasets", summary="List datasets")
 async def datasets(
     *, state: StateDep, statuses: DatasetStatuses, name: Called = None, limit: Limit = 50, after: After = None
 ) -> Page[DatasetBody]:
-    """Newest first, each without the lists of its report. `status` may be repeated."""
+    """Newest first, each without the lists of its report."""
     views, more = await state.datasets.page(limit=limit, after=after, name=name, statuses=statuses)
     last = cursor(views[-1].created_at, views[-1].id) if more else None
     return Page(data=[DatasetBody.listed(view) for view in views], has_more=more, next=last)
 
 
-@router.get("/{dataset_id}", responses=problem_responses(401, 403, 404, 422, 503), summary="Look at a dataset")
+@router.get(
+    "/{dataset_id}", responses=problem_responses(404, 503), operation_id="get_dataset", summary="Look at a dataset"
+)
 async def dataset(state: StateDep, dataset_id: DatasetId, wait: Wait = 0.0) -> DatasetBody:
     """Its status; once it is ready, its digest, classes, splits, image sizes, and the report of its import."""
     return DatasetBody.of(await state.datasets.wait(dataset_id, wait))
@@ -132,7 +150,8 @@ async def dataset(state: StateDep, dataset_id: DatasetId, wait: Wait = 0.0) -> D
 @router.delete(
     "/{dataset_id}",
     status_code=204,
-    responses=problem_responses(401, 403, 404, 409, 503),
+    responses=problem_responses(404, 409, 503),
+    operation_id="delete_dataset",
     summary="Delete a dataset",
 )
 async def delete(state: StateDep, dataset_id: DatasetId) -> Response:

@@ -19,8 +19,8 @@ from app.image_requests import ImagesIn, agreed, naming, read_images
 from app.problems import InvalidError, NotAcceptableError, wrong
 from app.responses import server_timing
 from app.routes.classification import Model, image_body
-from app.schemas.common import problem_responses
 from app.schemas.explanation import EXPLAINED, PREPROCESSED, ExplanationBody, PreprocessedBody
+from app.schemas.problems import problem_responses
 from app.services.explanation import Shown
 from app.state import State
 from store.keys import Scope
@@ -36,7 +36,7 @@ _EXPLAIN: dict[str, Form] = {"application/json": "json", "image/png": "png"}
 _PREPROCESS: dict[str, Form] = {"image/png": "png", "application/json": "json"}
 
 _PNG = {"schema": {"type": "string", "format": "binary"}, "example": "(the bytes of a PNG file)"}
-_PROBLEMS = problem_responses(400, 401, 403, 404, 406, 408, 413, 422, 429, 503, 504)
+_PROBLEMS = problem_responses(404, 406, 409, 504)
 
 
 def _header(description: str, example: str) -> dict[str, Any]:
@@ -71,22 +71,32 @@ _PREPROCESSED = _described(PreprocessedBody, PREPROCESSED, _PIXELS, "model")
 _PREPROCESSED_BY = _described(PreprocessedBody, PREPROCESSED, _PIXELS)
 
 
-@router.put("/v1/explain", **_EXPLAINED, summary="Where in an image a class is (curl -T)")
-@router.post("/v1/explain", **_EXPLAINED, summary="Where in an image the network saw a class")
+@router.put("/v1/explain", **_EXPLAINED, operation_id="explain_put", summary="Where in an image a class is (curl -T)")
+@router.post("/v1/explain", **_EXPLAINED, operation_id="explain", summary="Where in an image the network saw a class")
 async def explain(request: Request, state: StateDep, class_index: ClassIndex = None, model: Model = None) -> Response:
     """Grad-CAM on the last stage: JSON by default, with `Accept: image/png` one image's overlay."""
     return await _explained(request, state, model, class_index)
 
 
-@router.put("/v1/models/{name}:explain", **_EXPLAINED_BY, summary="Where a model saw a class (curl -T)")
-@router.post("/v1/models/{name}:explain", **_EXPLAINED_BY, summary="Where in an image a model saw a class")
+@router.put(
+    "/v1/models/{name}:explain",
+    **_EXPLAINED_BY,
+    operation_id="explain_by_model_put",
+    summary="Where a model saw a class (curl -T)",
+)
+@router.post(
+    "/v1/models/{name}:explain",
+    **_EXPLAINED_BY,
+    operation_id="explain_by_model",
+    summary="Where in an image a model saw a class",
+)
 async def explain_by(request: Request, state: StateDep, name: ModelRef, class_index: ClassIndex = None) -> Response:
     """Like /v1/explain, by the model in the address."""
     return await _explained(request, state, name, class_index)
 
 
-@router.put("/v1/preprocess", **_PREPROCESSED, summary="What the network sees (curl -T)")
-@router.post("/v1/preprocess", **_PREPROCESSED, summary="What the network sees of an image")
+@router.put("/v1/preprocess", **_PREPROCESSED, operation_id="preprocess_put", summary="What the network sees (curl -T)")
+@router.post("/v1/preprocess", **_PREPROCESSED, operation_id="preprocess", summary="What the network sees of an image")
 async def preprocess(request: Request, state: StateDep, model: Model = None) -> Response:
     """The very pixels that classification computes with: a PNG file, or with `Accept: application/json` one a result.
 
@@ -95,8 +105,18 @@ async def preprocess(request: Request, state: StateDep, model: Model = None) -> 
     return await _preprocessed(request, state, model)
 
 
-@router.put("/v1/models/{name}:preprocess", **_PREPROCESSED_BY, summary="What a model sees (curl -T)")
-@router.post("/v1/models/{name}:preprocess", **_PREPROCESSED_BY, summary="What a model sees of an image")
+@router.put(
+    "/v1/models/{name}:preprocess",
+    **_PREPROCESSED_BY,
+    operation_id="preprocess_by_model_put",
+    summary="What a model sees (curl -T)",
+)
+@router.post(
+    "/v1/models/{name}:preprocess",
+    **_PREPROCESSED_BY,
+    operation_id="preprocess_by_model",
+    summary="What a model sees of an image",
+)
 async def preprocess_by(request: Request, state: StateDep, name: ModelRef) -> Response:
     """Like /v1/preprocess, by the model in the address."""
     return await _preprocessed(request, state, name)

@@ -2,17 +2,29 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app import event_responses
 from app.auth import needs
 from app.bodies import read_model, read_union
-from app.deps import After, EventCursor, IdempotencyKey, JobId, JobKinds, JobPriorities, JobStates, Limit, StateDep
+from app.deps import (
+    Accept,
+    After,
+    EventCursor,
+    IdempotencyKey,
+    JobId,
+    JobKinds,
+    JobPriorities,
+    JobStates,
+    Limit,
+    StateDep,
+)
 from app.problems import NotAcceptableError
-from app.schemas.common import Page, problem_responses
+from app.schemas.common import LOCATED, Page
 from app.schemas.job_views import EVENT_EXAMPLE, EventBody, JobAccepted, JobBody
 from app.schemas.jobs import CHANGES_BODY, ELSEWHERE, REQUESTS, SUBMIT_BODY, ChangesRequest
+from app.schemas.problems import problem_responses
 from app.services.jobs import Placed
 from jobs.model import Kind
 from store.keys import Scope
@@ -41,11 +53,9 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
             "application/x-ndjson": {"schema": {"type": "string"}, "example": '{"id":"1769860801000-0"}\n'},
         },
     },
-    **problem_responses(400, 401, 403, 404, 406, 503),
+    **problem_responses(404, 406, 503),
 }
-_VERB = problem_responses(400, 401, 403, 404, 409, 422, 503)
-
-_CHANGE = _VERB | problem_responses(408, 413)
+_VERB = problem_responses(404, 409, 503)
 
 
 def _shown(found: Placed) -> JobBody:
@@ -55,8 +65,9 @@ def _shown(found: Placed) -> JobBody:
 @router.post(
     "",
     status_code=202,
-    responses=problem_responses(400, 401, 403, 408, 409, 413, 422, 503),
+    responses={**LOCATED, **problem_responses(409, 503)},
     openapi_extra=SUBMIT_BODY,
+    operation_id="create_job",
     summary="Ask for a job: train, evaluate, export",
 )
 async def submit(request: Request, response: Response, state: StateDep, key: IdempotencyKey) -> JobAccepted:
@@ -67,7 +78,7 @@ async def submit(request: Request, response: Response, state: StateDep, key: Ide
     return JobAccepted.of(found.job, position=found.position)
 
 
-@router.get("", responses=problem_responses(401, 403, 422, 503), summary="List jobs")
+@router.get("", responses=problem_responses(503), operation_id="list_jobs", summary="List jobs")
 async def jobs(
     *,
     state: StateDep,
@@ -82,7 +93,7 @@ async def jobs(
 ) -> Page[JobBody]:
     """Newest first, as far back as Redis keeps ended jobs; with `archived=true` all that have ended, from disk.
 
-    `state`, `kind` and `priority` may be repeated. Entries are without an error's `log`, and without `per_class` and
+    Entries are without an error's `log`, and without `per_class` and
     `confusion` of the result's metrics. Where few of many jobs fit, a page may hold fewer than `limit`, even none,
     while `has_more` says that others follow.
     """
@@ -100,13 +111,20 @@ async def jobs(
     return Page.of(data, following)
 
 
-@router.get("/{job_id}", responses=problem_responses(401, 403, 404, 503), summary="Look at a job")
+@router.get("/{job_id}", responses=problem_responses(404, 503), operation_id="get_job", summary="Look at a job")
 async def job(state: StateDep, job_id: JobId, wait: Wait = 0.0) -> JobBody:
     """Its state, progress, metrics, and its result or error."""
     return _shown(await state.jobs.wait(job_id, wait))
 
 
-@router.patch("/{job_id}", status_code=202, responses=_CHANGE, openapi_extra=CHANGES_BODY, summary="Change a job")
+@router.patch(
+    "/{job_id}",
+    status_code=202,
+    responses=_VERB,
+    openapi_extra=CHANGES_BODY,
+    operation_id="change_job",
+    summary="Change a job",
+)
 async def change(request: Request, state: StateDep, job_id: JobId, key: IdempotencyKey) -> JobBody:
     """Another `lr`, `epochs` or `patience` for a training under way, another `priority` for any job under way.
 
@@ -116,23 +134,21 @@ async def change(request: Request, state: StateDep, job_id: JobId, key: Idempote
     return _shown(await state.verbs.change(job_id, asked.settings(), asked.priority, key=key))
 
 
-@router.delete(
-    "/{job_id}", status_code=204, responses=problem_responses(401, 403, 404, 409, 503), summary="Delete a job"
-)
+@router.delete("/{job_id}", status_code=204, responses=_VERB, operation_id="delete_job", summary="Delete a job")
 async def delete(state: StateDep, job_id: JobId) -> Response:
     """An ended one, with its history, checkpoints and files. Refused while its model or its dataset is there."""
     await state.verbs.delete(job_id)
     return Response(status_code=204)
 
 
-@router.get("/{job_id}/events", responses=_EVENTS, summary="Follow a job")
+@router.get("/{job_id}/events", responses=_EVENTS, operation_id="follow_job", summary="Follow a job")
 async def events(
     *,
     request: Request,
     state: StateDep,
     job_id: JobId,
     after: EventCursor,
-    accept: Annotated[str, Header()] = "*/*",
+    accept: Accept = "*/*",
     limit: Limit = 100,
     follow: Follow = True,
 ) -> Response:
@@ -161,25 +177,33 @@ async def events(
     return StreamingResponse(event_responses.ndjson(told), media_type="application/x-ndjson", headers=headers)
 
 
-@router.post("/{job_id}/cancel", status_code=202, responses=_VERB, summary="Cancel a job")
+@router.post("/{job_id}/cancel", status_code=202, responses=_VERB, operation_id="cancel_job", summary="Cancel a job")
 async def cancel(state: StateDep, job_id: JobId, key: IdempotencyKey) -> JobBody:
     """At once, or as soon as the worker has stopped it. Nothing of it is registered."""
     return _shown(await state.verbs.cancel(job_id, key=key))
 
 
-@router.post("/{job_id}/pause", status_code=202, responses=_VERB, summary="Pause a job")
+@router.post("/{job_id}/pause", status_code=202, responses=_VERB, operation_id="pause_job", summary="Pause a job")
 async def pause(state: StateDep, job_id: JobId, key: IdempotencyKey) -> JobBody:
     """Out of the queue at once; a running one writes a checkpoint first and frees its device."""
     return _shown(await state.verbs.pause(job_id, key=key))
 
 
-@router.post("/{job_id}/resume", status_code=202, responses=_VERB, summary="Resume a paused job")
+@router.post(
+    "/{job_id}/resume", status_code=202, responses=_VERB, operation_id="resume_job", summary="Resume a paused job"
+)
 async def resume(state: StateDep, job_id: JobId, key: IdempotencyKey) -> JobBody:
     """Back into the queue; it goes on from its last checkpoint."""
     return _shown(await state.verbs.resume(job_id, key=key))
 
 
-@router.post("/{job_id}/finish", status_code=202, responses=_VERB, summary="Stop here and keep what there is")
+@router.post(
+    "/{job_id}/finish",
+    status_code=202,
+    responses=_VERB,
+    operation_id="finish_job",
+    summary="Stop here and keep what there is",
+)
 async def finish(state: StateDep, job_id: JobId, key: IdempotencyKey) -> JobBody:
     """The training stops at its next step, is evaluated, and succeeds with the epoch that its recipe's `keep` names:
     the best so far, or the last whole one.
@@ -187,13 +211,25 @@ async def finish(state: StateDep, job_id: JobId, key: IdempotencyKey) -> JobBody
     return _shown(await state.verbs.finish(job_id, key=key))
 
 
-@router.post("/{job_id}/checkpoint", status_code=202, responses=_VERB, summary="Write a checkpoint now")
+@router.post(
+    "/{job_id}/checkpoint",
+    status_code=202,
+    responses=_VERB,
+    operation_id="checkpoint_job",
+    summary="Write a checkpoint now",
+)
 async def checkpoint(state: StateDep, job_id: JobId, key: IdempotencyKey) -> JobBody:
     """At the training's next step. The same Idempotency-Key asks once."""
     return _shown(await state.verbs.checkpoint(job_id, key=key))
 
 
-@router.post("/{job_id}/retry", status_code=202, responses=_VERB, summary="Try a job again")
+@router.post(
+    "/{job_id}/retry",
+    status_code=202,
+    responses={**LOCATED, **_VERB},
+    operation_id="retry_job",
+    summary="Try a job again",
+)
 async def retry(response: Response, state: StateDep, job_id: JobId) -> JobBody:
     """A new job with the same request, changes included, for one that failed or was cancelled; it begins at that one's
     newest checkpoint.

@@ -8,13 +8,14 @@ from fastapi.responses import FileResponse
 
 from app.auth import needs
 from app.conditional import is_known
-from app.deps import After, IdempotencyKey, IfNoneMatch, Limit, ModelRef, StateDep, UploadTerms
+from app.deps import After, IdempotencyKey, IfNoneMatch, Limit, ModelName, ModelRef, StateDep, UploadTerms
 from app.file_responses import FileDownload, MadeFileDownload
 from app.model_requests import receive
-from app.schemas.common import NOT_MODIFIED, Page, problem_responses
+from app.schemas.common import LOCATED, NOT_MODIFIED, Page, header
 from app.schemas.job_views import JobAccepted
 from app.schemas.jobs import TERMS
-from app.schemas.models import LabelsBody, LoadBody, MetricsBody, ModelBody, ModelSummary
+from app.schemas.models import LabelsBody, LoadBody, ModelBody, ModelMetricsBody, ModelSummary
+from app.schemas.problems import problem_responses
 from app.services.model_versions import Form
 from app.services.models import LOAD_SECONDS
 from store.keys import Scope
@@ -26,8 +27,7 @@ Alias = Annotated[str | None, Query(max_length=80, description="An alias that th
 Network = Annotated[str | None, Query(max_length=200, description="Default: told by the tensors' shapes.")]
 Classes = Annotated[str | None, Query(max_length=16_000, description="A JSON list, in the order of the outputs.")]
 Prepared = Annotated[str | None, Query(max_length=4_000, description='JSON, such as {"resize": 232}.')]
-ModelName = Annotated[str, Path(max_length=80, examples=["cifar10-resnet20"])]
-Version = Annotated[int, Path(ge=1, examples=[3])]
+Version = Annotated[int, Path(ge=1, examples=[3], description="The version's number.")]
 Wait = Annotated[float, Query(ge=0, le=60, description="Answer when it is ready, at the latest after so many seconds.")]
 What = Annotated[Form, Query(description="All of it as a zip, or the weights alone.")]
 
@@ -53,26 +53,34 @@ _BODY = {
         },
     }
 }
-_READ = problem_responses(401, 403, 404)
-_UPLOAD = problem_responses(400, 401, 403, 408, 409, 413, 422, 503, 507)
+_READ = problem_responses(404, 409)
+_UPLOAD = {**LOCATED, **problem_responses(409, 503, 507)}
 _CARD: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/markdown": {"schema": {"type": "string"}, "example": "# fashion, version 3\n"}}},
     **_READ,
 }
 _DOWNLOAD: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The file, as an attachment; a Range is answered with 206.",
+        "description": "The file, as an attachment.",
+        "headers": header("ETag"),
         "content": {
             "application/zip": {"example": "(the bytes of fashion-3.zip)"},
             "application/octet-stream": {"example": "(the bytes of fashion-3.safetensors)"},
         },
     },
+    206: {"description": "The part that Range names.", "headers": header("ETag")},
     **NOT_MODIFIED,
-    **problem_responses(401, 403, 404, 416, 422),
+    **problem_responses(400, 404, 409, 416),
 }
 
 
-@router.get("/models", responses=problem_responses(401, 403), dependencies=needs(Scope.PREDICT), summary="List models")
+@router.get(
+    "/models",
+    responses=problem_responses(),
+    dependencies=needs(Scope.PREDICT),
+    operation_id="list_models",
+    summary="List models",
+)
 async def models(state: StateDep, limit: Limit = 50, after: After = None) -> Page[ModelSummary]:
     """By name."""
     found, more = await state.models.page(limit=limit, after=after)
@@ -88,8 +96,8 @@ _IMPORT: dict[str, Any] = {
 }
 
 
-@router.put("/models", **_IMPORT, summary="Bring a model (curl -T)")
-@router.post("/models", **_IMPORT, summary="Bring a model that was made elsewhere")
+@router.put("/models", **_IMPORT, operation_id="import_model_put", summary="Bring a model (curl -T)")
+@router.post("/models", **_IMPORT, operation_id="import_model", summary="Bring a model that was made elsewhere")
 async def adopt(
     *,
     request: Request,
@@ -110,7 +118,13 @@ async def adopt(
     return JobAccepted.of(found.job, position=found.position)
 
 
-@router.get("/models/{name}", responses=_READ, dependencies=needs(Scope.PREDICT), summary="Look at a model")
+@router.get(
+    "/models/{name}",
+    responses=_READ,
+    dependencies=needs(Scope.PREDICT),
+    operation_id="get_model",
+    summary="Look at a model",
+)
 async def model(state: StateDep, name: ModelRef) -> ModelBody:
     """Its versions, newest first, each with its network, classes, metrics, digest and lineage; and what is loaded."""
     return ModelBody.model_validate(await state.models.get(name))
@@ -121,6 +135,7 @@ async def model(state: StateDep, name: ModelRef) -> ModelBody:
     response_class=Response,
     responses=_CARD,
     dependencies=needs(Scope.PREDICT),
+    operation_id="get_model_card",
     summary="A model in words",
 )
 async def card(state: StateDep, name: ModelRef) -> Response:
@@ -128,22 +143,38 @@ async def card(state: StateDep, name: ModelRef) -> Response:
     return Response(await state.versions.card(name), media_type="text/markdown")
 
 
-@router.get("/models/{name}/labels", responses=_READ, dependencies=needs(Scope.PREDICT), summary="A model's classes")
+@router.get(
+    "/models/{name}/labels",
+    responses=_READ,
+    dependencies=needs(Scope.PREDICT),
+    operation_id="get_model_labels",
+    summary="A model's classes",
+)
 async def labels(state: StateDep, name: ModelRef) -> LabelsBody:
     """In the order of the outputs."""
     return LabelsBody.model_validate(await state.versions.labels(name))
 
 
-@router.get("/models/{name}/metrics", responses=_READ, dependencies=needs(Scope.PREDICT), summary="How good it is")
-async def metrics(state: StateDep, name: ModelRef) -> MetricsBody:
+@router.get(
+    "/models/{name}/metrics",
+    responses=_READ,
+    dependencies=needs(Scope.PREDICT),
+    operation_id="get_model_metrics",
+    summary="How good it is",
+)
+async def metrics(state: StateDep, name: ModelRef) -> ModelMetricsBody:
     """What the version's evaluation gave."""
-    return MetricsBody.model_validate(await state.versions.metrics(name))
+    return ModelMetricsBody.model_validate(await state.versions.metrics(name))
 
 
 @router.post(
     "/models/{name}:load",
-    responses=problem_responses(401, 403, 404, 409, 503),
+    responses={
+        202: {"model": LoadBody, "description": "It is still being loaded."},
+        **problem_responses(404, 409, 503),
+    },
     dependencies=needs(Scope.TRAIN),
+    operation_id="load_model",
     summary="Load a version",
 )
 async def load(state: StateDep, response: Response, name: ModelRef, wait: Wait = LOAD_SECONDS) -> LoadBody:
@@ -155,8 +186,9 @@ async def load(state: StateDep, response: Response, name: ModelRef, wait: Wait =
 
 @router.post(
     "/models/{name}:unload",
-    responses=problem_responses(401, 403, 404, 409, 503),
+    responses=problem_responses(404, 409, 503),
     dependencies=needs(Scope.TRAIN),
+    operation_id="unload_model",
     summary="Unload a version",
 )
 async def unload(state: StateDep, name: ModelRef) -> LoadBody:
@@ -166,8 +198,9 @@ async def unload(state: StateDep, name: ModelRef) -> LoadBody:
 
 @router.get(
     "/models/{name}/versions/{version}",
-    responses=problem_responses(401, 403, 404, 409, 422),
+    responses=_READ,
     dependencies=needs(Scope.PREDICT),
+    operation_id="get_model_version",
     summary="Look at a version",
 )
 async def version(state: StateDep, name: ModelName, version: Version) -> ModelBody:
@@ -180,6 +213,7 @@ async def version(state: StateDep, name: ModelName, version: Version) -> ModelBo
     responses=_DOWNLOAD,
     response_class=FileResponse,
     dependencies=needs(Scope.TRAIN),
+    operation_id="download_model_version",
     summary="Download a version",
 )
 async def download(
@@ -205,8 +239,9 @@ async def download(
 @router.delete(
     "/models/{name}/versions/{version}",
     status_code=204,
-    responses=problem_responses(401, 403, 404, 409, 422, 503),
+    responses=problem_responses(404, 409, 503),
     dependencies=needs(Scope.TRAIN),
+    operation_id="delete_model_version",
     summary="Delete a version",
 )
 async def delete(state: StateDep, name: ModelName, version: Version) -> Response:

@@ -1,18 +1,18 @@
 """Plans: what a training would be, before anybody queues it."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from app.accept import prefer
 from app.auth import needs
 from app.bodies import read_union
-from app.deps import StateDep
+from app.deps import Accept, StateDep
 from app.disconnect import unless_gone
 from app.problems import NotAcceptableError
-from app.schemas.common import problem_responses
 from app.schemas.jobs import TrainRequest
 from app.schemas.plans import PLAN_REQUEST, PlanBody
+from app.schemas.problems import problem_responses
 from jobs.model import Kind
 from store.keys import Scope
 
@@ -26,12 +26,14 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         "model": PlanBody,
         "content": {SVG: {"schema": {"type": "string"}, "example": '<svg xmlns="http://www.w3.org/2000/svg"/>'}},
     },
-    **problem_responses(400, 401, 403, 406, 408, 409, 413, 422, 503),
+    **problem_responses(406, 409, 503),
 }
 
 
-@router.post("", responses=_RESPONSES, openapi_extra=PLAN_REQUEST, summary="Plan a training")
-async def plan(request: Request, state: StateDep, accept: Annotated[str, Header()] = "*/*") -> Response:
+@router.post(
+    "", responses=_RESPONSES, openapi_extra=PLAN_REQUEST, operation_id="plan_training", summary="Plan a training"
+)
+async def plan(request: Request, state: StateDep, accept: Accept = "*/*") -> Response:
     """The body is a training's submission; nothing is queued. Where the worker's device is free, a few real steps are
     taken on it, for ten seconds at most; a job that comes meanwhile does not wait for them. As `image/svg+xml`: the
     learning rate over the training, and nothing else.

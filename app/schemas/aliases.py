@@ -69,3 +69,6 @@ class AliasesBody(BaseModel):
 
     model: str
     aliases: dict[str, AliasBody]
+
+
+DESCRIBED = (AliasRequest,)  # a body that the route reads by hand

@@ -43,6 +43,8 @@ class ImageAnswer(BaseModel):
 
 
 class Classification(BaseModel):
+    """A result for each image, in the order of the request; `model` and `version` say what has answered."""
+
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     model: str

@@ -64,7 +64,9 @@ class DatasetAccepted(BaseModel):
 class DatasetBody(BaseModel):
     """A dataset; what the import finds out is null until it is ready."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [EXAMPLE]}, json_schema_serialization_defaults_required=True
+    )
 
     id: str
     name: str

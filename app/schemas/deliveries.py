@@ -59,8 +59,8 @@ class DeliveriesBody(BaseModel):
 
     data: list[AttemptBody]
     pending: list[PendingBody]
-    has_more: bool = False
-    next: str | None = None
+    has_more: bool
+    next: str | None
 
     @classmethod
     def of(cls, attempts: Sequence[Attempt], pending: Sequence[Pending], following: str | None) -> "DeliveriesBody":

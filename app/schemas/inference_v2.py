@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.schemas.statistics_v2 import StatisticsBody
 from store.version import code_version
 
 ERROR_EXAMPLE: dict[str, Any] = {"error": "there is no model 'cat'. models here: cifar10-resnet20"}
@@ -12,14 +13,14 @@ METADATA_EXAMPLE: dict[str, Any] = {
     "versions": ["1"],
     "platform": "pytorch_safetensors",
     "inputs": [
-        {"name": "image", "datatype": "BYTES", "shape": [-1]},
+        {"name": "image", "datatype": "BYTES", "shape": [-1, 1]},
         {"name": "pixels", "datatype": "UINT8", "shape": [-1, 32, 32, 3]},
         {"name": "normalised", "datatype": "FP32", "shape": [-1, 3, 32, 32]},
     ],
     "outputs": [
         {"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]},
         {"name": "logits", "datatype": "FP32", "shape": [-1, 10]},
-        {"name": "embedding", "datatype": "FP32", "shape": [-1, -1]},
+        {"name": "embedding", "datatype": "FP32", "shape": [-1, 64]},
     ],
 }
 REQUEST_EXAMPLE: dict[str, Any] = {
@@ -46,7 +47,7 @@ CONFIG_EXAMPLE: dict[str, Any] = {
     "backend": "resnetd",
     "max_batch_size": 256,
     "input": [
-        {"name": "image", "data_type": "TYPE_STRING", "dims": [], "format": "FORMAT_NONE", "optional": True},
+        {"name": "image", "data_type": "TYPE_STRING", "dims": [1], "format": "FORMAT_NONE", "optional": True},
         {"name": "pixels", "data_type": "TYPE_UINT8", "dims": [32, 32, 3], "format": "FORMAT_NHWC", "optional": True},
         {
             "name": "normalised",
@@ -59,28 +60,8 @@ CONFIG_EXAMPLE: dict[str, Any] = {
     "output": [
         {"name": "probabilities", "data_type": "TYPE_FP32", "dims": [10]},
         {"name": "logits", "data_type": "TYPE_FP32", "dims": [10]},
-        {"name": "embedding", "data_type": "TYPE_FP32", "dims": [-1]},
+        {"name": "embedding", "data_type": "TYPE_FP32", "dims": [64]},
     ],
-}
-STATISTICS_EXAMPLE: dict[str, Any] = {
-    "model_stats": [
-        {
-            "name": "cifar10-resnet20",
-            "version": "1",
-            "last_inference": 1769860800000,
-            "inference_count": 640,
-            "execution_count": 112,
-            "inference_stats": {
-                "success": {"count": 320, "ns": 896000000},
-                "fail": {"count": 2, "ns": 0},
-                "queue": {"count": 320, "ns": 96000000},
-                "compute_input": {"count": 320, "ns": 192000000},
-                "compute_infer": {"count": 320, "ns": 608000000},
-                "compute_output": {"count": 0, "ns": 0},
-            },
-            "batch_stats": [],
-        }
-    ]
 }
 INDEX_EXAMPLE: dict[str, Any] = {"name": "cifar10-resnet20", "version": "1", "state": "READY", "reason": ""}
 SERVER_EXAMPLE: dict[str, Any] = {"name": "resnetd", "version": code_version(), "extensions": ["classification"]}
@@ -122,6 +103,8 @@ class InferRequest(_Strict):
 
 
 class ErrorBody(BaseModel):
+    """The body of every error of the protocol: what is wrong, and what to do."""
+
     model_config = ConfigDict(json_schema_extra={"examples": [ERROR_EXAMPLE]})
 
     error: str
@@ -155,7 +138,7 @@ class ModelReadyBody(BaseModel):
 
 
 class MetadataTensor(BaseModel):
-    """A dimension of -1 is as long as you like; of inputs, it counts the images."""
+    """The first dimension, -1, counts the images."""
 
     name: str
     datatype: str
@@ -175,7 +158,7 @@ class MetadataBody(BaseModel):
 
 
 class ConfigOutput(BaseModel):
-    """`dims` are of one image; -1 is of any length."""
+    """`dims` are of one image."""
 
     name: str
     data_type: str
@@ -200,44 +183,6 @@ class ConfigBody(BaseModel):
     max_batch_size: int
     input: list[ConfigInput]
     output: list[ConfigOutput]
-
-
-class Duration(BaseModel):
-    """How often, and how many nanoseconds that took together."""
-
-    count: int
-    ns: int
-
-
-class InferenceStats(BaseModel):
-    """`success` takes what its stages take together. Not measured, and 0: the time of `fail`, and `compute_output`."""
-
-    success: Duration
-    fail: Duration
-    queue: Duration
-    compute_input: Duration
-    compute_infer: Duration
-    compute_output: Duration
-
-
-class ModelStats(BaseModel):
-    """`last_inference` in Unix milliseconds, 0 for never. `execution_count`: batches since the engine's start."""
-
-    name: str
-    version: str
-    last_inference: int
-    inference_count: int
-    execution_count: int
-    inference_stats: InferenceStats
-    batch_stats: list[dict[str, Any]]
-
-
-class StatisticsBody(BaseModel):
-    """Of all HTTP processes since the server's start, and of whatever route a request came by."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [STATISTICS_EXAMPLE]})
-
-    model_stats: list[ModelStats]
 
 
 class OutputTensor(BaseModel):

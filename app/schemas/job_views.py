@@ -71,14 +71,14 @@ _LONG = ("per_class", "confusion")  # of a result's metrics: they grow with the 
 EVENT_EXAMPLE: dict[str, Any] = {"id": "1769860801000-0", "type": "epoch", "at": "2026-01-31T12:00:01Z", "data": _EPOCH}
 
 
-class Metrics(BaseModel):
+class JobMetrics(BaseModel):
     """Of the last epoch, and of the one with the best validation top-1."""
 
     latest: dict[str, Any] | None
     best: dict[str, Any] | None
 
 
-class Queue(BaseModel):
+class QueuePlace(BaseModel):
     position: int = Field(description="1 is the next of its lane.")
 
 
@@ -94,6 +94,8 @@ class WebhookAccepted(WebhookBody):
 
 
 class JobBody(BaseModel):
+    """A job: what was asked for, how far it is, and what came of it."""
+
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     id: str
@@ -101,7 +103,7 @@ class JobBody(BaseModel):
     state: State
     spec: dict[str, Any]
     priority: Priority
-    queue: Queue | None = Field(description="Its place, while it is queued.")
+    queue: QueuePlace | None = Field(description="Its place, while it is queued.")
     settings: dict[str, Any] = Field(description="What PATCH has changed: `lr`, `epochs`, `patience`.")
     finish_requested: bool = Field(
         description="Whether it was asked to stop early, with the epoch that its recipe's `keep` names."
@@ -117,7 +119,7 @@ class JobBody(BaseModel):
     retried_as: str | None = Field(description="The job that tries this one again.")
     webhook: WebhookBody | None
     progress: dict[str, Any] | None
-    metrics: Metrics
+    metrics: JobMetrics
     result: dict[str, Any] | None = Field(
         description="What came of it. In a list its `metrics` are without `per_class` and `confusion`."
     )
@@ -169,12 +171,12 @@ _SHARED = (
 def _fields(job: Job, position: int | None, *, log: bool) -> dict[str, Any]:
     return {name: getattr(job, name) for name in _SHARED} | {
         "error": job.error if log or job.error is None else job.error.model_copy(update={"log": None}),
-        "queue": None if position is None else Queue(position=position),
+        "queue": None if position is None else QueuePlace(position=position),
         "settings": job.orders.settings,
         "finish_requested": job.orders.finish,
         "seconds": round(_seconds(job, datetime.now(UTC)), 3),
         "attempts": job.claim,
-        "metrics": Metrics(latest=job.latest, best=job.best),
+        "metrics": JobMetrics(latest=job.latest, best=job.best),
         "links": _links(job),
     }
 

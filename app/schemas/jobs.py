@@ -4,11 +4,12 @@ import base64
 import binascii
 import secrets
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationInfo, field_validator, model_validator
 
 from app.schemas.aliases import AliasName
+from app.schemas.common import ref
 from app.services.submissions import Terms
 from app.services.webhook_targets import MAX_URL, check_url
 from jobs.model import Kind, Priority, State, Webhook
@@ -95,7 +96,7 @@ class TermsRequest(BaseModel):
 
 #: The same as fields of an upload's form, as OpenAPI describes them.
 TERMS: Mapping[str, dict[str, Any]] = {
-    "priority": {"type": "string", "enum": [each.value for each in Priority]},
+    "priority": {"$ref": "#/components/schemas/Priority"},
     "max_seconds": {"type": "number", "exclusiveMinimum": 0, "maximum": YEAR_SECONDS},
 }
 
@@ -126,7 +127,7 @@ class TrainRequest(_JobRequest):
     kind: Literal["train"]
     dataset: str = Field(max_length=80, description="Id of an imported dataset.")
     recipe: str = Field(max_length=80, description="A name of GET /v1/recipes.")
-    overrides: dict[str, str | int | float | bool | list[float] | dict[str, str] | None] = Field(
+    overrides: dict[str, str | int | float | bool | list[Annotated[float, Strict()]] | dict[str, str] | None] = Field(
         default_factory=dict, description="Fields of the recipe with other values."
     )
     register_as: Name | None = Field(None, description="The model that the result becomes a version of.")
@@ -205,10 +206,6 @@ class ChangesRequest(BaseModel):
         return self.model_dump(include=self.model_fields_set - {"priority"})
 
 
-def _ref(model: type[BaseModel]) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{model.__name__}"}
-
-
 #: Every model here that OpenAPI refers to by name.
 DESCRIBED: tuple[type[BaseModel], ...] = (*REQUESTS.values(), ChangesRequest)
 SUBMIT_BODY: dict[str, Any] = {
@@ -217,10 +214,10 @@ SUBMIT_BODY: dict[str, Any] = {
         "content": {
             "application/json": {
                 "schema": {
-                    "oneOf": [_ref(model) for model in REQUESTS.values()],
+                    "oneOf": [ref(model) for model in REQUESTS.values()],
                     "discriminator": {
                         "propertyName": "kind",
-                        "mapping": {kind: _ref(model)["$ref"] for kind, model in REQUESTS.items()},
+                        "mapping": {kind: ref(model)["$ref"] for kind, model in REQUESTS.items()},
                     },
                 },
                 "examples": {
@@ -233,6 +230,6 @@ SUBMIT_BODY: dict[str, Any] = {
 CHANGES_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": _ref(ChangesRequest), "example": CHANGES_EXAMPLE}},
+        "content": {"application/json": {"schema": ref(ChangesRequest), "example": CHANGES_EXAMPLE}},
     }
 }

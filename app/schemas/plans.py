@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.schemas.common import ref
 from app.schemas.jobs import TRAIN_EXAMPLE, TrainRequest
 
 _EXAMPLE: dict[str, Any] = {
@@ -17,8 +18,17 @@ _EXAMPLE: dict[str, Any] = {
     "learning_rate": {"steps": [0, 680, 681, 1815], "values": [0.0000734, 0.0999, 0.1, 0.000044]},
     "device": {"worker": "bench-1", "name": "Intel(R) Xeon(R) Processor, 2 threads", "type": "cpu"},
     "images_per_second": 2890.4,
-    "eta_seconds": 86.1,
-    "eta": {"load": 0.1, "train": 80.4, "validate": 1.2, "test": 4.4, "total": 86.1},
+    "eta_seconds": 93.0,
+    "eta": {
+        "start": 4.0,
+        "load": 0.1,
+        "train": 80.4,
+        "validate": 1.2,
+        "save": 0.5,
+        "test": 4.4,
+        "report": 2.4,
+        "total": 93.0,
+    },
     "memory": {
         "peak_bytes": 512000000,
         "device_bytes": 25000000000,
@@ -40,6 +50,7 @@ _EXAMPLE: dict[str, Any] = {
         "streamed": False,
         "evaluate_images_per_second": 8512.0,
         "load_images_per_second": 410000.0,
+        "save_seconds": 0.12,
     },
     "problems": [
         {
@@ -80,10 +91,13 @@ class PlanDeviceBody(_Part):
 class EtaBody(_Part):
     """Seconds of each part, where training ends with its last epoch or its `max_seconds`."""
 
+    start: float = Field(0.0, description="Until the process can begin, as long as the planner's own took.")
     load: float
     train: float
     validate_: float = Field(alias="validate")
+    save: float = Field(0.0, description="Of all checkpoints.")
     test: float
+    report: float = Field(0.0, description="Drawings and the process's end, estimated by `start`.")
     total: float
 
 
@@ -91,8 +105,8 @@ class MemoryBody(_Part):
     """Of the device: a GPU's own, else the machine's, of which the whole process counts."""
 
     peak_bytes: int | None = Field(
-        description="The most that training steps or a validation hold, with the run's images; the report at its end "
-        "is not counted."
+        description="The most that training steps or a validation hold, with the run's images and, on a CPU, the best "
+        "epoch's weights; a checkpoint takes less. The report at its end is not counted."
     )
     device_bytes: int
     free_bytes: int = Field(description="That the run could have had when it was measured.")
@@ -108,6 +122,8 @@ class LargestBatchBody(_Part):
 
 class MeasuredBody(_Part):
     """How the figures were measured: real training steps on the dataset's images; `reason` says why they were not."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 
     reason: str | None = Field(
         description="`device_busy`, `device_needed` (a job came), `refused` (see problems), `out_of_memory`, "
@@ -127,6 +143,7 @@ class MeasuredBody(_Part):
     streamed: bool | None = Field(None, description="The images are read as they are needed, and were here.")
     evaluate_images_per_second: float | None = None
     load_images_per_second: float | None = None
+    save_seconds: float | None = Field(None, description="Of one checkpoint.")
 
 
 class PlanProblemBody(_Part):
@@ -166,7 +183,7 @@ PLAN_REQUEST: dict[str, Any] = {
         "required": True,
         "content": {
             "application/json": {
-                "schema": {"$ref": f"#/components/schemas/{TrainRequest.__name__}"},
+                "schema": ref(TrainRequest),
                 "example": TRAIN_EXAMPLE,
             }
         },

@@ -21,7 +21,9 @@ class Liveness(BaseModel):
     status: str
 
 
-class Part(BaseModel):
+class ReadinessPart(BaseModel):
+    """`reason` says why it is not ready. Some parts tell more."""
+
     model_config = ConfigDict(extra="allow")
 
     ready: bool
@@ -50,4 +52,4 @@ class ReadinessBody(BaseModel):
 
     status: str
     not_ready: list[str]
-    parts: dict[str, Part]
+    parts: dict[str, ReadinessPart]

@@ -51,10 +51,13 @@ class Adoptions(Intake[AdoptionRecord]):
         super().__init__(ledger, layout, ring=ring)
         self._jobs = jobs
 
-    async def begin(self, *, idempotency_key: str | None) -> Upload:
-        """A place for a body. Raises UnavailableError at once where the job could not be handed in anyway."""
+    async def begin(self, *, idempotency_key: str | None, announced: int = 0) -> Upload:
+        """A place for a body of `announced` bytes.
+
+        Raises ProblemError (507) where there is none, UnavailableError where the job could not be handed in anyway.
+        """
         key = None if idempotency_key is None else f"model {idempotency_key}"  # a dataset's may be the same
-        return await self._begin(prefix="job_", idempotency_key=key)
+        return await self._begin(prefix="job_", idempotency_key=key, announced=announced)
 
     async def accept(self, upload: Upload, *, asked: dict[str, Any], filename: str | None, terms: Terms) -> Placed:
         """Acknowledge a whole file: on disk, and its job in the ledger, when this returns.

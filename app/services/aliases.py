@@ -15,7 +15,10 @@ T = TypeVar("T")
 
 
 class Aliases:
-    """`expected` are ETags that the caller knows: where the aliases are others by now, nothing is changed."""
+    """`expected` are ETags that the caller knows: where the aliases are others by now, nothing is changed.
+
+    Nor is it where they have one that is `unexpected`. `ANY` is one of every alias that is there.
+    """
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -51,6 +54,7 @@ class Aliases:
         canary: Canary | None,
         shadow: Shadow | None,
         expected: Collection[str] | None,
+        unexpected: Collection[str],
     ) -> tuple[dict[str, Any], str]:
         """Make an alias exactly this. Raises NotFoundError, InvalidError, PreconditionError."""
         others = {"canary": canary, "shadow": shadow}
@@ -64,7 +68,13 @@ class Aliases:
         def change() -> tuple[dict[str, Any], str]:
             try:
                 made, tag = self._catalog.put_alias(
-                    name, alias, version=version, canary=canary, shadow=shadow, expected=expected
+                    name,
+                    alias,
+                    version=version,
+                    canary=canary,
+                    shadow=shadow,
+                    expected=expected,
+                    unexpected=unexpected,
                 )
             except ModelNotFound as error:
                 asked = {"version": version}
@@ -107,7 +117,7 @@ def _problem(error: Exception) -> ProblemError:
         case AliasesChanged():
             return PreconditionError(
                 "aliases_changed",
-                "The model's aliases are no longer those of If-Match.",
+                "The model's aliases are not as If-Match and If-None-Match have it.",
                 hint="GET /v1/models/{name}/aliases tells them and their ETag.",
             )
         case NothingToRollBack():

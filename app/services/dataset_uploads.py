@@ -30,9 +30,12 @@ class DatasetUploads(Intake[UploadRecord]):
         super().__init__(ledger, layout, ring=ring)
         self._datasets = datasets
 
-    async def begin(self, *, idempotency_key: str | None) -> Upload:
-        """A place for a body. Raises UnavailableError at once where the job could not be handed in anyway."""
-        return await self._begin(prefix="ds_", idempotency_key=idempotency_key)
+    async def begin(self, *, idempotency_key: str | None, announced: int = 0) -> Upload:
+        """A place for a body of `announced` bytes.
+
+        Raises ProblemError (507) where there is none, UnavailableError where the job could not be handed in anyway.
+        """
+        return await self._begin(prefix="ds_", idempotency_key=idempotency_key, announced=announced)
 
     async def accept(self, upload: Upload, *, name: str | None, filename: str | None, terms: Terms) -> UploadRecord:
         """Acknowledge a whole body: on disk, and its import job in the ledger, when this returns.

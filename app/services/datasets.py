@@ -4,31 +4,25 @@
 acknowledged, so that lists work without Redis and a start after a crash can hand in the job that was about to be asked.
 """
 
-import asyncio
 import contextlib
-import fcntl
 import os
-import time
 from collections.abc import Collection, Iterator
 
 import anyio.to_thread
 
 from app.problems import ConflictError, InvalidError, NotFoundError, UnavailableError, wrong
 from app.services.dataset_views import DatasetView, Status, UploadRecord, folders, is_id, record_of, view_of
-from app.services.jobs import Jobs
-from app.services.ledger import LONG_SECONDS, AsyncLedger
+from app.services.folder_locks import ALONE, SHARED, FolderBusy, locked
+from app.services.jobs import Jobs, under_way
+from app.services.ledger import AsyncLedger
 from app.services.pages import bad_cursor
 from jobs.answers import JobNotFound
 from jobs.archive import archived_job
 from jobs.cursor import place
-from jobs.ledger import Ledger
-from jobs.model import TERMINAL, Job, JobError, State
+from jobs.model import Job, JobError, State
 from store.datasets import UPLOAD
 from store.files import remove_tree
 from store.layout import Layout
-
-_LOCK_SECONDS = LONG_SECONDS + 2.0  # a deletion holds the lock for as long as it searches
-_LOCK_TICK_SECONDS = 0.02
 
 
 class Datasets:
@@ -84,7 +78,7 @@ class Datasets:
 
     async def kept(self, dataset_id: str) -> "contextlib.AbstractContextManager[DatasetView]":
         """The dataset, which cannot be deleted within the context. Raises InvalidError with what there is instead."""
-        lock = await self._locked(dataset_id, fcntl.LOCK_SH)
+        lock = await self._locked(dataset_id, SHARED)
         try:
             view = None if lock is None else await anyio.to_thread.run_sync(self._load, dataset_id)
             if lock is None or view is None:
@@ -99,11 +93,13 @@ class Datasets:
     async def delete(self, dataset_id: str) -> None:
         """Raises NotFoundError, ConflictError while a job uses it, UnavailableError where that cannot be known."""
         await self.get(dataset_id)
-        lock = await self._locked(dataset_id, fcntl.LOCK_EX)
+        lock = await self._locked(dataset_id, ALONE)
         if lock is None:
             return  # another request has deleted it meanwhile
         try:
-            user = await self._ledger.search(lambda ledger: _user_of(ledger, dataset_id))
+            user = await self._ledger.search(
+                lambda ledger: under_way(ledger, lambda job: job.spec.get("dataset") == dataset_id)
+            )
             if user is not None:
                 raise ConflictError(
                     "dataset_in_use",
@@ -166,35 +162,18 @@ class Datasets:
     async def _locked(self, dataset_id: str, how: int) -> int | None:
         """A lock on the dataset's folder as an open file; None where there is no such folder.
 
-        No thread waits for it, which others need meanwhile. Raises UnavailableError where it is not to be had soon.
+        Raises UnavailableError where it is not to be had soon.
         """
-        patience = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                return self._lock(dataset_id, how)
-            except BlockingIOError:
-                if time.monotonic() > patience:
-                    raise UnavailableError(
-                        "dataset_busy",
-                        f"Other requests keep dataset {dataset_id} from being used or deleted.",
-                        hint="A deletion looks through the jobs; ask again later.",
-                    ) from None
-            await asyncio.sleep(_LOCK_TICK_SECONDS)
-
-    def _lock(self, dataset_id: str, how: int) -> int | None:
-        """Raises BlockingIOError where another request has it."""
         if not is_id(dataset_id):
             return None
         try:
-            fd = os.open(self._layout.dataset(dataset_id), os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:
-            return None
-        try:
-            fcntl.flock(fd, how | fcntl.LOCK_NB)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
+            return await locked(self._layout.dataset(dataset_id), how)
+        except FolderBusy as error:
+            raise UnavailableError(
+                "dataset_busy",
+                f"Other requests keep dataset {dataset_id} from being used or deleted.",
+                hint="A deletion looks through the jobs; ask again later.",
+            ) from error
 
 
 @contextlib.contextmanager
@@ -207,16 +186,3 @@ def _closing(lock: int, view: DatasetView) -> Iterator[DatasetView]:
 
 def _replace(view: DatasetView, *, status: Status, error: JobError | None = None) -> DatasetView:
     return DatasetView(**{**vars(view), "status": status, "error": error})
-
-
-def _user_of(ledger: Ledger, dataset_id: str) -> Job | None:
-    """A job under way that uses the dataset."""
-    under_way = frozenset(State) - TERMINAL
-    after: str | None = None
-    while True:
-        jobs, after = ledger.page(limit=200, after=after, state=under_way)
-        for job in jobs:
-            if job.spec.get("dataset") == dataset_id:
-                return job
-        if after is None:
-            return None

@@ -23,7 +23,7 @@ from jobs.ledger import Ledger
 from jobs.model import TERMINAL, Job, Kind, State
 from models.catalog import Catalog
 from store.faults import point
-from store.files import write_atomic
+from store.files import make_dir, write_atomic
 from store.layout import Layout
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class Deletion:
 
     def _mark(self, job_id: str) -> None:
         folder = self._layout.job(job_id)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_dir(folder)
         write_atomic(folder / _MARK, b"")
 
     def _unmark(self, job_id: str) -> None:

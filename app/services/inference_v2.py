@@ -5,6 +5,7 @@ or `normalised` (FP32, the network's own input). It gives `probabilities`, `logi
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from app.services.statistics_v2 import Statistics
 from app.services.tensors_v2 import Encoded, classification, numbers, refused
 from models.catalog import Catalog, ModelNotFound
 from models.manifest import Manifest
+from models.weights import embedding_width
 from store.settings import Settings
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics")
@@ -73,6 +75,7 @@ class InferenceV2:
         )
         self._timeout = settings.request_timeout_seconds
         self._statistics = Statistics(engines)
+        self._widths: dict[tuple[str, int], int] = {}  # of embeddings: versions never change
 
     async def metadata(self, model: str, version: str | None) -> dict[str, Any]:
         """A model's inputs and outputs. Raises NotFoundError."""
@@ -80,12 +83,13 @@ class InferenceV2:
         single = version is not None or "@" in model
         versions = [number] if single else await anyio.to_thread.run_sync(self._catalog.versions, name)
         to, classes = manifest.preprocessing, len(manifest.classes)
+        width = await anyio.to_thread.run_sync(self._width, name, number)
         inputs = {
-            IMAGE: (),
+            IMAGE: (1,),  # Triton wants a dimension behind that of the batch; (N) is taken, too
             TensorInput.PIXELS.value: (to.height, to.width, to.channels),
             TensorInput.NORMALISED.value: (to.channels, to.height, to.width),
         }
-        outputs = {Output.PROBABILITIES: classes, Output.LOGITS: classes, Output.EMBEDDING: -1}
+        outputs = {Output.PROBABILITIES: classes, Output.LOGITS: classes, Output.EMBEDDING: width or -1}
         return {
             "name": name,
             "versions": [str(each) for each in versions],
@@ -220,6 +224,14 @@ class InferenceV2:
             return await anyio.to_thread.run_sync(find)
         except ModelNotFound as error:
             raise NotFoundError("model_not_found", f"{error}.", hint=error.hint) from error
+
+    def _width(self, name: str, version: int) -> int | None:
+        """Of a version's embedding, None where its weights do not tell."""
+        if (name, version) not in self._widths:
+            with suppress(ModelNotFound):  # it has just been deleted
+                if (found := embedding_width(self._catalog.folder(name, version))) is not None:
+                    self._widths[name, version] = found
+        return self._widths.get((name, version))
 
     def _every_version(self) -> list[tuple[str, int]]:
         catalog = self._catalog

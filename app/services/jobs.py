@@ -16,7 +16,7 @@ from app.services.pages import bad_cursor
 from jobs import archive
 from jobs.answers import JobNotFound
 from jobs.ledger import Ledger
-from jobs.model import Event, Job, Kind, Priority, State
+from jobs.model import TERMINAL, Event, Job, Kind, Priority, State
 from jobs.records import ends
 from store.layout import Layout
 
@@ -211,6 +211,19 @@ def models_of(job: Job) -> frozenset[str]:
     if made.get("model") and made.get("version"):
         refs.append(f"{made['model']}@{made['version']}")
     return frozenset(name for ref in refs if ref for name in (ref, ref.partition("@")[0]))
+
+
+def under_way(ledger: Ledger, wanted: Callable[[Job], bool]) -> Job | None:
+    """A job that has not ended and for which `wanted` holds, None where there is none. For `AsyncLedger.search`."""
+    states = frozenset(State) - TERMINAL
+    after: str | None = None
+    while True:
+        jobs, after = ledger.page(limit=200, after=after, state=states)
+        for job in jobs:
+            if wanted(job):
+                return job
+        if after is None:
+            return None
 
 
 def unknown(job_id: str) -> NotFoundError:

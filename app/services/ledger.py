@@ -15,6 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from app.problems import UnavailableError
+from jobs.answers import QueueFull
 from jobs.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ LONG_SECONDS = 10.0  # for one that asks many questions
 _FAIL_FAST_SECONDS = 0.3  # after a silence, whoever waits for a thread is told at once
 _THREADS = 8  # more would wait for one another in Redis, where the waiting counts
 _SEARCHES = 2  # at a time: they are long, and must not have the threads that short questions need
+_FULL_SECONDS = 10  # after which a client may look whether jobs have ended
 _READ_HINT = "Classification goes on meanwhile; ask again later."
 _WRITE_HINT = (
     "Classification goes on meanwhile. Whether the change was written is not known: "
@@ -58,8 +60,8 @@ class AsyncLedger:
     second, where Redis does not answer.
     """
 
-    def __init__(self, redis_url: str) -> None:
-        self._ledger = Ledger(_connect(redis_url))
+    def __init__(self, redis_url: str, *, most_unfinished: int | None = None) -> None:
+        self._ledger = Ledger(_connect(redis_url), most_unfinished=most_unfinished)
         self._limiter = anyio.CapacityLimiter(_THREADS)
         self._searches = anyio.CapacityLimiter(_SEARCHES)
         self._away_until = 0.0
@@ -115,6 +117,14 @@ class AsyncLedger:
             raise ledger_away("it does not answer", hint=hint) from error
         except TimeoutError as error:
             raise ledger_away(f"no answer within {seconds:g} s", hint=hint) from error
+        except QueueFull as error:
+            raise UnavailableError(
+                "queue_full",
+                "As many jobs as this server may have at once have not ended.",
+                hint="Wait until some have, or cancel some: GET /v1/jobs?state=queued,paused lists those that wait. "
+                "RESNETD_MAX_UNFINISHED_JOBS says how many there may be.",
+                retry_after=_FULL_SECONDS,
+            ) from error
         except RedisError as error:
             log.warning("Redis is away", extra={"reason": str(error)})
             raise ledger_away(type(error).__name__, hint=hint) from error

@@ -14,6 +14,8 @@ import anyio.to_thread
 
 from app.inference.fleet import FleetClient
 from app.problems import ConflictError
+from app.services.jobs import under_way
+from app.services.kept_versions import deleting, needed
 from app.services.ledger import AsyncLedger
 from app.services.models import Models, not_found
 from app.services.upload_parts import open_part
@@ -93,7 +95,9 @@ class ModelVersions:
             await self._check_published(manifest.lineage.job)
         try:
             used = partial(self._user, base, version)
-            await anyio.to_thread.run_sync(lambda: self._catalog.delete(base, version, used=used))
+            with await deleting(self._catalog, f"{base}@{version}"):
+                await self._check_no_job_needs(f"{base}@{version}")
+                await anyio.to_thread.run_sync(lambda: self._catalog.delete(base, version, used=used))
         except ModelNotFound as error:
             raise not_found(error) from error
         except VersionInUse as error:
@@ -119,6 +123,15 @@ class ModelVersions:
         if not job.ended:
             raise ConflictError(
                 "job_publishing", f"Job {job_id} is just publishing this version.", hint="Ask again in a moment."
+            )
+
+    async def _check_no_job_needs(self, ref: str) -> None:
+        user = await self._ledger.search(lambda ledger: under_way(ledger, lambda job: needed(job.spec) == ref))
+        if user is not None:
+            raise ConflictError(
+                "version_in_use",
+                f"{ref} cannot be deleted: job {user.id} ({user.kind}, {user.state}) needs it.",
+                hint=f"Wait until it has ended, or cancel it: POST /v1/jobs/{user.id}/cancel",
             )
 
     def _user(self, name: str, version: int) -> str | None:

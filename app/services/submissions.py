@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +15,14 @@ from app.services import recipes
 from app.services.dataset_views import DatasetView, Status
 from app.services.datasets import Datasets
 from app.services.jobs import Jobs, Placed, placed
+from app.services.kept_versions import kept
 from app.services.ledger import AsyncLedger
 from app.services.webhook_targets import Targets
 from jobs.answers import IdempotencyConflict
 from jobs.ledger import Ledger
 from jobs.model import LANES, Kind, Lane, Priority, Webhook
 from models.catalog import Catalog, ModelNotFound
-from models.classes import ClassesDiffer, class_map
+from models.classes import ClassesDiffer, map_into
 from store.faults import point
 
 
@@ -88,23 +90,33 @@ class Submissions:
     async def _train(self, spec: dict[str, Any], submission: _Submission) -> Placed:
         """`recipe` with `overrides` on `dataset`."""
         spec = await recipes.checked(spec, self._catalog)
-        with await self._datasets.kept(spec["dataset"]) as dataset:
+        with await self._kept(spec), await self._datasets.kept(spec["dataset"]) as dataset:
             check_ready(dataset)
             return await self._write(Kind.TRAIN, spec, submission)
 
     async def _evaluate(self, spec: dict[str, Any], submission: _Submission) -> Placed:
         """A model version on a `split` of `dataset`; an alias means the version that it points to now."""
-        model = await self._version(spec["model"])
-        with await self._datasets.kept(spec["dataset"]) as dataset:
+        spec = {**spec, "model": await self._version(spec["model"])}
+        with await self._kept(spec), await self._datasets.kept(spec["dataset"]) as dataset:
             check_ready(dataset)
             check_split(dataset, spec["split"])
-            await anyio.to_thread.run_sync(self._check_classes, model, dataset)
-            return await self._write(Kind.EVALUATE, {**spec, "model": model}, submission)
+            await anyio.to_thread.run_sync(self._check_classes, spec["model"], dataset)
+            return await self._write(Kind.EVALUATE, spec, submission)
 
     async def _export(self, spec: dict[str, Any], submission: _Submission) -> Placed:
         """A model version in another `format`; an alias means the version that it points to now."""
-        model = await self._version(spec["model"])
-        return await self._write(Kind.EXPORT, {**spec, "model": model}, submission)
+        spec = {**spec, "model": await self._version(spec["model"])}
+        with await self._kept(spec):
+            return await self._write(Kind.EXPORT, spec, submission)
+
+    async def _kept(self, spec: dict[str, Any]) -> AbstractContextManager[None]:
+        """The model version that the job needs, if any, cannot be deleted within the context. Raises InvalidError."""
+        try:
+            return await kept(self._catalog, spec)
+        except ModelNotFound as error:
+            place = "#/model" if "model" in spec else "#/overrides/init/model"
+            errors = wrong(place, str(error))
+            raise InvalidError("model_not_found", f"{error}.", hint=error.hint, errors=errors) from error
 
     async def _known(self, idempotency: tuple[str, str] | None) -> Placed | None:
         if idempotency is None:
@@ -133,16 +145,16 @@ class Submissions:
         return f"{name}@{version}"
 
     def _check_classes(self, model: str, dataset: DatasetView) -> None:
-        """Raises InvalidError where the dataset's classes are not the model's."""
+        """Raises InvalidError where the dataset has a class that the model has not."""
         name, _, version = model.partition("@")
         manifest = self._catalog.manifest(name, int(version))
         try:
-            class_map(manifest.classes, dataset.descriptor.classes if dataset.descriptor is not None else ())
+            map_into(manifest.classes, dataset.descriptor.classes if dataset.descriptor is not None else ())
         except ClassesDiffer as error:
             raise InvalidError(
                 "classes_differ",
-                f"The classes of {model} are not those of dataset {dataset.id}: {error}.",
-                hint="A model is evaluated on a dataset with classes of the same names, in any order.",
+                f"Dataset {dataset.id} has classes that {model} does not have: {error}.",
+                hint=f"{error.hint} GET /v1/models/{model}/labels lists the model's.",
                 errors=wrong("#/dataset", str(error)),
             ) from error
 

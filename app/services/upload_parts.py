@@ -14,7 +14,7 @@ from store.layout import Layout
 def open_part(path: Path) -> int:
     """A new file, open and locked. Where a sweep came between the two and took it for dead, it is made again."""
     while True:
-        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o644)
+        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink:
             return fd

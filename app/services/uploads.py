@@ -34,6 +34,7 @@ from store.datasets import UPLOAD
 from store.faults import point
 from store.files import fsync_dir, remove_tree, write_atomic
 from store.layout import Layout
+from store.space import spare
 
 CHUNK_BYTES = 1 << 20  # written at a time; all that an upload holds in memory
 _SETTLING_SECONDS = 5.0  # for which a repetition waits while the first is written to a busy disk
@@ -84,7 +85,9 @@ class Upload:
         return self._digest.hexdigest()
 
     def write(self, data: bytes) -> None:
-        """Raises ProblemError (507) where the disk is full."""
+        """Raises ProblemError (507) where the disk is full but for its reserve."""
+        if len(data) > spare(self._fd):  # asked each time: others write, and a body may come without its length
+            raise _disk_full()
         view = memoryview(data)
         try:
             while view:
@@ -155,15 +158,20 @@ class Intake(ABC, Generic[R]):
     def _records(self) -> Iterable[R]:
         """Of every upload that may wait. For threads."""
 
-    async def _begin(self, *, prefix: str, idempotency_key: str | None) -> Upload:
-        """A place for a body, of the same id for the same key.
+    async def _begin(self, *, prefix: str, idempotency_key: str | None, announced: int) -> Upload:
+        """A place for a body, of the same id for the same key; `announced` bytes are to come, 0 where nobody says.
 
-        Raises UnavailableError at once where the job could not be handed in anyway.
+        Raises ProblemError (507) where there is none, UnavailableError where the job could not be handed in anyway.
         """
-        await self._ledger.read(lambda ledger: ledger.redis.ping())
+        if announced > await anyio.to_thread.run_sync(spare, self._layout.uploads):
+            raise _disk_full()
         keyed = idempotency_key is not None
         token = hashlib.sha256(str(idempotency_key).encode()).hexdigest()[:32] if keyed else uuid4().hex
         its_id = f"{prefix}{token}"
+        if keyed and await anyio.to_thread.run_sync(self._folder(its_id).exists):  # its job may be there already
+            await self._ledger.read(lambda ledger: ledger.redis.ping())
+        else:
+            await self._ledger.read(lambda ledger: ledger.check_room())
         return await anyio.to_thread.run_sync(
             lambda: Upload(self._layout, its_id, repeatable=keyed, folder=self._folder(its_id))
         )
@@ -211,12 +219,16 @@ class Intake(ABC, Generic[R]):
                 raise UnavailableError("upload_in_progress", detail, hint="Send it again under the same key.")
             await asyncio.sleep(_SETTLING_POLL)
 
-    async def _hand_in(self, record: R) -> Placed:
-        """Its job, once, however often this is called. Raises ConflictError, UnavailableError."""
+    async def _hand_in(self, record: R) -> Placed | None:
+        """Its job, once, however often this is called; None where that has ended and Redis has forgotten it.
+
+        Raises ConflictError, UnavailableError.
+        """
         point("submit.before")
         found = await self._write(record)
         if found is None:
-            await anyio.to_thread.run_sync(remove_tree, self._folder(record.id))
+            if not await self._remove_what_was_deleted(record):
+                return None
             detail = "What was uploaded under this Idempotency-Key before has been deleted."
             raise ConflictError("upload_deleted", detail, hint="Take a new Idempotency-Key to upload it again.")
         point("submit.written")
@@ -252,7 +264,20 @@ class Intake(ABC, Generic[R]):
         for record in await anyio.to_thread.run_sync(lambda: list(self._records())):
             waits = await anyio.to_thread.run_sync(self._waits, record)
             if waits and await self._write(record) is None:
-                await anyio.to_thread.run_sync(remove_tree, self._folder(record.id))
+                await self._remove_what_was_deleted(record)
+
+    async def _remove_what_was_deleted(self, record: R) -> bool:
+        """Remove an upload whose job was deleted; others may be about it, too. One whose job has ended meanwhile, so
+        that Redis may have forgotten it, is left: its record was on disk before that.
+        """
+
+        def remove() -> bool:
+            if not self._waits(record) and self._settled(record.id) is not None:
+                return False
+            remove_tree(self._folder(record.id))
+            return True
+
+        return await anyio.to_thread.run_sync(remove)
 
 
 def terms_in(record: Acknowledged) -> tuple[Priority, float | None]:
@@ -268,6 +293,11 @@ def check_filled(upload: Upload, *, example: str) -> None:
 
 def _disk(error: OSError) -> ProblemError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = "Free some space in the server's data directory, then upload again."
-        return ProblemError("disk_full", "The server's disk is full.", hint=hint, status=507)
+        return _disk_full()
     return ProblemError("disk_error", f"The upload cannot be written: {error.strerror}.", hint="The log has more.")
+
+
+def _disk_full() -> ProblemError:
+    detail = "The server's disk has no space for the upload, beside what is kept for jobs that run."
+    hint = "Free some space in the server's data directory, then upload again."
+    return ProblemError("disk_full", detail, hint=hint, status=507)

@@ -12,11 +12,13 @@ from app.problems import ConflictError, FieldError, InvalidError, ProblemError, 
 from app.services.datasets import Datasets
 from app.services.deletion import Deletion, is_marked
 from app.services.jobs import Jobs, Placed, placed
+from app.services.kept_versions import kept
 from app.services.ledger import AsyncLedger
 from app.services.submissions import check_ready
 from jobs.answers import Answer, JobNotFound, RetryRefused
 from jobs.ledger import Ledger
 from jobs.model import LANES, Job, Kind, Lane, Priority, State
+from models.catalog import Catalog, ModelNotFound
 from models.recipes import Recipe, RecipeError, override, resolve
 from store.datasets import UPLOAD
 from store.faults import point
@@ -53,11 +55,13 @@ class Verbs:
         jobs: Jobs,
         deletion: Deletion,
         *,
+        catalog: Catalog,
         ring: Callable[[Lane], None],
     ) -> None:
         self._ledger = ledger
         self._datasets = datasets
         self._layout = layout
+        self._catalog = catalog
         self._jobs = jobs
         self._deletion = deletion
         self._ring = ring
@@ -98,18 +102,30 @@ class Verbs:
     async def retry(self, job_id: str) -> Placed:
         """The new job that tries an ended one again; the same one however often it is asked for.
 
-        Raises ConflictError also where the dataset or the upload that it needs is no longer there.
+        Raises ConflictError also where the dataset, the model version or the upload that it needs is no longer there.
         """
         job = (await self._jobs.get(job_id)).job
         if job.retried_as is not None or job.state not in (State.FAILED, State.CANCELLED):
             return await self._retry(job_id)
         if job.kind is Kind.ADOPT:
             await anyio.to_thread.run_sync(self._check_upload, job)
+        try:
+            with await kept(self._catalog, job.spec):
+                return await self._retry_on_dataset(job)
+        except ModelNotFound as error:
+            raise ConflictError(
+                "model_not_found",
+                f"The job cannot be tried again: {error}.",
+                hint=f"{error.hint}. Ask for a new job: POST /v1/jobs.",
+                members={"state": job.state},
+            ) from error
+
+    async def _retry_on_dataset(self, job: Job) -> Placed:
         needed = job.spec.get("dataset")
         if needed is None:
-            return await self._retry(job_id)
+            return await self._retry(job.id)
         try:
-            kept = await self._datasets.kept(str(needed))
+            kept_dataset = await self._datasets.kept(str(needed))
         except InvalidError as error:
             raise ConflictError(
                 "dataset_not_found",
@@ -117,10 +133,10 @@ class Verbs:
                 hint="Upload the images again and ask for a new job: POST /v1/jobs.",
                 members={"state": job.state},
             ) from error
-        with kept as dataset:
+        with kept_dataset as dataset:
             if job.kind is not Kind.IMPORT:
                 check_ready(dataset)
-            return await self._retry(job_id)
+            return await self._retry(job.id)
 
     def _check_upload(self, job: Job) -> None:
         """An uploaded model lies in the folder of the first job that was to adopt it. Raises ConflictError."""

@@ -1,9 +1,9 @@
 """Trainings that are killed and go on, against ones that nobody disturbed: the same bits, or it is counted.
 
 A kill at every step × every phase of a checkpoint's writing × loader workers 0 and 2; kills at random moments of saves;
-checkpoints truncated and flipped; a disk that is full at any moment, memory that is short, numbers that are none. The
-training is real and small: an augmented, averaged, streamed run of `cifar/resnet8` on made images; each claim is a
-process of its own, forked with torch in memory, and a kill is a SIGKILL.
+checkpoints truncated and flipped, bits of a stored dataset flipped; a disk that is full at any moment, memory that is
+short, numbers that are none. The training is real and small: an augmented, averaged, streamed run of `cifar/resnet8` on
+made images; each claim is a process of its own, forked with torch in memory, and a kill is a SIGKILL.
 `python -m benchmarks.resume [--small] [--kills 500] [--damaged 1000] [--fills 100]`. The last line is one JSON object.
 """
 

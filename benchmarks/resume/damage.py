@@ -1,15 +1,19 @@
-"""Checkpoints cut, flipped, emptied and taken away."""
+"""Checkpoints cut, flipped, emptied and taken away; datasets flipped on the disk."""
 
 import os
 import random
+import shutil
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from benchmarks.resume.run import Run
 from models import checkpoint, checkpoint_files
+from store.datasets import DATA, Dataset
 from store.layout import Layout
-from worker.job_process import DONE
+from worker.job_process import DONE, JobRefused
+from worker.trainer.data import opened
 
 
 def damage(layout: Layout, undisturbed: dict[str, Any], overrides: dict[str, Any], *, count: int) -> dict[str, Any]:
@@ -53,4 +57,37 @@ def damage(layout: Layout, undisturbed: dict[str, Any], overrides: dict[str, Any
         "undetected": undetected,
         "not_the_one_before": not_the_one_before,
         "different": int(ended.code != DONE or job.outcome(ended) != undisturbed),
+        "dataset": flipped_datasets(layout, overrides, count=count),
     }
+
+
+def flipped_datasets(layout: Layout, overrides: dict[str, Any], *, count: int) -> dict[str, Any]:
+    """A bit of a dataset's data, any, flipped: seen when its images are read, and by a training of each file's."""
+    chance = random.Random(0)
+    folder = shutil.copytree(layout.dataset("ds_resume"), layout.dataset("ds_flipped"))
+    good = {path: path.read_bytes() for path in sorted((folder / DATA).iterdir())}
+    flips, undetected, ends = Counter[str](), 0, {}
+    for number in range(count + len(good)):
+        path = list(good)[number] if number < len(good) else chance.choice(list(good))
+        data = bytearray(good[path])
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        path.write_bytes(data)
+        flips[path.name] += 1
+        undetected += not _seen(folder)
+        if number < len(good):
+            ended = Run(layout, f"flipped-{path.name}", dataset="ds_flipped", workers=0, **overrides).claim()
+            ends[path.name] = f"exit status {ended.code}, {ended.error}"
+        path.write_bytes(good[path])
+    return {"flips": dict(flips), "undetected": undetected, "trainings": ends, "seen_in_a_good_one": _seen(folder)}
+
+
+def _seen(folder: Path) -> bool:
+    dataset = Dataset.read(folder)
+    try:
+        for name in dataset.splits:
+            split = opened(folder, dataset, name)
+            for index in range(len(split)):
+                split.encoded(index)
+    except JobRefused as refusal:
+        return refusal.code == "dataset_damaged"
+    return False

@@ -1,4 +1,4 @@
--- Shared by every script. Time is Redis's own: no process's clock decides anything.
+-- Shared by every script; LONG stands before it (scripts.py). Time is Redis's own: no process's clock decides anything.
 local PREFIX = 'rn:'
 local TERMINAL = { succeeded = true, failed = true, cancelled = true }
 local HELD = { running = true, cancelling = true, pausing = true }
@@ -40,7 +40,10 @@ end
 local function get(id, field) return redis.call('HGET', job_key(id), field) or nil end
 local function set(id, ...) redis.call('HSET', job_key(id), ...) end
 local function unset(id, ...) redis.call('HDEL', job_key(id), ...) end
-local function event(id, kind, data) return redis.call('XADD', events_key(id), '*', 'type', kind, 'data', data) end
+local function event(id, kind, data)
+  if redis.call('XLEN', events_key(id)) >= LONG then redis.call('ZADD', PREFIX .. 'long', 0, id) end
+  return redis.call('XADD', events_key(id), '*', 'type', kind, 'data', data)
+end
 local function queue_of(id) return due_key(get(id, 'lane'), get(id, 'priority') or 'normal') end
 
 -- Somebody wants to be told of this state: put the delivery down in the same step, to be sent when someone gets to it.
@@ -110,6 +113,16 @@ local function create(id, reason, ...)
   set(id, 'id', id, 'created_at', created, 'claim', 0, 'crashes', 0, 'crashes_since_checkpoint', 0, 'ran_ms', 0, ...)
   redis.call('ZADD', PREFIX .. 'jobs', created, id)
   queue(id, created, cjson.encode(reason))
+end
+
+-- Whether there are as many jobs that have not ended as there may be, '' for any number.
+local function full(most)
+  if most == '' then return false end
+  local found = 0
+  for _, state in ipairs({ 'queued', 'running', 'pausing', 'paused', 'cancelling' }) do
+    found = found + redis.call('ZCARD', state_key(state))
+  end
+  return found >= tonumber(most)
 end
 
 -- The fence: a writer whose claim is not the job's current one, or whose job is no longer held, is refused.
@@ -209,6 +222,6 @@ local function forget(id)
     redis.call('ZREM', PREFIX .. 'deliveries', id .. ' ' .. event_id)
   end
   redis.call('ZREM', state_key(get(id, 'state')), id)
-  for _, index in ipairs({ 'jobs', 'ended', 'unarchived' }) do redis.call('ZREM', PREFIX .. index, id) end
+  for _, index in ipairs({ 'jobs', 'ended', 'unarchived', 'long' }) do redis.call('ZREM', PREFIX .. index, id) end
   redis.call('DEL', job_key(id), events_key(id), deliveries_key(id))
 end

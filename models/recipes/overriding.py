@@ -1,52 +1,39 @@
-"""A recipe with some fields replaced, those that follow them, and refusals that name what would do."""
+"""A recipe with some fields replaced, and those that follow them."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
 
-from models.nearest import nearest
-from models.networks.registry import NETWORKS
 from models.recipes.named import RECIPES
-from models.recipes.recipe import Init, Recipe
-from models.recipes.sense import Senseless
+from models.recipes.recipe import Recipe
+from models.recipes.refusals import unfit, unknown_field, unknown_recipe
 
 _SIZE = TypeAdapter[int](Annotated[int, Recipe.model_fields["image_size"]])
 _EPOCHS = TypeAdapter[int](Annotated[int, Recipe.model_fields["epochs"]])
 
 
-class RecipeError(ValueError):
-    """A recipe or an override that does not exist or does not fit. `field` names it; `hint` says what would do."""
-
-    def __init__(self, message: str, *, field: str, hint: str) -> None:
-        super().__init__(message)
-        self.field = field
-        self.hint = hint
+def named(recipe_name: str, overrides: Mapping[str, Any]) -> Recipe:
+    """The recipe of that name, which has all of these fields. Raises RecipeError."""
+    if recipe_name not in RECIPES:
+        raise unknown_recipe(recipe_name)
+    unknown = next((name for name in overrides if name not in Recipe.model_fields), None)
+    if unknown is not None:
+        raise unknown_field(unknown)
+    return RECIPES[recipe_name]
 
 
 def resolve(recipe_name: str, overrides: Mapping[str, Any]) -> Recipe:
-    """The recipe with the overrides applied. Raises RecipeError, which names the field and the nearest valid name."""
-    if recipe_name not in RECIPES:
-        raise RecipeError(
-            f"no recipe is called {recipe_name!r}; the nearest is {nearest(recipe_name, RECIPES)!r}",
-            field="recipe",
-            hint=f"Recipes: {', '.join(RECIPES)}.",
-        )
-    known = list(Recipe.model_fields)
-    for name in overrides:
-        if name not in known:
-            raise RecipeError(
-                f"a recipe has no field {name!r}; the nearest is {nearest(name, known)!r}",
-                field=f"overrides.{name}",
-                hint=f"Fields: {', '.join(known)}.",
-            )
+    """What a job's spec means. Raises RecipeError, which names the field and what would do.
+
+    It means the same for as long as a job lives, and what it accepted once it accepts: a job whose recipe becomes
+    another one does not go on from its checkpoints. What new jobs are asked with goes through `completed` before.
+    """
+    recipe = named(recipe_name, overrides)
     try:
-        return override(RECIPES[recipe_name], overrides)
+        return override(recipe, overrides)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(["overrides", *(str(part) for part in first["loc"])])
-        raise RecipeError(f"{field}: {_message(first)}", field=field, hint=_hint(first)) from error
+        raise unfit(error) from error
 
 
 def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -55,8 +42,14 @@ def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     Three fields follow another one where the changes name that one and not them: `resize` follows `image_size` in
     proportion, so that crops and what is classified see as much of an image as before; `step_epochs` follow `epochs`,
     so that the learning rate falls before the end; and `test_time_flip` ends where `horizontal_flip` is turned off.
+    The warm-up stays: a training under way whose `epochs` are changed has had its own.
     """
-    return Recipe.model_validate({**recipe.model_dump(), **_following(recipe, changes), **changes})
+    return Recipe.model_validate(replaced(recipe, changes))
+
+
+def replaced(recipe: Recipe, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as values that nobody has looked at yet."""
+    return {**recipe.model_dump(), **_following(recipe, changes), **changes}
 
 
 def _following(recipe: Recipe, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,33 +66,3 @@ def _following(recipe: Recipe, changes: Mapping[str, Any]) -> dict[str, Any]:
     except ValidationError:  # the field itself is wrong, and the whole recipe's validation says so
         return {}
     return following
-
-
-def _message(error: ErrorDetails) -> str:
-    """What is wrong, with the nearest name where names were to choose from."""
-    given, location = error["input"], error["loc"]
-    if error["type"] == "literal_error" and isinstance(given, str):
-        choices = _choices(str(location[0]))
-        if choices:
-            return f"{given!r} is none of {', '.join(choices)}; the nearest is {nearest(given, choices)!r}"
-    if error["type"] == "extra_forbidden":
-        known = list(Init.model_fields)
-        name = str(location[-1])
-        return f"init has no field {name!r}; the nearest is {nearest(name, known)!r}"
-    return error["msg"].removeprefix("Value error, ")
-
-
-def _choices(field: str) -> list[str]:
-    """The names that a field allows; empty where it takes something else."""
-    schema = Recipe.model_json_schema()["properties"][field]
-    return [each for each in schema.get("enum", []) if isinstance(each, str)]
-
-
-def _hint(error: ErrorDetails) -> str:
-    """What would do, where it is about several fields; else what the field means."""
-    location, cause = error["loc"], error.get("ctx", {}).get("error")
-    if isinstance(cause, Senseless):
-        return cause.hint
-    if location and location[0] == "network":
-        return f"Networks: {', '.join(NETWORKS)}."
-    return Recipe.model_fields[str(location[0])].description or "GET /v1/recipes shows a value that does."

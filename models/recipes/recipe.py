@@ -46,7 +46,10 @@ class Recipe(BaseModel):
         description='{"weights": "IMAGENET1K_V2"}, {"model": "name@3"}; null = fresh weights, drawn from the seed.',
     )
     freeze_epochs: float = Field(
-        0.0, ge=0, description="So long the last layer alone learns; then all of them. Belongs to init."
+        0.0,
+        ge=0,
+        description="So long the last layer alone learns; then all of them. Belongs to init. In proportion less where "
+        "an override names fewer epochs alone.",
     )
 
     channels: Literal[1, 3] = Field(description="Channels of the network's input; images are converted.")
@@ -66,11 +69,15 @@ class Recipe(BaseModel):
     epochs: int = Field(ge=1, le=10_000, description="Passes over the training images.")
     batch_size: int = Field(ge=1, le=8192, description="Images in a step.")
     optimizer: Literal["sgd", "nesterov", "adamw"] = Field("nesterov", description="What turns gradients into steps.")
-    lr: float = Field(gt=0, le=100, description="The highest learning rate of the schedule.")
+    lr: float = Field(
+        gt=0, le=100, description="The highest learning rate of the schedule; of adamw one that is named, 0.1 or less."
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd and nesterov; the first beta of adamw.")
     weight_decay: float = Field(5e-4, ge=0, le=1, description="Of weights; biases and normalisation have none.")
     schedule: Literal["constant", "step", "cosine", "one_cycle"] = Field(
-        "one_cycle", description="After the warm-up: stay, or fall: in steps, by half a cosine to 0, in a line to 0."
+        "one_cycle",
+        description="After the warm-up: stay, or fall: in steps, by half a cosine to 0, in a line to 0. An override "
+        "with another one than step empties step_epochs.",
     )
     step_epochs: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (),
@@ -78,7 +85,12 @@ class Recipe(BaseModel):
         "follow epochs in proportion where an override names those alone.",
     )
     step_factor: float = Field(0.1, gt=0, lt=1, description="Of the schedule step; see step_epochs.")
-    warmup_epochs: float = Field(0.0, ge=0, description="The learning rate rises in a line over these epochs.")
+    warmup_epochs: float = Field(
+        0.0,
+        ge=0,
+        description="The learning rate rises in a line over these epochs. In proportion less where an override names "
+        "fewer epochs alone; 0.3 of epochs where one names one_cycle and the recipe has none.",
+    )
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Share of each target that is spread evenly over all classes."
     )
@@ -119,7 +131,7 @@ class Recipe(BaseModel):
     keep: Literal["best", "last"] = Field(
         "best",
         description="The epoch that is kept: of the best val top-1, and of several such that of the least val loss; "
-        "or the last.",
+        "or the last. best where an override names patience alone.",
     )
     precision: Literal["fp32", "tf32", "bf16"] = Field(
         "fp32",
@@ -145,7 +157,10 @@ class Recipe(BaseModel):
         0.05, gt=0, lt=0.9, description="Share of the training data held out where the dataset has no val split."
     )
     max_seconds: float | None = Field(
-        None, gt=0, description="Training stops after this time, evaluation comes on top."
+        None,
+        gt=0,
+        description="Training stops when the run has taken this long, loading and validations included; evaluation "
+        "comes on top.",
     )
     patience: int | None = Field(
         None,

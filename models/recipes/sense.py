@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from models.nearest import nearest
-from models.networks.registry import find
+from models.networks.registry import NETWORKS, find
 
 if TYPE_CHECKING:
     from models.manifest import Manifest
@@ -14,18 +16,23 @@ if TYPE_CHECKING:
 
 
 class Senseless(ValueError):
-    """Fields that do not go together. `hint` says what would do."""
+    """Fields that do not go together. `hint` names overrides, each of which would do, and whatever `more` there is."""
 
-    def __init__(self, reason: str, hint: str = "") -> None:
+    def __init__(self, reason: str, *choices: Mapping[str, object], more: str = "") -> None:
         super().__init__(reason)
-        self.hint = hint or "Override the other field as well; `resnetd recipes` and GET /v1/recipes show the recipe's."
+        written = [" and ".join(f"{name}={_written(value)}" for name, value in each.items()) for each in choices]
+        self.hint = " ".join(filter(None, [f"Set {', or '.join(written)}." if written else "", more]))
+
+
+def _written(value: object) -> str:
+    """As `--set` takes it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def nonsense(recipe: Recipe) -> Senseless | None:
     """The first reason why the fields do not go together, or None."""
     checks = (_input, _schedule, _batch, _augmentation, _balance, _start)
-    found = next((reason for check in checks for reason in check(recipe)), None)
-    return Senseless(found) if isinstance(found, str) else found
+    return next((reason for check in checks for reason in check(recipe)), None)
 
 
 def trains_alone(recipe: Recipe) -> bool:
@@ -33,98 +40,139 @@ def trains_alone(recipe: Recipe) -> bool:
     return recipe.image_size >= find(recipe.network).trains_alone
 
 
-def _input(recipe: Recipe) -> Iterator[str]:
-    entry = find(recipe.network)
-    if entry.fixed_size and recipe.image_size != entry.input[1]:
-        yield f"image_size must be {entry.input[1]} for network {recipe.network}"
-    if recipe.resize is not None and recipe.resize < recipe.image_size:
-        yield "resize must be at least image_size"
-    for name, values in (("mean", recipe.mean), ("std", recipe.std)):
-        if values is not None and len(values) != recipe.channels:
-            yield f"{name} needs {recipe.channels} values, one a channel"
+def _input(recipe: Recipe) -> Iterator[Senseless]:
+    entry, size = find(recipe.network), recipe.image_size
+    if entry.fixed_size and size != entry.input[1]:
+        fitting = {"image_size": entry.input[1]}
+        yield Senseless(f"image_size must be {entry.input[1]} for network {recipe.network}", fitting)
+    if recipe.resize is not None and recipe.resize < size:
+        yield Senseless("resize must be at least image_size", {"resize": f"{size} or more"}, {"resize": None})
+    measured = "What is null is measured on the training images."
+    if recipe.init is not None and recipe.init.weights is not None and entry.weights:
+        theirs, unfit = entry.input[0], _not_of(entry.input[0], recipe)
+        if recipe.channels != theirs:
+            reason = f"the weights {recipe.init.weights} are for {theirs} channels, to which grey images are converted"
+            yield Senseless(reason, {"channels": theirs, **unfit}, more=measured if unfit else "")
+    if unfit := _not_of(recipe.channels, recipe):
+        yield Senseless(f"{next(iter(unfit))} needs {recipe.channels} values, one a channel", unfit, more=measured)
 
 
-def _schedule(recipe: Recipe) -> Iterator[str | Senseless]:
+def _not_of(channels: int, recipe: Recipe) -> dict[str, None]:
+    """`mean` and `std` where they are not a value for each of so many channels."""
+    both = {"mean": recipe.mean, "std": recipe.std}
+    return {name: None for name, values in both.items() if values is not None and len(values) != channels}
+
+
+def _schedule(recipe: Recipe) -> Iterator[Senseless]:
     if recipe.warmup_epochs > recipe.epochs:
-        yield "warmup_epochs must not be more than epochs"
-    if (recipe.schedule == "step") != bool(recipe.step_epochs):
-        yield "step_epochs belongs to the schedule step, and only to it"
-    if list(recipe.step_epochs) != sorted(set(recipe.step_epochs)):
-        yield "step_epochs must rise, each once"
+        yield _too_long("warmup_epochs", recipe.warmup_epochs, recipe.epochs)
+    if recipe.schedule == "step" and not recipe.step_epochs:
+        yield Senseless("the schedule step needs step_epochs", {"step_epochs": _even(recipe.epochs, 3)})
+    if recipe.schedule != "step" and recipe.step_epochs:
+        reason = "step_epochs belongs to the schedule step, and only to it"
+        yield Senseless(reason, {"schedule": "step"}, {"step_epochs": []})
+    rising = sorted(set(recipe.step_epochs))
+    if list(recipe.step_epochs) != rising:
+        yield Senseless("step_epochs must rise, each once", {"step_epochs": rising})
     if recipe.step_epochs and recipe.step_epochs[-1] >= recipe.epochs:
-        parts = len(recipe.step_epochs) + 1
-        even = [round(recipe.epochs * part / parts, 2) for part in range(1, parts)]
         yield Senseless(
             f"step_epochs must lie before the end of {recipe.epochs} epochs: at {recipe.step_epochs[-1]:g} the "
             "learning rate would never fall",
-            f"Set step_epochs={even}.",
+            {"step_epochs": _even(recipe.epochs, len(recipe.step_epochs) + 1)},
         )
     if recipe.optimizer == "nesterov" and recipe.momentum == 0:
-        yield "nesterov needs a momentum above 0; without one, the optimizer is sgd"
+        reason = "nesterov needs a momentum above 0; without one, the optimizer is sgd"
+        yield Senseless(reason, {"optimizer": "sgd"}, {"momentum": 0.9})
 
 
-def _batch(recipe: Recipe) -> Iterator[str | Senseless]:
-    if recipe.accumulate > recipe.batch_size:
-        yield "accumulate must not be more than batch_size"
-    if recipe.accumulate * recipe.devices > recipe.batch_size:
-        yield "batch_size must be accumulate times devices, or more: each part on each device needs an image"
-    if recipe.compile and recipe.devices > 1:
-        yield "compile works on one device; set compile to false, or devices to 1"
-    if recipe.batch_size % recipe.devices:
-        yield "batch_size must be a multiple of devices, which share it"
-    if (recipe.mixup or recipe.cutmix) and recipe.batch_size < 2 * recipe.accumulate * recipe.devices:
-        yield "mixup and cutmix mix two images: batch_size must be twice accumulate times devices, or more"
-    if recipe.devices == 1 and recipe.batch_size // recipe.accumulate == 1 and not trains_alone(recipe):
+def _even(epochs: int, parts: int) -> list[float]:
+    """Between parts of the same length."""
+    return [round(epochs * part / parts, 2) for part in range(1, parts)]
+
+
+def _too_long(name: str, value: float, epochs: int) -> Senseless:
+    enough = {"epochs": f"{math.ceil(value)} or more"}
+    return Senseless(f"{name} must not be more than epochs", {name: f"{epochs} or less"}, enough)
+
+
+def _batch(recipe: Recipe) -> Iterator[Senseless]:
+    batch, parts, devices = recipe.batch_size, recipe.accumulate, recipe.devices
+    larger = {"batch_size": f"{parts * devices} or more"}
+    if parts > batch:
+        yield Senseless("accumulate must not be more than batch_size", {"accumulate": f"{batch} or less"}, larger)
+    if parts * devices > batch:
+        reason = "batch_size must be accumulate times devices, or more: each part on each device needs an image"
+        yield Senseless(reason, {"batch_size": parts * devices})
+    if recipe.compile and devices > 1:
+        yield Senseless("compile works on one device", {"compile": False}, {"devices": 1})
+    if batch % devices:
+        reason = "batch_size must be a multiple of devices, which share it"
+        yield Senseless(reason, {"batch_size": batch // devices * devices})
+    if (recipe.mixup or recipe.cutmix) and batch < 2 * parts * devices:
+        reason = "mixup and cutmix mix two images: batch_size must be twice accumulate times devices, or more"
+        yield Senseless(reason, {"batch_size": 2 * parts * devices}, {"mixup": 0, "cutmix": 0})
+    if devices == 1 and batch // parts == 1 and not trains_alone(recipe):
         yield _one_image(recipe)
 
 
 def _one_image(recipe: Recipe) -> Senseless:
     """Also of a network that stays frozen to the end, and so would do: epochs may be raised on the way."""
     size, whole = find(recipe.network).trains_alone, recipe.accumulate == 1
-    choices = [f"batch_size={2 * recipe.accumulate} or more"]
+    choices = [{"batch_size": f"{2 * recipe.accumulate} or more"}]
     if not whole:
-        choices.append(f"accumulate={recipe.batch_size // 2} or less")
+        choices.append({"accumulate": f"{recipe.batch_size // 2} or less"})
     if (recipe.resize or size) >= size:
-        choices.append(f"image_size={size} or more")
+        choices.append({"image_size": f"{size} or more"})
     return Senseless(
         f"{recipe.network} ends in maps of one pixel at {recipe.image_size} px, in which batch normalisation finds no "
         f"variance where {'a batch' if whole else 'a part of a batch'} is one image",
-        f"Set {', or '.join(choices)}.",
+        *choices,
     )
 
 
-def _augmentation(recipe: Recipe) -> Iterator[str]:
-    if recipe.crop_padding >= recipe.image_size or recipe.cutout > recipe.image_size:
-        yield "crop_padding and cutout must fit in image_size"
+def _augmentation(recipe: Recipe) -> Iterator[Senseless]:
+    size = recipe.image_size
+    if recipe.crop_padding >= size:
+        yield Senseless("crop_padding must fit in image_size", {"crop_padding": f"{size - 1} or less"})
+    if recipe.cutout > size:
+        yield Senseless("cutout must fit in image_size", {"cutout": f"{size} or less"})
     if recipe.random_resized_crop is not None:
         least, most = recipe.random_resized_crop
         if least > most:
-            yield "random_resized_crop is the least and then the most share of the area, such as [0.08, 1.0]"
+            reason = "random_resized_crop is the least and then the most share of the area"
+            yield Senseless(reason, {"random_resized_crop": [most, least]})
         if recipe.crop_padding:
-            yield "crop_padding and random_resized_crop are two ways to crop; set one of them to 0 or null"
+            reason = "crop_padding and random_resized_crop are two ways to crop"
+            yield Senseless(reason, {"crop_padding": 0}, {"random_resized_crop": None})
     if recipe.test_time_flip and not recipe.horizontal_flip and recipe.init is None:
-        yield "test_time_flip needs horizontal_flip: a network that never saw mirror images does not know them"
+        reason = "test_time_flip needs horizontal_flip: a network that never saw mirror images does not know them"
+        yield Senseless(reason, {"horizontal_flip": True}, {"test_time_flip": False})
 
 
-def _balance(recipe: Recipe) -> Iterator[str]:
+def _balance(recipe: Recipe) -> Iterator[Senseless]:
     if recipe.class_weights == "balanced" and recipe.sampling == "balanced":
-        yield "class_weights and sampling would both balance the classes, which makes rare ones count twice; set one"
+        reason = "class_weights and sampling would both balance the classes, which makes rare ones count twice"
+        yield Senseless(reason, {"class_weights": "none"}, {"sampling": "shuffle"})
 
 
-def _start(recipe: Recipe) -> Iterator[str]:
+def _start(recipe: Recipe) -> Iterator[Senseless]:
+    fresh = {"init": None, "freeze_epochs": 0} if recipe.freeze_epochs else {"init": None}
+    model = 'init={"model": "NAME"} starts from a model here, of the same network.'
     if recipe.freeze_epochs and recipe.init is None:
-        yield "freeze_epochs needs init: layers that nobody trained are worth nothing frozen"
+        reason = "freeze_epochs needs init: layers that nobody trained are worth nothing frozen"
+        yield Senseless(reason, {"freeze_epochs": 0}, more=model)
     if recipe.freeze_epochs > recipe.epochs:
-        yield "freeze_epochs must not be more than epochs"
+        yield _too_long("freeze_epochs", recipe.freeze_epochs, recipe.epochs)
     if recipe.init is None or recipe.init.weights is None:
         return
     entry, wanted = find(recipe.network), recipe.init.weights
     if not entry.weights:
-        yield f"{recipe.network} has no ready-made weights; torchvision's networks have, others start from a model"
+        ready = ", ".join(name for name, each in NETWORKS.items() if each.weights)
+        yield Senseless(f"{recipe.network} has no ready-made weights", fresh, more=f"{model} With weights: {ready}.")
     elif wanted not in entry.weights:
-        yield f"{recipe.network} has no weights {wanted!r}; the nearest is {nearest(wanted, entry.weights)!r}"
-    if recipe.channels != entry.input[0]:
-        yield f"the weights {wanted} are for {entry.input[0]} channels; grey images are converted where channels is 3"
+        near = nearest(wanted, entry.weights)
+        reason = f"{recipe.network} has no weights {wanted!r}; the nearest is {near!r}"
+        yield Senseless(reason, {"init": {"weights": near}})
 
 
 def unlike(manifest: Manifest, recipe: Recipe) -> tuple[str, str] | None:

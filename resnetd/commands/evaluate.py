@@ -23,7 +23,8 @@ from resnetd.commands.options import (
 
 _CALIBRATED = ("log_loss", "brier", "ece")
 _ORIGIN = {
-    **{split: f", fitted on {split} now; the model has none and serves at 1" for split in ("val", "train")},
+    "val": ", fitted on val now; the model has none and serves at 1",
+    "train": ", fitted on some of train now; the model has none and serves at 1",
     None: ", for want of another split to fit one on",
 }
 

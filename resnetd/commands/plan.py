@@ -12,6 +12,7 @@ from resnetd.commands.files import save
 from resnetd.commands.options import DEFAULT_SERVER, AsJson, Key, MaxSeconds, Server, parse_setting
 
 _COLUMNS, _ROWS = 60, 6
+_PARTS = ("start", "load", "train", "validate", "save", "test", "report")
 _UNMEASURED = {
     "device_busy": "a job, or another plan, has the worker's device; plan again when it is free",
     "device_needed": "a job needed the worker while it was measured; plan again later",
@@ -87,7 +88,7 @@ def _time(found: dict[str, Any]) -> str | None:
     eta = found["eta"]
     if eta is None:
         return None
-    parts = ", ".join(f"{name} {duration(eta[name])}" for name in ("load", "train", "validate", "test"))
+    parts = ", ".join(f"{name} {duration(eta[name])}" for name in _PARTS if name in eta)
     return f"{duration(eta['total'])} ({parts})"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from history import append, now
 
-from jobs import archive, ledger, reconciler
+from jobs import archive, ledger, reconciler, scripts
 from jobs.model import Kind
 
 #: The scripts whose second argument is the claim that calls.
@@ -27,7 +27,7 @@ def shorten_lease(milliseconds: int) -> None:
 
 
 def shorten_streams(events: int) -> None:
-    archive.SPILL_ABOVE = events
+    scripts.LONG_STREAM = events  # no script is loaded yet
     archive.spill = functools.partial(archive.spill, keep=events // 2)
 
 

@@ -19,7 +19,7 @@ def job(temperature_from: str | None) -> dict:
 
 @pytest.mark.parametrize(
     ("origin", "said"),
-    [("train", "fitted on train"), ("val", "fitted on val"), (None, "another split"), ("manifest", "")],
+    [("train", "fitted on some of train"), ("val", "fitted on val"), (None, "another split"), ("manifest", "")],
 )
 def test_an_evaluation_tells_whose_its_temperature_is_and_the_classes_that_had_images(capsys, origin, said):
     show(job(origin))

@@ -56,3 +56,8 @@ def test_sigusr1_writes_every_threads_stack_to_standard_error_and_the_job_goes_o
     assert lines == [{"type": "log", "data": {"message": "on"}}]
     assert "Current thread" in err
     assert "in main" in err
+
+
+def test_the_kernel_takes_a_job_before_what_serves_when_memory_ends():
+    code, lines, _ = run_main("emit('log', {'score': int(open('/proc/self/oom_score_adj').read())})")
+    assert (code, lines) == (0, [{"type": "log", "data": {"score": 500}}])

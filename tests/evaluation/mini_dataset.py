@@ -7,7 +7,7 @@ from PIL import Image
 from samples import MINI, png
 
 from store.dataset_writer import DatasetWriter, Sample
-from store.datasets import Dataset, Report, Source
+from store.datasets import Dataset, Report, Source, SplitName
 from store.layout import Layout
 
 # As an import may have found them: not in the model's order.
@@ -28,21 +28,24 @@ def write_mini(
     part: str,
     classes: tuple[str, ...] = CLASSES,
     files: bool = False,
-    val: bool = False,
+    fourth: SplitName = "test",
+    digits: str = "0123456789",
 ) -> Dataset:
-    """A part of the subset as the split `test` of an import; with `files`, as PNG files of two sizes; with `val`, every
-    fourth image is in that split.
+    """A part of the subset as the split `test` of an import, every fourth image in the split `fourth`; with `files`, as
+    PNG files of two sizes. Images of other than these `digits` are left out.
     """
     folder = layout.dataset(dataset_id)
     folder.mkdir()
     writer = DatasetWriter(folder)
     for number, (pixels, label) in enumerate(zip(*mini(part), strict=True)):
+        if str(label) not in digits:
+            continue
         image = Image.fromarray(pixels)
         if files and number % 2:
             image = image.resize((40, 31)).convert("RGB")
         sample = Sample(
             key=f"{number:05d}",
-            split="val" if val and number % 4 == 0 else "test",
+            split=fourth if number % 4 == 0 else "test",
             label=classes.index(str(label)) if str(label) in classes else int(label),
             encoded=png(image) if files else None,
             pixels=np.asarray(image).reshape(image.height, image.width, -1),

@@ -101,9 +101,10 @@ def test_a_reliability_diagram_tells_both_calibration_errors_and_has_a_bar_for_e
     figure = reliability(served, ece=0.1234, uncalibrated=plain, ece_uncalibrated=0.4)
     assert len(figure.axes[0].patches) == np.count_nonzero(served.images)
     assert any("0.1234" in text and "0.4000" in text for text in texts(figure))
-    other = reliability(served, ece=0.1234, uncalibrated=plain, ece_uncalibrated=0.4, served=False)
+    other = reliability(served, ece=0.1234, uncalibrated=plain, ece_uncalibrated=0.4, fitted_on="train")
     titles = [next(text for text in texts(each) if text.startswith("Bars")) for each in (figure, other)]
     assert ["Bars: as served" in title for title in titles] == [True, False]
+    assert "temperature of train" in titles[1]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -235,6 +235,13 @@ def problem(answer: httpx.Response, status: int, code: str, **members: object) -
     return dict(body)
 
 
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """`POST /v1/jobs` and the like, with what the OpenAPI document says of it."""
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
 def sse_messages(text: str) -> list[dict[str, Any]]:
     """The messages of an event stream: `id` where there is one, `event`, and `data` from JSON."""
     found = []

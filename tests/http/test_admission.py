@@ -178,6 +178,17 @@ def test_while_an_engine_is_full_nothing_is_read_for_it_and_other_models_are_ask
     assert server.http.post("/v1/classify", files={"f": ("a", IMAGE)}, data=form).status_code == 200
 
 
+def test_a_version_that_a_body_names_is_asked_however_full_productions_engine_is(server: Server, monkeypatch):
+    """As KServe's client names it."""
+    monkeypatch.setattr(server.engines, "refusing", engine_of("toy"))
+    image = {"name": "image", "datatype": "BYTES", "shape": [1], "data": ["aVZCT1J3MEtHZ28="]}
+    answer = server.http.post("/v2/models/toy/infer", json={"model_version": "2", "inputs": [image]})
+    assert answer.status_code == 200
+    assert server.engines.asked[-1][0] == "toy@2"
+    raw = {"Inference-Header-Content-Length": "0"}
+    assert server.http.post("/v2/models/toy/infer", content=IMAGE, headers=raw).status_code == 503  # it names none
+
+
 NAMED = b'{"model": "toy", "images": [{"b64": "aVZCT1J3MEtHZ28="}]}'
 FORM = b'--x\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\nan image\r\n--x--\r\n'
 
@@ -230,8 +241,11 @@ def test_the_door_asks_for_what_the_address_does_and_by_the_length_of_the_body(s
     asked = []
     monkeypatch.setattr(server.engines, "refusing", lambda *what, **more: asked.append((*what, more["size"])))
     shown = ("/v1/models/toy:explain", "/v1/models/toy:preprocess", "/v1/explain?model=toy@2", "/v1/preprocess")
-    for path in (*shown, "/v2/models/toy/infer", "/v1/classify"):
+    inferring = ("/v2/models/toy@2/infer", "/v2/models/toy/versions/3/infer", "/v2/models/toy/infer")
+    for path in (*shown, *inferring, "/v1/classify"):
         server.http.post(path, content=IMAGE)
+    for path in inferring:
+        server.http.post(path, content=IMAGE, headers={"Inference-Header-Content-Length": "0"})
     server.http.post("/v1/classify", content=iter([IMAGE]))
     of = len(IMAGE)
     assert asked == [
@@ -239,8 +253,10 @@ def test_the_door_asks_for_what_the_address_does_and_by_the_length_of_the_body(s
         ("toy", "preprocess", of),
         ("toy@2", "explain", of),
         (None, "preprocess", of),
-        ("toy", "infer", of),
+        ("toy@2", "infer", of),
+        ("toy@3", "infer", of),  # and nobody of a bare name, with which the body may bring another version
         (None, "classify", of),
+        *((ref, "classify", of) for ref in ("toy@2", "toy@3", "toy")),  # the body is one image
         (None, "classify", 0),  # in chunks: nobody knows
     ]
 
@@ -273,7 +289,7 @@ def test_who_has_no_key_is_told_so_however_full_the_engine_is(alone: Settings, m
 
 def test_a_model_whose_engine_is_full_can_still_be_unloaded(server: Server, monkeypatch):
     monkeypatch.setattr(server.engines, "refusing", lambda *_, **__: True)
-    assert server.http.post("/v2/models/toy/infer", json={}).status_code == 503
+    assert server.http.post("/v2/models/toy/versions/3/infer", json={}).status_code == 503
     answer = server.http.post("/v2/repository/models/absent/unload")
     assert answer.status_code == 404  # it was looked for
 

@@ -68,6 +68,30 @@ def test_aliases_are_changed_by_whoever_knows_them_as_they_are(http, name):
     problem(bad, 400, "invalid_if_match")
 
 
+def test_an_alias_is_moved_only_or_made_only_where_a_star_says_so(http, name):
+    url = f"/v1/models/{name}/aliases"
+    made, moved = {"If-None-Match": "*"}, {"If-Match": "*"}
+    problem(http.put(f"{url}/nightly", json={"version": 1}, headers=moved), 412, "aliases_changed")
+    assert list(http.get(url).json()["aliases"]) == ["production"]
+    assert http.put(f"{url}/nightly", json={"version": 1}, headers=made).status_code == 200
+    problem(http.put(f"{url}/nightly", json={"version": 2}, headers=made), 412, "aliases_changed")
+    problem(http.put(f"{url}/nightly", json={"version": 2}, headers={**made, **moved}), 412, "aliases_changed")
+    assert http.get(f"{url}/nightly").json()["version"] == 1
+    assert http.put(f"{url}/nightly", json={"version": 2}, headers=moved).status_code == 200
+    problem(http.put(f"{url}/production", json={"version": 1}, headers=made), 412, "aliases_changed")
+    assert http.put(f"{url}/production", json={"version": 1}, headers=moved).status_code == 200  # which nobody had set
+    etag = http.get(url).headers["etag"]
+    for known in (etag, f'"other", W/{etag}'):
+        refused = http.put(f"{url}/nightly", json={"version": 3}, headers={"If-None-Match": known})
+        problem(refused, 412, "aliases_changed")
+    others = {"If-None-Match": '"other", "*"'}
+    assert http.put(f"{url}/nightly", json={"version": 3}, headers=others).status_code == 200
+    bad = http.put(f"{url}/nightly", json={"version": 1}, headers={"If-None-Match": "no quotes"})
+    assert problem(bad, 400, "invalid_if_match")["errors"][0]["pointer"] == "/header/If-None-Match"
+    for verb in (http.delete(f"{url}/nobody", headers=moved), http.post(f"{url}/nobody:rollback", headers=moved)):
+        problem(verb, 404, "model_not_found")
+
+
 def test_a_canary_a_shadow_and_the_way_back(http, name):
     url = f"/v1/models/{name}/aliases/production"
     http.put(url, json={"version": 1})

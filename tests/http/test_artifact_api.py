@@ -87,6 +87,14 @@ def test_an_evaluation_that_cannot_be_is_refused_at_once(http, server, model, di
     Dataset.read(folder).model_copy(update={"classes": ("ten", *map(str, range(1, 10)))}).write(folder)
     told = problem(evaluate(http, model=model, dataset=digits), 422, "classes_differ")
     assert "the dataset alone has 'ten'; the model alone has '0'" in told["detail"]
+    assert f"/v1/models/{model}@1/labels" in told["hint"]
+
+
+def test_a_dataset_to_evaluate_on_may_lack_classes_of_the_model(http, server, model, digits):
+    folder = server.layout.dataset(digits)
+    splits = {"test": SplitSummary(images=3, per_class=(1, 1, 1))}
+    Dataset.read(folder).model_copy(update={"classes": ("7", "0", "4"), "splits": splits}).write(folder)
+    assert evaluate(http, model=model, dataset=digits).status_code == 202
 
 
 def test_a_dataset_stays_while_an_evaluation_needs_it(http, model, digits):

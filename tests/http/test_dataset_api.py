@@ -417,7 +417,7 @@ def test_who_is_cancelled_while_it_waits_for_a_dataset_does_not_keep_it(layout, 
 
 
 def test_a_dataset_that_others_hold_for_long_is_busy_and_occupies_no_thread(layout, settings, monkeypatch):
-    monkeypatch.setattr("app.services.datasets._LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("app.services.folder_locks._PATIENCE_SECONDS", 0.1)
     folder = layout.dataset(dataset_on_disk(layout, "ds_held"))
 
     async def main() -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 import time
@@ -50,6 +51,14 @@ def test_it_stops_within_ten_seconds_though_a_stream_is_open_and_every_log_line_
     assert {each["part"] for each in records} == {"http"}
     access = [each for each in records if each["logger"] == "resnetd.access"]
     assert {"method", "route", "status", "milliseconds", "request_id"} <= set(access[-1])
+
+
+def test_what_it_writes_is_its_users_alone(layout, redis_url):
+    with http_process(layout, redis_url) as (_, url):
+        made = httpx.post(f"{url}/v1/datasets", content=tiny_zip(), timeout=30).json()
+    folder = layout.dataset(made["id"])
+    modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in (folder, *folder.iterdir())}
+    assert modes == {made["id"]: 0o700, "request.json": 0o600, "upload": 0o600}
 
 
 def peak_memory(pid: int) -> int:

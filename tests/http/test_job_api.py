@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from edge_kit import claimed, problem, sse_messages, train
+from edge_kit import claimed, dataset_on_disk, problem, serving, sse_messages, train
 from samples import tiny_zip
 from waiting import wait_for
 
@@ -18,7 +18,7 @@ PAGE = {"Accept": "application/json"}
 
 
 def test_a_training_is_acknowledged_with_its_place_and_its_whole_request(http, dataset, ledger):
-    answer = train(http, dataset, overrides={"epochs": 2}, register_as="mine", alias="production")
+    answer = train(http, dataset, overrides={"lr": 0.02}, register_as="mine", alias="production")
     assert answer.status_code == 202
     job = answer.json()
     assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
@@ -26,13 +26,24 @@ def test_a_training_is_acknowledged_with_its_place_and_its_whole_request(http, d
     spec = {
         "dataset": dataset,
         "recipe": "mnist",
-        "overrides": {"epochs": 2},
+        "overrides": {"lr": 0.02},
         "register_as": "mine",
         "alias": "production",
     }
     assert job["spec"] == spec
     assert ledger.get(job["id"]).spec == spec
     assert http.get(answer.headers["location"]).json() == job
+
+
+def test_more_unfinished_jobs_than_there_may_be_are_refused_before_a_body_is_read(alone, dataset, http):
+    assert train(http, dataset).status_code == 202  # Redis is the same
+    with serving(alone.model_copy(update={"max_unfinished_jobs": 1})) as full:
+        answer = train(full.http, dataset_on_disk(full.layout, f"ds_{uuid4().hex}"))
+        problem(answer, 503, "queue_full")
+        assert answer.headers["retry-after"] == "10"
+        for path in ("/v1/datasets/pets.zip", "/v1/models?name=mine"):
+            problem(full.http.put(path, content=tiny_zip()), 503, "queue_full")
+        assert list(full.layout.uploads.iterdir()) == []
 
 
 def test_the_same_idempotency_key_never_asks_twice_and_refuses_another_body(http, dataset):

@@ -1,31 +1,26 @@
-"""API manners: problems, request ids, scopes, OpenAPI, metrics, and what happens when a part is away."""
+"""API manners: problems, request ids, scopes, metrics, and what happens when a part is away."""
 
 import asyncio
 import contextlib
-import importlib
-import pkgutil
+import re
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import pytest
-from edge_kit import IMAGE, Server, own_redis, problem, serving, train
+from edge_kit import IMAGE, Server, operations, own_redis, problem, serving, train
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
-from pydantic import BaseModel
 from samples import tiny_zip
 from starlette.exceptions import HTTPException
 from waiting import wait_for
 
-from app import handlers, protocol, schemas
+from app import handlers, protocol
 from app.auth import scope_of
-from app.image_requests import JsonImages
 from app.main import create_app
-from app.schemas import artifacts, deliveries, inference_v2, system
 from store import redis_account
 from store.keys import Scope, create_key, list_keys, revoke_key
 from store.layout import Layout
@@ -55,6 +50,15 @@ def test_every_answer_carries_a_request_id_and_nosniff(http):
         headers = http.get(path).headers
         assert headers["x-request-id"]
         assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_page_of_the_interface_loads_nothing_from_elsewhere(http):
+    page = http.get("/docs").text
+    parts = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(parts) == 3
+    for part in parts:
+        assert part.startswith("/docs/static/")
+        assert http.get(part).raise_for_status().content
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/jobs", "/v1/models"])
@@ -105,75 +109,6 @@ def test_discovery_names_addresses_that_answer(http):
     assert {"classify", "datasets", "jobs", "models", "readyz", "metrics", "openapi"} <= set(links)
     for path in links.values():
         assert http.get(path).status_code in (200, 405), path
-
-
-def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path, methods in document["paths"].items():
-        for method, operation in methods.items():
-            yield f"{method.upper()} {path}", operation
-
-
-def has_example(content: dict[str, Any], schemas: dict[str, Any]) -> bool:
-    name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
-    if name.startswith("Page_"):
-        name = schemas[name]["properties"]["data"]["items"]["$ref"].rpartition("/")[2]
-    return "example" in content or "examples" in content or bool(schemas.get(name, {}).get("examples"))
-
-
-def test_every_operation_documents_an_example_and_its_problems(http):
-    document = http.get("/openapi.json").json()
-    assert document["openapi"].startswith("3.1")
-    schemas = document["components"]["schemas"]
-    found = list(operations(document))
-    assert len(found) >= 20
-    for name, operation in found:
-        problems = [each["content"] for status, each in operation["responses"].items() if status[0] in "45d"]
-        shape = "application/json" if " /v2" in name else "application/problem+json"
-        assert any(shape in content for content in problems), name
-        assert "422" not in operation["responses"] or "HTTPValidationError" not in str(operation), name
-        fine = [each for status, each in operation["responses"].items() if status.startswith("2")]
-        contents = [content for each in fine for content in each.get("content", {}).values()]
-        assert all(has_example(content, schemas) for content in contents), name
-        assert contents or "204" in operation["responses"], name
-        body = operation.get("requestBody", {}).get("content", {})
-        assert all(has_example(content, schemas) for content in body.values()), name
-        if name.split()[0] == "PUT" or name in ("POST /v1/jobs", "POST /v1/datasets", "POST /v1/classify"):
-            assert body, name
-
-
-def test_what_an_upload_may_meet_is_documented(http):
-    paths = http.get("/openapi.json").json()["paths"]
-    uploads = [paths[path][method] for path in ("/v1/datasets", "/v1/models") for method in ("post", "put")]
-    assert all("507" in each["responses"] for each in [*uploads, paths["/v1/datasets/{dataset_id}"]["put"]])
-
-
-def test_what_a_body_or_a_key_may_be_refused_with_is_documented(http):
-    bodies, keys = set(), set()
-    for name, operation in operations(http.get("/openapi.json").json()):
-        if "/v2/" not in name and "requestBody" in operation:
-            bodies.add(name)
-            assert {"400", "408", "413", "422"} <= set(operation["responses"]), name
-        if "Idempotency-Key" in {each["name"] for each in operation.get("parameters", [])}:
-            keys.add(name)
-            assert "400" in operation["responses"], name
-    assert {"POST /v1/jobs", "PATCH /v1/jobs/{job_id}", "POST /v1/classify", "PUT /v1/datasets"} <= bodies
-    assert {"POST /v1/jobs", "POST /v1/jobs/{job_id}/cancel", "POST /v1/models"} <= keys
-
-
-def with_examples() -> list[type[BaseModel]]:
-    """Every model below app.schemas that has examples."""
-    modules = [importlib.import_module(each.name) for each in pkgutil.iter_modules(schemas.__path__, "app.schemas.")]
-    found = {kind for module in modules for kind in vars(module).values() if isinstance(kind, type)}
-    kinds = [kind for kind in found if issubclass(kind, BaseModel)]
-    return [kind for kind in kinds if "examples" in (kind.model_config.get("json_schema_extra") or {})]
-
-
-def test_examples_are_valid_by_their_own_models():
-    kinds = with_examples()
-    assert {artifacts.ArtifactBody, deliveries.DeliveriesBody, system.Liveness, *inference_v2.DESCRIBED} <= set(kinds)
-    for kind in [JsonImages, *kinds]:
-        for example in kind.model_config["json_schema_extra"]["examples"]:
-            kind.model_validate(example)
 
 
 def test_every_route_declares_its_scope(settings):

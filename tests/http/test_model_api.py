@@ -1,9 +1,14 @@
 """/v1/models against a real catalog on disk."""
 
 import hashlib
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
+import anyio.to_thread
+import httpx
 import pytest
 from edge_kit import Server, problem
 
@@ -68,3 +73,54 @@ def test_models_are_pages_by_name(http, name):
             break
     assert name in names
     assert names == sorted(set(names))
+
+
+@pytest.mark.parametrize("kind", ["export", "evaluate", "train"])
+def test_a_version_that_a_job_needs_is_not_deleted_until_that_has_ended(http, name, dataset, ledger, kind):
+    asked: dict[str, dict[str, object]] = {
+        "export": {"model": f"{name}@1", "format": "bundle"},
+        "evaluate": {"model": f"{name}@1", "dataset": dataset, "split": "train"},
+        "train": {
+            "dataset": dataset,
+            "recipe": "cifar10-fast",
+            "overrides": {"network": "cifar/resnet8", "init": {"model": f"{name}@1"}},
+        },
+    }
+    answer = http.post("/v1/jobs", json={"kind": kind, **asked[kind]})
+    assert answer.status_code == 202, answer.text
+    job_id = answer.json()["id"]
+    url = f"/v1/models/{name}/versions/1"
+    assert f"job {job_id} ({kind}, queued)" in str(problem(http.delete(url), 409, "version_in_use")["detail"])
+    ledger.cancel(job_id)
+    assert http.delete(url).status_code == 204
+    told = problem(http.post(f"/v1/jobs/{job_id}/retry"), 409, "model_not_found", state="cancelled")
+    assert f"{name}@1" in str(told["detail"])
+    assert ledger.get(job_id).retried_as is None
+
+
+def test_a_job_that_is_asked_for_while_its_version_is_being_deleted_is_refused(server, http, name, monkeypatch):
+    """The deletion has looked through the jobs, and finds none; the request has found the version a moment before."""
+    url = f"/v1/models/{name}/versions/1"
+    submissions, delete = server.state.submissions, Catalog.delete
+    asking, deleted = threading.Event(), threading.Event()
+    find = submissions._version
+
+    async def found(ref):
+        version = await find(ref)
+        asking.set()
+        await anyio.to_thread.run_sync(deleted.wait, 20)
+        return version
+
+    def slowly(*args, **options) -> None:
+        deleted.set()
+        time.sleep(0.3)
+        delete(*args, **options)
+
+    monkeypatch.setattr(submissions, "_version", found)
+    monkeypatch.setattr(Catalog, "delete", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        body = {"kind": "export", "model": f"{name}@1", "format": "bundle"}
+        asked = pool.submit(httpx.post, f"{server.url}/v1/jobs", json=body, timeout=30)
+        assert asking.wait(20)
+        assert http.delete(url).status_code == 204
+        problem(asked.result(), 422, "model_not_found")

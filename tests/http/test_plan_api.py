@@ -75,7 +75,8 @@ def test_a_plan_is_a_workers_answer_and_nothing_is_queued(http, dataset, plans, 
     found = answer.json()
     assert (found["images_per_second"], found["eta"]["validate"]) == (PLAN["images_per_second"], 1.2)
     assert set(found) == set(PLAN)
-    assert asked == [{"dataset": dataset, "recipe": "mnist", "overrides": {"epochs": 2}, "max_seconds": 60.0}]
+    overrides = {"epochs": 2, "warmup_epochs": 0.27}
+    assert asked == [{"dataset": dataset, "recipe": "mnist", "overrides": overrides, "max_seconds": 60.0}]
     assert ledger.count() == before
     assert list(plans._redis.scan_iter(keys.plan("asked:*"))) == []
 

@@ -32,6 +32,15 @@ def test_a_training_starts_from_the_version_that_is_meant_now(http, dataset, mod
     assert answer.json()["spec"]["overrides"] == {**overrides, "init": {"model": f"{model}@1"}}
 
 
+def test_the_spec_of_a_job_names_the_fields_that_follow_from_others(http, dataset):
+    answer = train(http, dataset, recipe="fashion-mnist", overrides={"epochs": 1, "patience": 2})
+    assert answer.status_code == 202, answer.text
+    overrides = {"epochs": 1, "patience": 2, "warmup_epochs": 0.2, "keep": "best"}
+    assert answer.json()["spec"]["overrides"] == overrides
+    again = train(http, dataset, recipe="fashion-mnist", overrides=overrides)
+    assert again.json()["spec"] == answer.json()["spec"]
+
+
 def test_ready_made_weights_are_asked_for_by_name(http, dataset):
     overrides = {"network": "torchvision/resnet18", "init": {"weights": "IMAGENET1K_V1"}, "random_resized_crop": None}
     answer = train(http, dataset, recipe="finetune", overrides=overrides)
@@ -43,6 +52,11 @@ def test_ready_made_weights_are_asked_for_by_name(http, dataset):
     ("asked", "expected"),
     [
         (("mnist", {"schedule": "cosin"}), ("invalid_overrides", "/schedule", "nearest is 'cosine'")),
+        (("mnist", {"amp": True}), ("invalid_overrides", "/amp", "nearest is 'precision'")),
+        (("mnist", {"batch_size": True}), ("invalid_overrides", "/batch_size", "integer from 1 to 8,192")),
+        (("mnist", {"lr": "0.1"}), ("invalid_overrides", "/lr", "number > 0")),
+        (("mnist", {"optimizer": "adamw"}), ("invalid_overrides", "/optimizer", "Set lr=0.001 as well")),
+        (("cifar10-fast", {"random_resized_crop": [0.3, 1]}), ("invalid_overrides", "", "Set crop_padding=0")),
         (("mnist", {"freeze_epochs": 2}), ("invalid_overrides", "", "needs init")),
         (("imagenet", {"epochs": 10, "step_epochs": [30, 60]}), ("invalid_overrides", "", "step_epochs=[3.33, 6.67]")),
         (("mnist", {"init": {"weights": "V2"}}), ("invalid_overrides", "", "no ready-made weights")),
@@ -57,6 +71,11 @@ def test_what_cannot_be_is_refused_at_once(http, dataset, model, asked, expected
     assert [each["pointer"] for each in body["errors"]] == ["#/overrides" + pointer]
     assert said in str(body)
     assert body["hint"]
+
+
+def test_truths_are_no_numbers_in_a_list_of_them(http, dataset):
+    body = problem(train(http, dataset, recipe="mnist", overrides={"mean": [True]}), 422, "invalid_request")
+    assert "#/overrides/mean" in str(body["errors"])
 
 
 def test_a_model_of_another_network_is_refused_with_the_overrides_that_fit(http, dataset, model):

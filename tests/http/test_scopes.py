@@ -3,10 +3,12 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
-from edge_kit import IMAGE, Server, problem, serving
+from edge_kit import IMAGE, Server, dataset_on_disk, problem, serving
 from fastapi.routing import iter_route_contexts
+from samples import tiny_zip
 
 from app.auth import scope_of
 from app.main import create_app
@@ -86,3 +88,26 @@ def test_twins_of_loading_and_unloading_ask_for_the_same_scope(guarded: Server, 
         headers = {"Authorization": f"Bearer {create_key(guarded.layout, scope)}"}
         statuses[scope] = guarded.http.post(path.format(verb), headers=headers).status_code
     assert statuses == {Scope.PREDICT: 403, Scope.TRAIN: 404, Scope.METRICS: 403, Scope.ADMIN: 404}
+
+
+def test_an_idempotency_key_is_each_api_keys_own(guarded: Server) -> None:
+    """Else two clients that count their jobs would share one, and the secret of its webhook."""
+    dataset = dataset_on_disk(guarded.layout, f"ds_{uuid4().hex}")
+    same = uuid4().hex
+
+    def asked(secret: str, path: str, **body: object) -> tuple[int, str]:
+        headers = {"Authorization": f"Bearer {secret}", "Idempotency-Key": same}
+        answer = guarded.http.post(path, headers=headers, **body)
+        return answer.status_code, str(answer.json().get("id"))
+
+    one, other = (create_key(guarded.layout, Scope.TRAIN) for _ in range(2))
+    training = {"json": {"kind": "train", "dataset": dataset, "recipe": "mnist"}}
+    for path, body in (
+        ("/v1/jobs", training),
+        ("/v1/datasets", {"content": tiny_zip()}),
+        ("/v1/models?name=mine", {"content": b"bytes"}),
+    ):
+        first, again, others = (asked(secret, path, **body) for secret in (one, one, other))
+        assert first == again
+        assert (first[0], others[0]) == (202, 202)
+        assert first != others, path

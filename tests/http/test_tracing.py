@@ -72,6 +72,27 @@ def test_an_exporter_that_is_not_here_is_told_of_and_nothing_is_exported_in_its_
     assert tracing.exporters({**environment, "OTEL_TRACES_EXPORTER": "zipkin,console"}) == ("console",)
 
 
+@pytest.mark.parametrize(
+    ("environment", "warned"),
+    [
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "OTEL_METRICS_EXPORTER": "none"}, []),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, ["http/protobuf, not by grpc"]),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}, []),
+        ({"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json"}, ["http/protobuf, not by http/json"]),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_TRACES_EXPORTER": "console"}, []),
+        ({"OTEL_METRICS_EXPORTER": "otlp", "OTEL_TRACES_EXPORTER": "none"}, ["OTEL_METRICS_EXPORTER is not followed"]),
+        ({"OTEL_LOGS_EXPORTER": "otlp"}, ["OTEL_LOGS_EXPORTER is not followed"]),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_METRICS_EXPORTER": "otlp", "OTEL_SDK_DISABLED": "true"}, []),
+    ],
+)
+def test_a_protocol_and_signals_that_are_not_here_are_warned_of(
+    caplog: pytest.LogCaptureFixture, environment: dict[str, str], warned: list[str]
+) -> None:
+    tracing.exporters({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318", **environment})
+    assert len(caplog.records) == len(warned)
+    assert all(part in record.getMessage() for part, record in zip(warned, caplog.records, strict=True))
+
+
 def test_without_them_nothing_that_records_or_exports_is_even_imported(tmp_path) -> None:
     code = (
         "import sys; from app.main import create_app; from store.settings import Settings; create_app(Settings()); "

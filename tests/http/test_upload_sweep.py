@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -12,7 +13,7 @@ from samples import tiny_zip
 from waiting import wait_for
 
 from app.services import upload_parts
-from app.services.adoptions import AdoptionRecord
+from app.services.adoptions import AdoptionRecord, Adoptions
 from app.services.dataset_views import UploadRecord
 from app.services.upload_parts import open_part, sweep
 from app.services.uploads import Upload
@@ -39,6 +40,23 @@ def test_an_upload_whose_record_is_damaged_keeps_no_other_from_its_job(alone):
     waiting = settled(layout, f"job_{uuid4().hex}")
     with serving(alone) as server:
         wait_for(lambda: server.http.get(f"/v1/jobs/{waiting}").status_code == 200)
+
+
+def test_an_upload_whose_job_ends_and_is_forgotten_while_it_is_looked_at_stays(alone, monkeypatch):
+    """Between the look at the disk and the question to Redis: its record is on disk by then."""
+    layout = Layout(alone.data).create()
+    waiting = settled(layout, f"job_{uuid4().hex}")
+    tried = threading.Event()
+
+    async def forgotten(_, record: AdoptionRecord) -> None:
+        write_atomic(layout.job(record.id) / "record.json", b"{}")
+        tried.set()
+
+    monkeypatch.setattr(Adoptions, "_write", forgotten)
+    with serving(alone) as server:
+        assert tried.wait(20)
+        server.http.get("/livez")
+    assert (layout.job(waiting) / "upload").read_bytes() == b"bytes"
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError("it has just gone"), ValueError("nobody thought of that")])

@@ -235,10 +235,13 @@ class Model:
             last = self.jobs[last.retried_as]
         if job.state not in TERMINAL or last.state not in TERMINAL:
             return "refused"
-        tried = self.jobs.get(job.retry_of or "")
+        tried, again = self.jobs.get(job.retry_of or ""), self.jobs.get(job.retried_as or "")
         if tried and tried.retried_as == job_id:
-            tried.retried_as = None
+            tried.retried_as = job.retried_as if again else None
             tried.archived = False
+        if job.retry_of and again:
+            again.retry_of = job.retry_of
+            again.archived = False
         del self.jobs[job_id]
         return "done"
 

@@ -4,8 +4,10 @@ import pytest
 from ledger_kit import claim, submit, types
 
 from jobs import keys, owner
-from jobs.answers import Answer, IdempotencyConflict, JobNotFound
+from jobs.answers import Answer, IdempotencyConflict, JobNotFound, QueueFull
+from jobs.ledger import Ledger
 from jobs.model import Held, Kind, Lane, Priority, State, Webhook
+from jobs.redis import connect
 
 
 def test_a_job_runs_from_submission_to_success(ledger):
@@ -47,6 +49,32 @@ def test_an_idempotency_key_gives_the_first_job_and_refuses_another_request(ledg
     assert (first.created, again.created) == (True, False)
     with pytest.raises(IdempotencyConflict):
         ledger.submit(Kind.TRAIN, {}, idempotency=("k", "digest-b"))
+
+
+def test_so_many_jobs_may_be_unfinished_and_no_more(ledger, redis_url):
+    """Whatever they wait for; what was asked before is answered as it was, and one that ends makes room for one."""
+    bounded = Ledger(connect(redis_url), most_unfinished=3)
+    waiting, old = submit(bounded), submit(bounded)
+    bounded.cancel(old)
+    first = bounded.submit(Kind.TRAIN, {}, job_id="job_keyed", idempotency=("k", "d"))
+    held = claim(bounded)
+    assert held.job_id == waiting
+    paused = submit(bounded, Kind.IMPORT)
+    bounded.pause(paused)
+    for more in (lambda: submit(bounded, Kind.EXPORT), lambda: bounded.retry(old), bounded.check_room):
+        with pytest.raises(QueueFull):
+            more()
+    with pytest.raises(QueueFull):
+        bounded.submit(Kind.TRAIN, {}, idempotency=("new", "d"))
+    assert bounded.asked(("new", "d")) is None
+    assert bounded.submit(Kind.TRAIN, {}, idempotency=("k", "d")).job_id == first.job_id
+    assert bounded.submit(Kind.TRAIN, {}, job_id="job_keyed").created  # the same call twice
+    bounded.succeed(held, {})
+    bounded.check_room()
+    assert bounded.retry(old).created
+    with pytest.raises(QueueFull):
+        bounded.check_room()
+    bounded.redis.close()
 
 
 def test_cancelling_a_queued_job_ends_it_at_once_and_it_never_starts(ledger):

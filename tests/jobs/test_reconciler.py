@@ -15,6 +15,7 @@ from jobs.ledger import Ledger
 from jobs.model import Kind, Lane, State
 from jobs.reconciler import reconcile
 from jobs.redis import connect
+from jobs.scripts import LONG_STREAM
 
 
 def test_it_rings_for_what_is_due_and_not_twice(ledger, layout, redis_url):
@@ -86,6 +87,33 @@ def test_a_live_jobs_long_stream_is_brought_to_disk_and_shortened(ledger, layout
     assert seen == 11_002
 
 
+def test_a_long_stream_of_a_job_that_nobody_holds_is_shortened_too(ledger, layout, redis_url):
+    job_id = submit(ledger)
+    ledger.pause(job_id)
+    with ledger.redis.pipeline() as pipe:
+        for _ in range(LONG_STREAM - 10):
+            pipe.xadd(keys.events(job_id), {"type": "checkpoint_requested", "data": "{}"})
+        pipe.execute()
+    reconcile(ledger, Doorbell(redis_url), layout)
+    assert ledger.redis.xlen(keys.events(job_id)) == LONG_STREAM - 8
+    for _ in range(9):
+        ledger.checkpoint(job_id)
+    assert ledger.long() == [job_id]
+    reconcile(ledger, Doorbell(redis_url), layout)
+    assert ledger.redis.xlen(keys.events(job_id)) <= archive.KEPT
+    assert ledger.long() == []
+    events, more = archive.history(ledger, layout, job_id, "0-0", 20_000)
+    assert (len(events), more) == (LONG_STREAM + 1, False)
+
+
+def test_a_job_that_is_deleted_is_among_the_long_ones_no_longer(ledger, layout, redis_url):
+    job_id = submit(ledger)
+    ledger.redis.zadd(keys.LONG, {job_id: 0})
+    ledger.cancel(job_id)
+    ledger.delete(job_id)
+    assert ledger.long() == []
+
+
 def test_it_sweeps_what_ended_before_the_retention(ledger, layout, redis_url):
     old, fresh = ended(ledger), ended(ledger)
     ledger.redis.zadd(keys.ENDED, {old: ledger.clock() - 11_000})
@@ -154,6 +182,6 @@ def test_a_reconciler_killed_at_any_point_leaves_nothing_that_the_next_does_not_
     assert ledger.unarchived() == []
     assert archive.archived_job(layout, done).state is State.CANCELLED
     assert len(archive.archived_events(layout, done, after="0-0", limit=9)[0]) == 2
-    assert ledger.redis.xlen(keys.events(long)) <= archive.SPILL_ABOVE
+    assert ledger.redis.xlen(keys.events(long)) <= LONG_STREAM
     assert [event.type for event in ledger.events(crashed)[0]] == ["queued", "running", "queued"]
     assert doorbell.waiting(Lane.DEVICE) == 1

@@ -290,3 +290,22 @@ def test_what_is_just_tried_again_is_not_deleted_nor_what_the_last_of_several_tr
     assert ledger.delete(first) == ledger.delete(second) == Answer(State.CANCELLED, REFUSED)
     ledger.cancel(third)
     assert [ledger.delete(each).outcome for each in (first, second, third)] == ["done"] * 3
+
+
+def test_deleting_one_of_several_tries_makes_its_neighbours_neighbours(ledger, redis):
+    """So that the first, whose files the last one needs, is not deleted under it."""
+    first = ended(ledger)
+    second = ledger.retry(first).job_id
+    ledger.cancel(second)
+    third = ledger.retry(second).job_id
+    ledger.cancel(third)
+    for each in (first, second, third):
+        ledger.archived(each, retried_as=ledger.get(each).retried_as)
+    assert ledger.delete(second).outcome == "done"
+    assert (ledger.get(first).retried_as, ledger.get(third).retry_of) == (third, first)
+    assert set(ledger.unarchived()) == {first, third}  # what is on disk says otherwise
+    assert ledger.retry(first).job_id == third
+    fourth = ledger.retry(third).job_id
+    assert ledger.delete(first) == Answer(State.CANCELLED, REFUSED)
+    ledger.cancel(fourth)
+    assert ledger.delete(first).outcome == "done"

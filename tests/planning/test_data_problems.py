@@ -75,6 +75,28 @@ def test_each_problem_is_named_with_its_figures_and_a_hint(arguments, severity, 
     assert found[0].hint
 
 
+@pytest.mark.parametrize(
+    ("overrides", "splits", "said"),
+    [
+        ({"step_factor": 0.2}, GOOD, "step_factor changes nothing: it belongs to the schedule step"),
+        ({"step_factor": 0.2, "schedule": "step", "step_epochs": [1]}, GOOD, None),
+        ({"workers": 2, "loader": "memory"}, GOOD, "workers changes nothing: they prepare streamed images"),
+        ({"workers": 2}, GOOD, None),
+        ({"workers": None, "loader": "memory"}, GOOD, None),
+        ({"val_fraction": 0.2}, GOOD, "val_fraction changes nothing: the dataset has a val split, of 30 images"),
+        ({"val_fraction": 0.2}, {"train": (40, 40, 40), "test": (9, 9, 9)}, None),
+    ],
+)
+def test_an_override_that_changes_nothing_is_a_note(overrides, splits, said):
+    dataset, chosen = described(splits), recipe(**overrides)
+    found = find_problems(dataset, chosen, sizes(dataset, chosen), overridden=overrides)
+    told = [each for each in found if each.code == "override_without_effect"]
+    assert [each.severity for each in told] == ["note"] * (said is not None)
+    assert all(each.message.startswith(said) and each.hint for each in told)
+    unasked = find_problems(dataset, chosen, sizes(dataset, chosen))  # the same values, as a recipe may have them
+    assert "override_without_effect" not in {each.code for each in unasked}
+
+
 def test_the_worst_comes_first():
     found = [each.severity for each in problems({"train": (1, 0, 1)})]
     assert found == sorted(found, key=["error", "warning", "note"].index)

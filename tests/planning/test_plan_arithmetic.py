@@ -19,7 +19,7 @@ from models.recipes import RecipeError
 from worker.planner import memory, network
 from worker.planner.contention import Turns
 from worker.planner.curve import learning_rates
-from worker.planner.estimate import Speed, run_seconds
+from worker.planner.estimate import Speed, run_seconds, saves
 from worker.planner.measuring import Measured, Measurement, rounded
 from worker.planner.memory import Peak, Room
 from worker.planner.request import PlanRequest, measured_key, plan_key
@@ -96,7 +96,13 @@ def test_memory_is_a_line_through_two_peaks_and_a_tenth_is_left_free():
 
 
 def seen(
-    *, evaluation: tuple[Peak, Peak], free: int, device: str = "cpu", core_share: float = 0.99, **overrides: object
+    *,
+    evaluation: tuple[Peak, Peak],
+    free: int,
+    device: str = "cpu",
+    core_share: float = 0.99,
+    kept_bytes: int = 0,
+    **overrides: object,
 ) -> dict:
     """A plan's JSON where steps of 8 images took 2,000 bytes, and 1,000 at rest."""
     chosen = recipe(**{"batch_size": 8, **overrides})
@@ -118,6 +124,7 @@ def seen(
         too_many=None,
         finite=True,
         core_share=core_share,
+        kept_bytes=kept_bytes,
     )
     plan = Plan(
         recipe=chosen,
@@ -127,6 +134,7 @@ def seen(
         curve=([], []),
         device_name="cpu",
         problems=[],
+        overridden=tuple(overrides),
         measured=Measured.of(measured.as_json()),
     )
     return plan.as_json(without="not_finished")
@@ -144,6 +152,31 @@ def test_a_runs_memory_is_that_of_its_steps_or_its_validation_whichever_is_more(
         for free in (9000, 8999)
     ]
     assert ["validation_too_large_for_memory" in each for each in codes] == [False, True]
+
+
+def test_the_best_epochs_weights_lie_beside_every_step_on_a_cpu_and_not_on_a_gpu():
+    rest = Peak(images=0, bytes=1000)
+    figures = {"evaluation": (rest, Peak(images=256, bytes=1256)), "free": 10**4, "kept_bytes": 700}
+    cpu, gpu = (seen(**figures, device=device) for device in ("cpu", "cuda"))
+    assert (cpu["memory"]["peak_bytes"], gpu["memory"]["peak_bytes"]) == (2700, 2000)
+    assert cpu["largest_batch_size"] == gpu["largest_batch_size"] - 6  # 125 bytes an image
+
+
+def test_tf32_that_somebody_asked_for_is_said_to_change_nothing_on_a_cpu():
+    rest = Peak(images=0, bytes=1000)
+    figures = {"evaluation": (rest, Peak(images=256, bytes=1256)), "free": 10**4}
+    for device, precision in (("cpu", "tf32"), ("cuda", "tf32"), ("cpu", "fp32")):
+        found = seen(**figures, device=device, precision=precision)["problems"]
+        told = [each for each in found if each["code"] == "override_without_effect"]
+        assert len(told) == (device == "cpu" and precision == "tf32")
+        assert all(each["severity"] == "note" and "tf32" in each["message"] for each in told)
+
+
+def test_figures_of_a_measurement_by_an_older_worker_are_used_without_what_it_did_not_measure():
+    rest = Peak(images=0, bytes=1000)
+    found = seen(evaluation=(rest, Peak(images=256, bytes=1256)), free=10**4)
+    assert (found["eta"]["start"], found["eta"]["save"], found["eta"]["report"]) == (0.0, 0.0, 0.0)
+    assert found["eta"]["train"] > 0
 
 
 def test_steps_that_other_work_kept_waiting_are_told_of():
@@ -215,11 +248,40 @@ def test_the_peak_meter_sees_what_is_held_for_a_moment():
 
 def test_the_time_of_a_run_is_that_of_its_parts_and_ends_with_max_seconds():
     counted = Sizes(train=1000, val=100, test=200, batch=100)
-    speed = Speed(train=50.0, evaluate=100.0, test=50.0, load=1000.0)
+    speed = Speed(train=50.0, evaluate=100.0, test=50.0, load=1000.0, save=0.5, start=5.0)
     found = run_seconds(recipe(epochs=3), counted, speed, streamed=False)
-    assert found == {"load": 1.3, "train": 60.0, "validate": 3.0, "test": 6.0, "total": 70.3}
-    cut = run_seconds(recipe(epochs=3, max_seconds=30), counted, speed, streamed=False)
-    assert cut == {"load": 1.3, "train": 30.0, "validate": 2.0, "test": 6.0, "total": 39.3}
+    around = {"start": 5.0, "load": 1.3, "test": 6.0, "report": 3.0}
+    assert found == {**around, "train": 60.0, "validate": 3.0, "save": 1.5, "total": 79.8}
+    cut = run_seconds(recipe(epochs=3, max_seconds=1.3 + 64.5 / 2), counted, speed, streamed=False)
+    assert cut == {**around, "train": 30.0, "validate": 2.0, "save": 0.8, "total": 48.0}
+
+
+SAVED = Sizes(train=1000, val=100, test=0, batch=100)  # ten steps an epoch
+
+
+@pytest.mark.parametrize(
+    ("checkpoint_seconds", "step", "save", "expected"),
+    [
+        (0, 1.0, 0.1, 30),  # behind each step; the last one's is that of the epoch's end
+        (4, 1.0, 0.1, 3 * 3),  # at steps 4 and 8, and at the end
+        (60, 1.0, 0.1, 3),
+        (60, 1.0, 0.7, 2),  # the first epoch's end, whatever a save takes, and the last's: 12 s are no 20 saves
+        (11, 1.0, 0.7, 3),
+        (20, 1.0, 100.0, 3),  # the first one's end; within the third, behind its eighth step; its end
+    ],
+)
+def test_as_many_checkpoints_are_counted_as_the_loop_writes(checkpoint_seconds, step, save, expected):
+    chosen = recipe(epochs=3, checkpoint_seconds=checkpoint_seconds)
+    assert saves(chosen, SAVED, step=step, validation=2.0, save=save) == expected
+
+
+def test_a_save_behind_every_step_makes_a_run_longer():
+    speed = Speed(train=100.0, evaluate=100.0, test=100.0, load=1000.0, save=0.5)
+    rare, often = (
+        run_seconds(recipe(epochs=3, checkpoint_seconds=seconds), SAVED, speed, streamed=False) for seconds in (60, 0)
+    )
+    assert (rare["save"], often["save"]) == (1.5, 15.0)
+    assert often["total"] == pytest.approx(rare["total"] + 13.5)
 
 
 def test_streamed_images_are_read_for_themselves_where_their_mean_or_std_is_measured_and_by_each_device():
@@ -312,4 +374,6 @@ def test_plans_that_say_different_things_are_different():
         for change in ({}, {"curve": True}, {"max_seconds": 9.0}, {"dataset": "ds_2"})
     ]
     others.append(plan_key(question, recipe(lr=0.3), "sha256:1", "here"))
-    assert len(set(others)) == 5
+    asked = question.model_copy(update={"overrides": {"step_factor": 0.1}})  # the default, and without effect
+    others.append(plan_key(asked, recipe(), "sha256:1", "here"))
+    assert len(set(others)) == 6

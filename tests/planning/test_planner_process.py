@@ -83,6 +83,37 @@ def test_real_steps_are_measured_and_everything_else_follows_from_them(plan, lay
     assert (cached["images_per_second"], cached["measured"]["cached"]) == (found["images_per_second"], True)
 
 
+def test_the_time_of_a_small_training_is_foreseen_within_a_factor_of_three(layout):
+    """From the process's start to its end, most of which is neither a step nor a validation; and with a save behind
+    each step, which takes longer. What is measured leaves nothing behind.
+    """
+    on_disk(layout, {"train": images(900, seed=0), "test": images(90, seed=1)})
+    before = sorted(layout.root.rglob("*"))
+    lines, _ = process(layout, "--measure")
+    assert sorted(layout.root.rglob("*")) == before
+    rare = lines[-1][1]["eta"]
+    often, _ = process(layout, measured=lines[1][1], overrides={**QUESTION["overrides"], "checkpoint_seconds": 0})
+    foreseen = often[-1][1]["eta"]
+    assert (rare["start"] > 0.5, rare["report"] > 0, rare["save"] > 0) == (True, True, True)
+    each = often[-1][1]["measured"]["save_seconds"]
+    assert foreseen["save"] == pytest.approx(often[-1][1]["steps"] * each, abs=0.1)
+    assert foreseen["total"] == pytest.approx(rare["total"] + foreseen["save"] - rare["save"], abs=0.2)
+    assert foreseen["total"] > rare["total"]
+
+    job = layout.job("job_1")
+    job.mkdir()
+    spec = {"kind": "train", "dataset": "ds_pets", "recipe": QUESTION["recipe"], "register_as": "pets"}
+    overrides = {**QUESTION["overrides"], "checkpoint_seconds": 0}
+    (job / "spec.json").write_text(json.dumps({**spec, "overrides": overrides}))
+    command = [sys.executable, "-m", "worker.trainer", str(job), "--claim", "1", "--device", "cpu"]
+    began = time.monotonic()
+    ended = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    took = time.monotonic() - began
+    said = [json.loads(line)["type"] for line in ended.stdout.splitlines()]
+    assert said.count("checkpoint") == often[-1][1]["steps"]
+    assert took / 3 < foreseen["total"] < took * 3, (took, foreseen)
+
+
 def test_a_device_that_is_in_use_is_left_alone_and_the_rest_is_told(plan, layout):
     on_disk(layout, {"train": images(60, seed=0), "test": images(30, seed=1)})
     ((_, found),) = plan()
@@ -267,7 +298,9 @@ def test_the_memory_of_a_plan_is_that_of_a_validation_where_this_takes_more_than
     assert (rest.images, most.images > 2) == (0, True)  # all of them, unless the machine is slow
     assert most.bytes - rest.bytes > most.images * 16 * 28 * 28 * 4  # one layer's output
     assert needed(rest, most, 256) > measured["peaks"][1]["bytes"]
-    assert found["memory"]["peak_bytes"] == needed(rest, most, 256) + found["memory"]["data_bytes"]
+    assert measured["kept_bytes"] > 4 * found["parameters"]
+    beside = found["memory"]["data_bytes"] + measured["kept_bytes"]
+    assert found["memory"]["peak_bytes"] == needed(rest, most, 256) + beside
     assert (found["memory"]["method"] == "measured") == (most.images == 256)
 
 

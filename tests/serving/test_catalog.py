@@ -187,6 +187,34 @@ def test_starters_are_seeded_once_and_what_people_did_since_is_left_alone(catalo
     assert catalog.resolve("toy") == ("toy", 2)
 
 
+def test_a_starter_that_was_deleted_does_not_come_back(catalog: Catalog, tmp_path: Path) -> None:
+    source = make_artifact(tmp_path / "starters" / "toy", job="job_starter", network=False)
+    catalog.seed(source.parent)
+    catalog.delete_alias("toy", "production")
+    catalog.delete("toy", 1)
+    assert Catalog(catalog.root).seed(source.parent) == []
+    assert catalog.versions("toy") == []
+
+
+def test_a_version_is_gone_for_good_before_its_files_are_removed(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a new model's folder is there for good before its first version is."""
+    synced: list[Path] = []
+    monkeypatch.setattr("models.catalog.fsync_dir", synced.append)
+    monkeypatch.setattr("store.files.fsync_dir", synced.append)
+    catalog.publish("toy", artifact(tmp_path, "job_a"), "job_a")
+    assert synced.index(catalog.root) < synced.index(catalog.root / "toy")
+    synced.clear()
+
+    def removing(folder: Path) -> None:
+        assert synced[-1] == catalog.root / "toy"
+        assert catalog.versions("toy") == []
+
+    monkeypatch.setattr("models.catalog.shutil.rmtree", removing)
+    catalog.delete("toy", 1)
+
+
 def test_a_seeding_that_was_killed_before_its_alias_is_finished_by_the_next(catalog: Catalog, tmp_path: Path) -> None:
     source = make_artifact(tmp_path / "starters" / "toy", job="job_starter", network=False)
     catalog.publish("toy", source, "job_starter")

@@ -12,9 +12,10 @@ from serving_toys import assert_near, make_artifact
 
 from app.engine.runtimes import compiled
 from app.engine.runtimes.base import Unavailable
+from app.engine.runtimes.records import Cache, Record, cores
 from app.engine.selection import Selection
 from models.runtime import load
-from store.settings import RuntimeName, Settings
+from store.settings import Precision, RuntimeName, Settings
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 
@@ -25,12 +26,27 @@ def test_a_network_is_compiled_in_a_process_of_its_own_and_serves_from_then_on(t
     folder, data = make_artifact(tmp_path / "model", job="job_a", seed=3), tmp_path / "data"
     settings = {"RESNETD_DATA": str(data), "RESNETD_RUNTIME": "compiled", "RESNETD_BATCHING": "toy=6"}
     command = [sys.executable, "-m", "app.engine.runtimes", folder, "--model", "toy", "--version", "1"]
+    mine = Cache(data / "runtimes", model="toy", version=1, device="cpu", cores=cores())
+    former = data / "runtimes" / "other-1-0123456789ab"
+    for needed in (data / "models" / "other" / "1", former):
+        needed.mkdir(parents=True)
+    left = Record(
+        weights_sha256="",
+        machine="0123456789ab",
+        hardware=mine.hardware,
+        asked=Precision.BF16,
+        runtime=RuntimeName.AUTO,
+        measured=(),
+    )
+    former.with_suffix(".json").write_text(left.model_dump_json())
     subprocess.run(
         [*command, "--device", "cpu"],
         env={**os.environ, **settings, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")},
         check=True,
         timeout=800,
     )
+
+    assert {place.name for place in (data / "runtimes").iterdir()} == {mine.name, f"{mine.name}.json"}
 
     def selection(batching: str) -> Selection:
         asked = Settings(data=data, runtime=RuntimeName.COMPILED, batching=batching)

@@ -177,8 +177,9 @@ def test_engines_are_asked_for_their_figures_and_one_that_does_not_answer_has_no
     async def test(scene: Scene) -> None:
         pong = {"images": 7, "idle_seconds": 0.0, "batches": {"1": 3, "32": 2}}
         scene.route(await scene.engine("engine", lambda _: pong))
-        busy = EngineFigures("toy", 1, ready=True, restarts=0, waiting=7, batches={1: 3, 32: 2})
-        assert await scene.engines.figures() == [busy]
+        (busy,) = await scene.engines.figures()
+        assert (busy.model, busy.version, busy.ready, busy.restarts, busy.waiting) == ("toy", 1, True, 0, 7)
+        assert (busy.batches, "engine" in busy.process) == ({1: 3, 32: 2}, True)
         leaving = Route(model="toy", version=1, state=EngineState.DRAINING, socket="old", device="cpu")
         Routes(engines=(*RoutesFile(scene.layout.routes).read().engines, leaving)).write(scene.layout.routes)
         assert await scene.engines.figures() == [busy]  # of a version that was loaded again, once

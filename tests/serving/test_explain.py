@@ -56,6 +56,33 @@ def test_before_an_average_and_a_linear_layer_it_is_the_class_activation_map(run
         np.testing.assert_allclose(found.logits, runtime.logits(pixels[None])[0], atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "cells"),
+    [
+        ("cifar/resnet50", 24, (3, 3)),
+        ("torchvision/resnet50", 64, (2, 2)),
+        ("torchvision/resnext50_32x4d", 64, (2, 2)),
+    ],
+)
+def test_so_it_is_for_bottlenecks_with_and_without_groups(
+    runtime: Runtime, name: str, size: int, cells: tuple[int, int]
+) -> None:
+    mine = fresh(runtime, name, size)
+    seen: list[torch.Tensor] = []
+    hook = mine.network.get_submodule("layer4").register_forward_hook(lambda _, __, out: seen.append(out))
+    pixels = np.random.default_rng(3).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    mine.logits(pixels[None])
+    hook.remove()
+    weights = split(mine.network)[1].weight
+    assert weights.shape == (3, 2048)
+    maps = torch.einsum("kc,chw->khw", weights, seen[0][0]).relu().numpy()
+    assert sum(cam.min() < 0.9 * cam.max() for cam in maps) >= 1  # one is a picture of something
+    for index, cam in enumerate(maps):
+        found = grad_cam(mine, pixels, class_index=index)
+        assert found.heat.shape == cells
+        np.testing.assert_allclose(found.heat, cam / max(cam.max(), 1e-30), atol=1e-4)
+
+
 def test_without_a_class_it_explains_the_likeliest(runtime: Runtime) -> None:
     pixels = pixels_of(5)
     likeliest = int(runtime.logits(pixels[None])[0].argmax())

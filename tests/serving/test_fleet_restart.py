@@ -9,6 +9,7 @@ import pytest
 from serving_toys import FleetProcess, make_artifact, picture, with_client
 from waiting import wait_for
 
+from app.fleet.proven import Proven
 from app.inference.client import Engines
 from app.inference.errors import EngineUnavailable
 from app.inference.fleet import FleetClient
@@ -97,6 +98,40 @@ def test_a_fleet_that_is_started_anew_serves_what_is_proven_while_the_newest_ver
         assert [each.version for each in fourth.routes().engines] == [3]  # what is proven is all that is loaded
     finally:
         fourth.stop()
+
+
+def test_what_a_client_had_loaded_is_loaded_again_after_a_crash_and_what_a_request_needed_is_not(
+    fleet: StartFleet, layout: Layout, artifacts: list[Path]
+) -> None:
+    async def load(engines: Engines) -> None:
+        assert (await FleetClient(layout).load("other", 2))["state"] == "ready"
+        assert await version(engines, "other") == 1
+
+    first = fleet()
+    for number in (1, 2):
+        first.catalog.publish("other", artifacts[number], f"job_{number}")
+    first.catalog.set_alias("other", "production", 1)
+    first.ready("toy", 1)
+    with_client(first, load)
+    before = first.ready("other", 2).pid
+    first.process.kill()
+    first.process.wait()
+
+    second = FleetProcess(layout)
+    try:
+        wait_for(lambda: second.ready("other", 2).pid != before)
+        second.ready("toy", 1)
+        assert {(each.model, each.version) for each in second.routes().engines} == {("toy", 1), ("other", 2)}
+        assert Proven(layout.served).loaded == {("other", 2)}
+
+        async def unload(_: Engines) -> None:
+            assert (await FleetClient(layout).unload("other", 2))["state"] == "unloaded"
+
+        with_client(second, unload)
+    finally:
+        second.process.kill()
+        second.process.wait()
+    assert Proven(layout.served).loaded == set()
 
 
 def test_where_an_idle_models_new_version_is_broken_the_one_that_served_is_back_after_one_refusal(

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from serving_toys import make_artifact
 
+from app.fleet.again import load_again
 from app.fleet.fleet import Fleet
+from app.fleet.proven import Proven
 from app.inference.routes import EngineState, Route, RoutesFile, Split
 from models.aliases import Canary
 from models.catalog import Catalog, ModelNotFound
@@ -45,6 +47,7 @@ class Scene:
     """A fleet with place for two engines, whose default model is toy, and what it is told by its catalog."""
 
     def __init__(self, layout: Layout) -> None:
+        self.layout = layout
         self.catalog = Catalog(layout.models)
         self.fleet = Fleet(layout, Settings(data=layout.root, model="toy", device="cpu", max_engines=2))
         self._table = RoutesFile(layout.routes)
@@ -173,3 +176,89 @@ def test_a_version_that_is_deleted_just_when_there_is_room_is_wanted_no_more(
 
     with_fleet(test)
     assert [each.getMessage() for each in caplog.records] == ["a version that is wanted is gone"]
+
+
+async def started_anew(scene: Scene) -> Scene:
+    """The fleet that comes after this one was killed, when it has loaded what it is to."""
+    after = Scene(scene.layout)
+    after.fleet._reconcile()
+    await load_again(after.fleet)
+    return after
+
+
+def test_what_a_client_had_loaded_is_remembered_until_it_is_unloaded_or_makes_room(with_fleet: WithFleet) -> None:
+    async def test(scene: Scene) -> None:
+        def remembered() -> set[Key]:
+            return Proven(scene.layout.served).loaded
+
+        await scene.fleet.ensure("toy", 1)
+        await scene.fleet.ensure("other", 2)
+        assert remembered() == set()  # a request needed it, and the next one loads it
+        await scene.fleet.ensure("other", 2, keep=True)
+        assert remembered() == {("other", 2)}
+        await scene.fleet.ensure("third", 3, keep=True)
+        assert remembered() == {("third", 3)}
+        assert (await started_anew(scene)).loaded == {("toy", 1), ("third", 3)}
+        await scene.fleet.unload("third", 3)
+        assert remembered() == set()
+
+    with_fleet(test)
+
+
+def test_what_was_loaded_by_the_name_of_an_alias_is_what_the_alias_serves_by_now(with_fleet: WithFleet) -> None:
+    async def test(scene: Scene) -> None:
+        await scene.fleet.ensure("toy", 1)
+        await scene.fleet.ensure("other", 1, keep=True)
+        scene.put("other", 4)
+        assert scene.loaded == {("toy", 1), ("other", 4)}
+        after = await started_anew(scene)
+        assert after.loaded == {("toy", 1), ("other", 4)}
+        assert after.fleet._requested == set()  # it goes where the alias goes
+        after.put("other", 3)
+        assert after.loaded == {("toy", 1), ("other", 3)}
+
+    with_fleet(test)
+
+
+def test_what_cannot_be_loaded_again_is_told_and_forgotten(
+    with_fleet: WithFleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(scene: Scene) -> None:
+        known = Proven(scene.layout.served)
+        known.loaded |= {("other", 2), ("third", 1), ("third", 4)}
+        known.write()
+        scene.catalog.delete("other", 2)
+        after = await started_anew(scene)
+        assert after.loaded == {("toy", 1), ("third", 1)}  # there is place for two
+        assert Proven(scene.layout.served).loaded == {("third", 1)}
+
+    with_fleet(test)
+    told = [(each.model, each.version) for each in caplog.records if "not any more" in each.getMessage()]
+    assert told == [("other", 2), ("third", 4)]
+
+
+def test_a_version_whose_loading_ends_the_fleet_is_loaded_again_once(
+    with_fleet: WithFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(scene: Scene) -> None:
+        entered = asyncio.Event()
+
+        async def endless(_: Stand) -> Route:
+            entered.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        await scene.fleet.ensure("toy", 1)
+        await scene.fleet.ensure("other", 2, keep=True)
+        after = Scene(scene.layout)
+        after.fleet._reconcile()
+        ready = Stand.settle
+        monkeypatch.setattr(Stand, "settle", lambda it: endless(it) if it.model == "other" else ready(it))
+        loading = asyncio.create_task(load_again(after.fleet))
+        await entered.wait()
+        assert Proven(scene.layout.served).loaded == set()
+        loading.cancel()  # a fleet that is told to end has done nothing wrong
+        await asyncio.gather(loading, return_exceptions=True)
+        assert Proven(scene.layout.served).loaded == {("other", 2)}
+
+    with_fleet(test)

@@ -109,6 +109,16 @@ def test_what_served_last_is_not_forgotten_while_the_aliases_cannot_be_read(
     assert [each.getMessage() for each in caplog.records] == ["the aliases of a model cannot be read"]
 
 
+def test_a_record_of_what_served_that_says_nothing_of_what_was_loaded_is_read(layout: Layout) -> None:
+    layout.served.write_text('{"aliases": {"toy": {"production": 1}}}')
+    known = Proven(layout.served)
+    assert (known.of("toy"), known.loaded) == ({"production": 1}, set())
+    known.loaded.add(("other", 3))
+    known.write()
+    again = Proven(layout.served)
+    assert (again.of("toy"), again.loaded) == ({"production": 1}, {("other", 3)})
+
+
 class Watched:
     """An engine, and a way to wait for what becomes of it."""
 
@@ -133,6 +143,39 @@ class Watched:
         while self.engine.state is not state:
             self._changed.clear()
             await self._changed.wait()
+
+
+def test_an_engine_that_cannot_be_watched_for_an_unforeseen_reason_is_started_anew(
+    tmp_path: Path, artifacts: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        watched = Watched(artifacts[0], tmp_path)
+        ping, pings = watched.engine._ping, 0
+
+        async def fails_once() -> str | None:
+            nonlocal pings
+            pings += 1
+            await asyncio.sleep(0.1)
+            return {}["idle_seconds"] if pings == 1 else await ping()
+
+        monkeypatch.setattr(watched.engine, "_ping", fails_once)
+        try:
+            async with asyncio.timeout(120):
+                await watched.until(EngineState.READY)
+                first = watched.engine.route
+                await watched.until(EngineState.STARTING)
+                assert watched.engine.route.reason == "it could not be started or watched: 'idle_seconds'"
+                await watched.until(EngineState.READY)
+            assert watched.engine.route.restarts == 1
+            assert watched.engine.route.pid != first.pid
+            assert first.pid is not None
+            await asyncio.to_thread(wait_for, lambda: not alive(first.pid))
+        finally:
+            await watched.engine.stop(seconds=10)
+
+    asyncio.run(main())
+    (logged,) = [each for each in caplog.records if each.exc_info]
+    assert logged.getMessage() == "an engine could not be started or watched"
 
 
 def test_three_starts_that_fail_make_an_engine_failed(tmp_path: Path, artifacts: list[Path]) -> None:

@@ -96,14 +96,14 @@ def test_a_triton_client_finds_server_and_model_ready_and_described(stack: Stack
     model = client.get_model_metadata("toy")
     assert (model["name"], model["versions"]) == ("toy", ["1"])
     assert {(each["name"], each["datatype"], tuple(each["shape"])) for each in model["inputs"]} == {
-        ("image", "BYTES", (-1,)),
+        ("image", "BYTES", (-1, 1)),
         ("pixels", "UINT8", (-1, 32, 32, 3)),
         ("normalised", "FP32", (-1, 3, 32, 32)),
     }
     assert {(each["name"], tuple(each["shape"])) for each in model["outputs"]} == {
         ("probabilities", (-1, 3)),
         ("logits", (-1, 3)),
-        ("embedding", (-1, -1)),
+        ("embedding", (-1, 64)),
     }
     assert client.get_model_metadata("toy", "1") == model
 
@@ -136,14 +136,18 @@ def test_a_triton_client_reads_what_was_counted(stack: Stack, monkeypatch: pytes
     with pytest.raises(InferenceServerException, match="not finite"):
         client.infer("toy", [tensor])
     (after,) = client.get_inference_statistics("toy", "1")["model_stats"]
-    assert (after["name"], after["version"], after["batch_stats"]) == ("toy", "1", [])
+    assert (after["name"], after["version"]) == ("toy", "1")
     assert after["inference_count"] - before["inference_count"] == 6
     assert after["execution_count"] > before["execution_count"]
+    sizes = {each["batch_size"]: each["compute_infer"]["count"] for each in after["batch_stats"]}
+    assert sum(sizes.values()) == after["execution_count"]
+    assert max(sizes) <= 3 * len(FILES)
     assert abs(after["last_inference"] / 1000 - time.time()) < 60
     was, now = before["inference_stats"], after["inference_stats"]
     counted = {name: now[name]["count"] - was[name]["count"] for name in now}
-    stages = ("queue", "compute_input", "compute_infer")
-    assert counted == {"success": 2, "fail": 1, **dict.fromkeys(stages, 2), "compute_output": 0}
+    stages, never = ("queue", "compute_input", "compute_infer"), ("compute_output", "cache_hit", "cache_miss")
+    assert counted == {"success": 2, "fail": 1, **dict.fromkeys(stages, 2), **dict.fromkeys(never, 0)}
+    assert now["fail"]["ns"] > was["fail"]["ns"]
     assert now["compute_infer"]["ns"] > was["compute_infer"]["ns"]
     assert abs(now["success"]["ns"] - sum(now[name]["ns"] for name in stages)) <= len(stages)  # rounded
     known = {(each["name"], each["version"]): each for each in client.get_inference_statistics()["model_stats"]}
@@ -191,6 +195,23 @@ def test_what_a_client_has_normalised_itself_goes_through_the_float32_network(
     np.testing.assert_allclose(found.as_numpy("embedding"), expected.embedding, **EXACT)
     rows = probabilities(expected.logits, stack.runtime.manifest)
     np.testing.assert_allclose(found.as_numpy("probabilities"), rows, **EXACT)
+
+
+@pytest.mark.parametrize("shape", [[3], [3, 1]])
+@pytest.mark.parametrize("binary", [True, False])
+def test_image_files_come_in_the_shape_that_is_announced_and_in_one_dimension(
+    stack: Stack, expected: Outputs, shape: list[int], binary: bool
+) -> None:
+    config, model = stack.client.get_model_config("toy"), stack.client.get_model_metadata("toy")
+    (dims,) = (each["dims"] for each in config["input"] if each["name"] == "image")
+    (announced,) = (each["shape"] for each in model["inputs"] if each["name"] == "image")
+    assert (dims, announced) == ([1], [-1, 1])
+    files = np.array(FILES if binary else [base64.b64encode(file) for file in FILES], dtype=np.object_)
+    tensor = triton.InferInput("image", shape, "BYTES").set_data_from_numpy(files.reshape(shape), binary_data=binary)
+    found = stack.client.infer("toy", [tensor], outputs=[triton.InferRequestedOutput("embedding")])
+    np.testing.assert_allclose(found.as_numpy("embedding"), expected.embedding, **SERVED)
+    (width,) = (each["dims"] for each in config["output"] if each["name"] == "embedding")
+    assert found.as_numpy("embedding").shape == (3, *width)
 
 
 def test_image_files_come_as_binary_elements_or_as_base64(stack: Stack, expected: Outputs) -> None:

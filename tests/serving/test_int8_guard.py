@@ -1,6 +1,7 @@
 """int8 behind its guard, made by NNCF of a network that has learnt something: it serves, or it is refused."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,24 @@ def test_int8_that_answers_as_float32_does_passes_its_guard_and_serves(trained, 
     logits = serving.computing.wide(pixels).logits
     assert (logits.argmax(axis=1) == labels).mean() > 0.95
     assert np.abs(logits - load(trained, "cpu").logits(pixels)).max() > 1e-4  # it is int8 that computed them
+
+
+def test_int8_that_nearly_always_decides_as_float32_does_is_refused_for_half_a_point_of_accuracy(trained, layout):
+    """A tenth of the images is near enough to a border for int8 to fall on its other side often."""
+    model = load(trained, "cpu")
+    near, said = close_calls(model, 300)
+    best = np.sort(model.logits(near), axis=1)
+    nearest = np.argsort(best[:, -1] - best[:, -2])[:30]
+    clear, labels = stripes(270, seed=2)
+    heldout, labels = np.concatenate([near[nearest], clear]), np.concatenate([said[nearest], labels])
+    refused = judged(trained, layout, heldout=heldout, labels=labels)
+    assert refused is not None
+    drop = re.fullmatch(r"accuracy drops by ([0-9.]+) points on 300 images, allowed are 0.5", refused)
+    assert drop is not None, refused
+    assert 0.5 < float(drop[1]) <= 10
+    serving = selection(trained, layout).known()
+    assert serving is not None
+    assert (serving.shown["name"], serving.shown["precision"]) == ("eager", "fp32")
 
 
 def test_int8_that_decides_otherwise_than_float32_is_refused_and_float32_serves(trained, layout):

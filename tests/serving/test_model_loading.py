@@ -55,7 +55,7 @@ def test_a_load_that_is_not_waited_for_reaches_the_fleet_and_goes_on(
 ) -> None:
     async def test(models: Models, fleet: StandIn) -> None:
         assert (await models.load("toy", wait=wait))["state"] == "starting"
-        assert await fleet.asked.get() == {"op": "ensure", "model": "toy", "version": 1}
+        assert await fleet.asked.get() == {"op": "ensure", "model": "toy", "version": 1, "keep": True}
         for _ in range(3):
             assert (await models.load("toy", wait=wait))["state"] == "starting"
         assert fleet.asked.empty()  # they share what the first one asked

@@ -13,7 +13,7 @@ from torch import nn
 
 from app.engine import __main__ as engine
 from app.engine.batch import Batcher, Computing
-from app.engine.runtimes import gates, measure, tuning
+from app.engine.runtimes import gates, measure, records, tuning
 from app.engine.runtimes.base import REFERENCE, Candidate, Loaded, Numbers, candidates
 from app.engine.runtimes.choose import batching, choose, wide_pays
 from app.engine.runtimes.records import Cache, Measured, Record, kind_of, sweep
@@ -363,6 +363,7 @@ def test_another_versions_runtime_serves_where_it_fits_this_one_and_is_soon_buil
         return
     assert found is not None
     assert found.like == "toy@1"
+    assert (found.hardware, found.libraries) == (cache.hardware, records.libraries())
     assert found.measured == (measured(BF16, 110, 130).model_copy(update={"files": {"a": "b"}}),)
     again = taken(kin.model_copy(update={"like": "toy@2"}))
     assert again is not None
@@ -393,6 +394,35 @@ def test_what_belongs_to_versions_that_are_gone_is_removed(tmp_path: Path):
     sweep(root, models, keep="")
     assert {place.name.rpartition("-")[0] for place in root.iterdir()} == {"a-b-1"}
     assert len(list(root.iterdir())) == 2
+
+
+def test_what_former_libraries_left_is_removed_and_nothing_of_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def made(model: str, *, cores: int = 2, **told: str) -> Cache:
+        for each in (records.machine, records.hardware, records.libraries):
+            each.cache_clear()
+        cache = Cache(tmp_path, model=model, version=1, device="cpu", cores=cores)
+        (cache.folder / "openvino.xml").write_text("x")
+        cache.write(record(cache).model_copy(update={"hardware": cache.hardware, **told}))
+        return cache
+
+    def upgraded(library: str) -> str:
+        return f"{library} 99"
+
+    with monkeypatch.context() as before:
+        before.setattr(records, "_version", upgraded)
+        former = [made("a"), made("b")]
+        before.setattr(records.platform, "node", lambda: "another-host")
+        others = [made("c")]
+    with monkeypatch.context() as before:
+        before.setattr(records, "_version", upgraded)
+        others += [made("d", cores=1), made("e", hardware="")]
+    mine = made("a")
+    mine.sweep_former()
+    there = {place.name for place in tmp_path.iterdir()}
+    assert there == {name for cache in (mine, *others) for name in (cache.name, f"{cache.name}.json")}
+    assert not {cache.name for cache in former} & there
 
 
 @pytest.mark.parametrize(("side", "channels", "kept"), [(28, 1, 120), (35, 3, 120), (112, 3, 120)])

@@ -102,6 +102,20 @@ def test_a_tensor_which_was_prepared_for_the_version_that_is_served_goes_to_no_c
     with_scene(tmp_path, test)
 
 
+def test_a_class_that_is_named_by_its_number_is_that_of_the_version_that_is_served(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        shown = {**DONE, "results": []}
+        share(scene, await scene.engine("served", lambda _: shown), await scene.engine("canary", lambda _: shown))
+
+        async def explained(class_index: int | None) -> int:
+            asked = scene.engines.explain("toy", [b"x"], class_index=class_index, overlay=False, timeout=10)
+            return (await asked).version
+
+        assert [await explained(0), await explained(None)] == [1, 2]
+
+    with_scene(tmp_path, test)
+
+
 @pytest.mark.parametrize("state", [EngineState.READY, EngineState.STARTING])
 def test_a_canary_that_is_not_there_is_not_waited_for(tmp_path: Path, state: EngineState) -> None:
     async def test(scene: Scene) -> None:
@@ -174,7 +188,9 @@ def test_who_comes_is_refused_unread_only_where_every_version_is_full_that_could
         assert not scene.engines.refusing("toy", "classify", size=100)
         known.full("toy", 2, Kind.SERVED, images=1, size=100, patience=7.5)  # a canary has half of the time
         assert scene.engines.refusing("toy", "classify", size=100)
-        assert scene.engines.refusing("toy", "infer", size=100)
+        assert not scene.engines.refusing("toy", "infer", size=100)  # normalised tensors have places of their own
+        known.full("toy", 1, Kind.NORMALISED, images=1, size=100, patience=15)
+        assert scene.engines.refusing("toy", "infer", size=100)  # and go to no canary
         assert not scene.engines.refusing("toy", "classify", size=99)
         assert not scene.engines.refusing("toy", "explain", size=100)
 

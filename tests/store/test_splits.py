@@ -1,6 +1,7 @@
 """What a split tells of its images without decoding them."""
 
 import hashlib
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -19,6 +20,44 @@ def of_files(folder: Path, files: list[bytes]) -> Split:
     np.save(folder / "train.index.npy", np.stack([starts, lengths], axis=1).astype(np.int64))
     (folder / "train.blob").write_bytes(b"".join(files))
     return Split(folder, "train")
+
+
+def with_checksums(folder: Path, images: list[bytes]) -> None:
+    np.save(folder / "train.crc32.npy", np.array([zlib.crc32(image) for image in images], dtype=np.uint32))
+
+
+def test_a_file_that_is_no_longer_what_was_imported_is_refused_and_the_others_are_given(tmp_path: Path) -> None:
+    files = [b"first", b"second", b"third"]
+    with_checksums(tmp_path, files)
+    of_files(tmp_path, [b"first", b"sEcond", b"third"])
+    split = Split(tmp_path, "train", refuse=LookupError)
+    assert [split.encoded(index) for index in (0, 2)] == [b"first", b"third"]
+    with pytest.raises(LookupError, match="image 1 is not what was imported"):
+        split.encoded(1)
+
+
+def test_pixels_are_read_to_see_whether_they_have_changed(tmp_path: Path) -> None:
+    """A flipped bit, and a page of zeros; `between` is called meanwhile."""
+    pixels = np.random.default_rng(0).integers(1, 256, (3000, 5, 4, 3), dtype=np.uint8)
+    with_checksums(tmp_path, [image.tobytes() for image in pixels])
+    np.save(tmp_path / "train.labels.npy", np.zeros(3000, dtype=np.int64))
+    np.save(tmp_path / "train.images.npy", pixels)
+    looks: list[None] = []
+    Split(tmp_path, "train").check_pixels(lambda: looks.append(None))
+    assert len(looks) == 3
+    content = (tmp_path / "train.images.npy").read_bytes()
+    header = len(content) - pixels.nbytes
+    for where, changed in ((header + 2000 * 60 + 7, bytes([content[header + 2000 * 60 + 7] ^ 4])), (4096, bytes(4096))):
+        spoilt = content[:where] + changed + content[where + len(changed) :]
+        (tmp_path / "train.images.npy").write_bytes(spoilt)
+        with pytest.raises(ValueError, match=f"image {(where - header) // 60} is not what was imported"):
+            Split(tmp_path, "train").check_pixels(lambda: None)
+
+
+def test_images_without_checksums_are_taken_as_they_are(tmp_path: Path) -> None:
+    split = of_files(tmp_path, [b"first"])
+    assert split.encoded(0) == b"first"
+    split.check_pixels(lambda: None)
 
 
 def hashes(split: Split) -> npt.NDArray[np.uint64]:

@@ -11,8 +11,8 @@ import torch
 from job_processes import of
 from safetensors.torch import save_file
 from squares import CLASSES, squares, write_dataset
-from test_trainer_process import after_checkpoints, finish, trainer
 from torchvision.models import get_model
+from trainer_kit import after_checkpoints, finish, trainer
 
 from models.catalog import Catalog
 from models.manifest import NetworkSpec, Preprocessing

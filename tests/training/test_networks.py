@@ -38,6 +38,17 @@ def test_the_books_resnet18_has_the_books_shapes():
     assert shapes == [(64, 56, 56), (64, 56, 56), (128, 28, 28), (256, 14, 14), (512, 7, 7)]
 
 
+@pytest.mark.parametrize(
+    ("channels", "classes", "height", "width"), [(2, 3, 64, 96), (5, 100, 224, 160), (3, 1000, 97, 33), (1, 2, 28, 28)]
+)
+def test_the_books_resnet18_takes_any_channels_classes_and_size(channels: int, classes: int, height: int, width: int):
+    network = NETWORKS["d2l/resnet18"].build(num_classes=classes, in_channels=channels)
+    logits = network(torch.rand(2, channels, height, width))
+    logits.sum().backward()
+    assert logits.shape == (2, classes)
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
 def test_the_books_residual_block_keeps_or_changes_the_shape():
     x = torch.rand(4, 3, 6, 6)
     assert d2l.Residual(3, 3)(x).shape == (4, 3, 6, 6)

@@ -153,7 +153,7 @@ TWO_WAYS = 'init is {"weights"'
         ("mnist", {"network": "mnist/residul"}, "overrides.network", "nearest is 'mnist/residual'"),
         ("mnist", {"warmup_epochs": 99}, "overrides", "warmup_epochs must not be more"),
         ("mnist", {"cutout": 30}, "overrides", "must fit in image_size"),
-        ("mnist", {"schedule": "step"}, "overrides", "step_epochs belongs to"),
+        ("mnist", {"schedule": "step"}, "overrides", "needs step_epochs"),
         ("mnist", {"step_epochs": [3]}, "overrides", "step_epochs belongs to"),
         ("imagenet", {"step_epochs": [60, 30]}, "overrides", "step_epochs must rise"),
         ("imagenet", {"step_epochs": [30, 90]}, "overrides", "before the end of 90 epochs"),
@@ -245,15 +245,54 @@ def test_changes_on_the_way_are_of_what_was_submitted():
         ("imagenet", {"image_size": 32, "batch_size": 3, "accumulate": 2}),
         ("finetune", {"image_size": 32, "batch_size": 8, "accumulate": 8, "resize": 32}),
         ("cifar10-fast", {"image_size": 8, "batch_size": 8, "accumulate": 5}),
+        ("mnist", {"image_size": 32}),
+        ("finetune", {"image_size": 128, "resize": 100}),
+        ("mnist", {"channels": 3}),
+        ("mnist", {"channels": 3, "mean": [0.5, 0.5, 0.5]}),
+        ("finetune", {"channels": 1}),
+        ("finetune", {"channels": 1, "mean": [0.5], "std": [0.2]}),
+        ("mnist", {"warmup_epochs": 15.5}),
+        ("mnist", {"schedule": "step"}),
+        ("imagenet", {"schedule": "cosine", "step_epochs": [30, 60]}),
+        ("imagenet", {"step_epochs": [60, 30]}),
+        ("mnist", {"momentum": 0}),
+        ("mnist", {"accumulate": 200}),
+        ("mnist", {"accumulate": 128, "devices": 2}),
+        ("mnist", {"compile": True, "devices": 2}),
+        ("mnist", {"devices": 3}),
+        ("mnist", {"mixup": 0.2, "batch_size": 4, "accumulate": 4}),
+        ("mnist", {"crop_padding": 28}),
+        ("mnist", {"cutout": 30}),
+        ("imagenet", {"random_resized_crop": [0.9, 0.5]}),
+        ("imagenet", {"crop_padding": 4}),
+        ("cifar10-fast", {"random_resized_crop": [0.3, 1]}),
+        ("mnist", {"test_time_flip": True}),
+        ("mnist", {"class_weights": "balanced", "sampling": "balanced"}),
+        ("mnist", {"freeze_epochs": 1}),
+        ("finetune", {"freeze_epochs": 11}),
+        ("finetune", {"init": None}),
+        ("finetune", {"network": "torchvision/resnet18"}),
+        ("finetune", {"network": "cifar/resnet20"}),
+        ("finetune", {"init": {"weights": "IMAGENET1K_V3"}}),
     ],
 )
-def test_each_override_that_the_hint_of_a_refusal_names_is_accepted(recipe, overrides):
+def test_each_choice_that_the_hint_of_a_refusal_names_is_accepted(recipe, overrides):
     with pytest.raises(RecipeError) as caught:
         resolve(recipe, overrides)
-    named = re.findall(r"(\w+)=(\[.*?\]|\d+)", caught.value.hint)
-    assert named
-    for name, value in named:
-        assert resolve(recipe, {**overrides, name: json.loads(value)})
+    told = re.match(r"Set (.+?)\.(?: |$)", caught.value.hint)
+    assert told is not None, caught.value.hint
+    for choice in told[1].split(", or "):
+        named = dict(re.findall(r"(\w+)=(\{.*?\}|\[.*?\]|[\w.]+)", choice))
+        assert named
+        assert resolve(recipe, {**overrides, **{name: _value(text) for name, text in named.items()}})
+
+
+def _value(text: str) -> object:
+    """As the command line reads it."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 @pytest.mark.parametrize("entry", NETWORKS.values(), ids=lambda entry: entry.name)

@@ -49,6 +49,14 @@ def test_every_damaged_checkpoint_is_noticed_and_the_one_before_it_taken(figures
     assert (damage["undetected"], damage["not_the_one_before"], damage["different"]) == (0, 0, 0)
 
 
+def test_every_bit_that_flips_in_a_stored_dataset_is_noticed_and_ends_a_training_as_damage(figures):
+    flipped = figures["damage"]["dataset"]
+    kinds = ("blob", "crc32.npy", "index.npy", "labels.npy")
+    assert set(flipped["flips"]) == {f"{split}.{kind}" for split in ("train", "test") for kind in kinds}
+    assert (flipped["undetected"], flipped["seen_in_a_good_one"]) == (0, False)
+    assert set(flipped["trainings"].values()) == {"exit status 78, dataset_damaged"}
+
+
 def test_a_full_disk_ends_a_claim_as_that_and_costs_no_checkpoint(figures):
     full = figures["disk_full"]
     if "skipped" in full:

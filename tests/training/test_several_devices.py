@@ -14,8 +14,7 @@ import torch
 from job_processes import lines, of
 from running import processes_that_name
 from squares import squares, write_dataset
-from test_trainer_orders import order
-from test_trainer_process import after_checkpoints, finish, trainer
+from trainer_kit import after_checkpoints, finish, order, trainer
 from waiting import wait_for
 
 from models import checkpoint

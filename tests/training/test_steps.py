@@ -9,6 +9,7 @@ from torch import Tensor
 
 from models.manifest import NetworkSpec, Preprocessing
 from models.recipes import resolve
+from worker.trainer import augment, mixing
 from worker.trainer.data import TrainingData
 from worker.trainer.distributed import World
 from worker.trainer.fresh import fresh_state
@@ -70,6 +71,27 @@ def test_a_step_goes_along_the_cut_gradient():
         for state in stepped(1, **plain, clip_norm=0.5)
     )
     assert norm(begin - end) == pytest.approx(0.1 * 0.5, rel=1e-3)  # lr times the norm
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_of_a_mixed_image_a_prediction_is_right_by_the_share_of_its_class(kind: str):
+    """Of a network that always says the second class, the partners in that class count as the images themselves do."""
+    run = stepped(1, **{kind: 1.0})
+    state = next(run)
+    last = [module for module in state.network.modules() if isinstance(module, torch.nn.Linear)][-1]
+    torch.nn.init.zeros_(last.weight)
+    last.bias.data = torch.tensor([0.0, 1.0, 0.0])
+    state = next(run)
+
+    recipe = resolve("fashion-mnist-small", {**SMALL, kind: 1.0})
+    draws = augment.draw(recipe, samples=BATCH, epoch=0, device=CPU).mix
+    assert draws is not None
+    kept = mixing.kept(torch.arange(BATCH), draws, height=SIZE, width=SIZE).double()
+    labels = torch.from_numpy(squares(BATCH, seed=0, size=SIZE)[1])[augment.order(samples=BATCH, seed=0, epoch=0)]
+    own, partners = (labels == 1).double(), (labels.roll(1) == 1).double()
+    expected = float((kept * own + (1 - kept) * partners).sum())
+    assert expected != float(own.sum())
+    assert state.sums.tolist()[1:] == pytest.approx([expected, BATCH])
 
 
 def test_the_average_is_of_weights_and_statistics_as_it_is_defined():

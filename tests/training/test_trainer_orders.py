@@ -1,21 +1,18 @@
 """What is asked of a training while it runs: it is followed at the next step, and a kill changes nothing of it."""
 
-import json
 import shutil
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from job_processes import lines, of
 from squares import squares, write_dataset
-from test_trainer_process import SPLITS, finish, trainer
 from torch import nn
+from trainer_kit import SPLITS, finish, order, trainer
 
 from models import checkpoint
 from models.recipes import RECIPES
-from store.files import write_atomic
 from store.layout import Layout
 from worker.job_process import DONE
 from worker.orders import Orders
@@ -24,11 +21,6 @@ from worker.trainer.orders import ordered_end, take_settings, warn_of_late_order
 from worker.trainer.state import RunState
 
 RECIPE = RECIPES["mnist"]
-
-
-def order(claim_dir: Path, **orders: Any) -> None:
-    claim_dir.mkdir(exist_ok=True)
-    write_atomic(claim_dir / "orders.json", json.dumps(orders).encode())
 
 
 def test_new_settings_hold_from_a_step_on_and_a_run_killed_after_it_ends_with_the_same_bits(layout: Layout, new_job):

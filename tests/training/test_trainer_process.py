@@ -3,17 +3,15 @@
 import json
 import shutil
 import signal
-import subprocess
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import job_processes
 import numpy as np
 import pytest
-from job_processes import lines, of, started
+from job_processes import lines, of
 from safetensors.numpy import load_file
 from squares import CLASSES, squares, write_dataset
+from trainer_kit import SPLITS, after_checkpoints, finish, trainer
 
 from models import checkpoint, checkpoint_files, golden, probes, runtime
 from models.manifest import Manifest, Preprocessing
@@ -23,7 +21,6 @@ from worker.job_process import DONE, STOPPED, JobRefused, JobStopped, Stop
 from worker.trainer import data, evaluate
 from worker.trainer.train import train
 
-SPLITS = {"train": squares(210, seed=0), "test": squares(60, seed=1)}
 FEATURES = {
     "ema_decay": 0.9,
     "crop_padding": 2,
@@ -39,26 +36,6 @@ FEATURES = {
     "clip_norm": 5.0,
     "precision": "bf16",
 }
-
-
-def trainer(run_dir: Path, *arguments: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
-    return started("worker.trainer", run_dir, *arguments)
-
-
-def finish(run_dir: Path, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
-    return job_processes.finish("worker.trainer", run_dir, *arguments)
-
-
-def after_checkpoints(process: subprocess.Popen[bytes], count: int, send: signal.Signals) -> list[dict[str, Any]]:
-    """Send a signal once that many checkpoints are written; everything that was said until the end."""
-    said = []
-    for line in lines(process):
-        said.append(line)
-        if line["type"] == "checkpoint":
-            count -= 1
-            if count == 0:
-                process.send_signal(send)
-    return said
 
 
 def test_a_batch_in_parts_gives_the_gradient_of_the_whole(layout: Layout, new_job, here):

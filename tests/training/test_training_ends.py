@@ -1,18 +1,24 @@
 """When a training ends and why, which of its epochs have checkpoints, and what few images it can do with."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from job_processes import of
 from squares import squares, write_dataset
 
+import worker.trainer.train as training
 from models import checkpoint
+from models.manifest import NetworkSpec
 from models.recipes import RECIPES, resolve
 from store.layout import Layout
 from worker.job_process import JobRefused
-from worker.trainer import loop
+from worker.trainer import data, loop
+from worker.trainer.distributed import World
+from worker.trainer.fresh import fresh_state
 from worker.trainer.loop import why_ended
 
 SPLITS = {"train": squares(96, seed=0), "test": squares(30, seed=1)}
@@ -103,6 +109,84 @@ def test_an_epochs_end_has_a_checkpoint_where_saving_takes_next_to_no_time(
     monkeypatch.setattr(loop, "point", stepped)
     said = here(new_job("long", epochs=3, batch_size=12, val_fraction=0.25, checkpoint_seconds=3600))
     assert [line["step"] for line in of(said, "checkpoint")] == [6, 12, 18]
+
+
+@pytest.fixture
+def timed(layout: Layout, new_job, here, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
+    """Trains by a clock of the test: loading takes 10 s, each of an epoch's 6 steps 1 s, a validation 20 s, a save 2 s.
+
+    `dies_at` is the step at which the first claim ends without a word, and another one goes on.
+    """
+    write_dataset(layout, SPLITS)
+    now, dying = [0.0], [0]
+
+    def taking(seconds: float, call: Callable[..., Any]) -> Callable[..., Any]:
+        def taken(*arguments: Any, **named: Any) -> Any:
+            now[0] += seconds
+            return call(*arguments, **named)
+
+        return taken
+
+    def stepped(name: str) -> None:
+        if name == "training.stepped":
+            now[0] += 1
+            dying[0] -= 1
+            if dying[0] == 0:
+                raise InterruptedError
+
+    for module in (loop, training):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(loop, "point", stepped)
+    monkeypatch.setattr(data, "read_training_data", taking(10, data.read_training_data))
+    monkeypatch.setattr(loop.Loop, "_validate", taking(20, loop.Loop._validate))
+    monkeypatch.setattr(checkpoint, "save", taking(2, checkpoint.save))
+
+    def go(*, max_seconds: float, dies_at: int | None = None) -> list[dict[str, Any]]:
+        small = {"batch_size": 12, "val_fraction": 0.25, "checkpoint_seconds": 3600}
+        job = new_job("timed", epochs=50, max_seconds=max_seconds, **small)
+        if dies_at is None:
+            return here(job)
+        dying[0] = dies_at
+        with pytest.raises(InterruptedError):
+            here(job)
+        return here(job, claim=2)
+
+    return go
+
+
+@pytest.mark.parametrize(
+    ("max_seconds", "steps"),
+    [
+        (12, 2),
+        (36, 6),  # it is over with the validation, and no other step is taken
+        (39, 7),  # after the first epoch's checkpoint
+        (64, 12),  # the second epoch has none: the first one's is young
+        (65, 13),
+    ],
+)
+def test_max_seconds_are_of_the_whole_run_but_its_last_evaluation(timed, max_seconds: float, steps: int):
+    said = timed(max_seconds=max_seconds)
+    assert of(said, "checkpoint")[-1]["step"] == steps
+    assert of(said, "result")[0]["metrics"]["ended"] == "max_seconds"
+
+
+def test_max_seconds_are_counted_over_claims_without_what_was_lost(timed):
+    """The first claim's checkpoint is of second 36, at step 6; the second one loads anew, and a step ends at 47."""
+    said = timed(max_seconds=47, dies_at=9)
+    assert [line["step"] for line in of(said, "checkpoint")] == [6, 7]
+
+
+def test_a_checkpoint_that_does_not_tell_how_long_the_run_took_has_the_time_of_its_steps():
+    recipe = resolve("fashion-mnist-small", {})
+    spec = NetworkSpec(name=recipe.network, num_classes=3, in_channels=1)
+    state, other = (fresh_state(spec, recipe, torch.device("cpu"), World()) for _ in range(2))
+    state.elapsed, state.ran = 30.0, 50.0
+    stored = state.checkpoint({})
+    other.restore(stored)
+    assert other.ran == 50.0
+    stored.state.pop("ran")
+    other.restore(stored)
+    assert other.ran == 30.0
 
 
 TINY = {"network": "torchvision/resnet18", "image_size": 32, "epochs": 1, "precision": "fp32"}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import orjson
+from matplotlib.figure import Figure
 
 from store.files import write_atomic
 from worker.evaluator import report
@@ -18,13 +19,15 @@ from worker.figures.files import draw
 from worker.trainer import metrics
 from worker.trainer.metrics import Labels, Logits
 
+_DRAWN_CLASSES = 200  # of a confusion matrix
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """`figures` are those of `report.summary` of the rest; logits (N, K), labels (N,) in the model's class indices.
 
-    `served` says that the model is served with `temperature`; otherwise that is 1, and `temperature` is the figures'
-    alone. `pixels` gives image `index` of the split as the network saw it, uint8 (H, W, C).
+    `fitted_on` is the split that `temperature` was fitted on for the figures alone: the model is served at 1 then, and
+    else with `temperature`. `pixels` gives image `index` of the split as the network saw it, uint8 (H, W, C).
     """
 
     figures: dict[str, Any]
@@ -32,7 +35,7 @@ class Evaluation:
     labels: Labels
     classes: tuple[str, ...]
     temperature: float
-    served: bool = True
+    fitted_on: str | None = None
     pixels: Callable[[int], npt.NDArray[np.uint8]]
 
 
@@ -42,9 +45,8 @@ def write(folder: Path, evaluation: Evaluation, *, about: dict[str, Any], betwee
     `between` is called between two of them that take long; what it raises ends the writing.
     """
     figures, temperature = evaluation.figures, evaluation.temperature
-    worst = report.worst_mistakes(
-        evaluation.logits, evaluation.labels, evaluation.classes, temperature if evaluation.served else 1.0
-    )
+    served = temperature if evaluation.fitted_on is None else 1.0
+    worst = report.worst_mistakes(evaluation.logits, evaluation.labels, evaluation.classes, served)
     calibrated = metrics.confidence_bins(evaluation.logits, evaluation.labels, temperature)
     plain = metrics.confidence_bins(evaluation.logits, evaluation.labels)
     document = {
@@ -59,9 +61,10 @@ def write(folder: Path, evaluation: Evaluation, *, about: dict[str, Any], betwee
     write_atomic(folder / "per_class.csv", as_csv(figures["per_class"]))
     between()
     _write_confusion(folder / "confusion.csv", evaluation)
-    if figures["confusion"] is not None:
+    occurring = np.union1d(evaluation.labels, evaluation.logits.argmax(axis=1))
+    if len(occurring) <= _DRAWN_CLASSES:
         between()
-        draw(folder, "confusion", lambda: confusion.confusion(figures["confusion"], evaluation.classes))
+        draw(folder, "confusion", lambda: _drawn_confusion(evaluation, occurring))
     between()
     draw(
         folder,
@@ -71,11 +74,18 @@ def write(folder: Path, evaluation: Evaluation, *, about: dict[str, Any], betwee
             ece=figures["ece"],
             uncalibrated=plain,
             ece_uncalibrated=figures["ece_uncalibrated"],
-            served=evaluation.served,
+            fitted_on=evaluation.fitted_on,
         ),
     )
     between()
     draw(folder, "mistakes", lambda: mistakes.mistakes([evaluation.pixels(each["index"]) for each in worst], worst))
+
+
+def _drawn_confusion(evaluation: Evaluation, occurring: Labels) -> Figure:
+    """Of the classes `occurring` (ascending), true or predicted: a few of a thousand are readable by themselves."""
+    predicted, true = (np.searchsorted(occurring, each) for each in (evaluation.logits.argmax(1), evaluation.labels))
+    rows = metrics.confusion(predicted, true, len(occurring))
+    return confusion.confusion([row.tolist() for row in rows], [evaluation.classes[i] for i in occurring])
 
 
 def _write_confusion(path: Path, evaluation: Evaluation) -> None:

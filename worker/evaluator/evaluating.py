@@ -14,6 +14,7 @@ from models import checkpoint_files, golden, runtime
 from models.runtime import Runtime
 from store import artifacts
 from store.control_group import usable_cores
+from store.datasets import SplitName
 from store.files import write_atomic
 from store.layout import Layout
 from worker.evaluator import documents, report
@@ -33,14 +34,20 @@ _KEEP_SECONDS = 2.0
 
 def evaluate(arguments: JobArguments, stop: Stop) -> None:
     """Run the job to its end, from what earlier claims computed."""
-    subject = read_subject(arguments.run_dir, Layout(arguments.data_dir))
-    checkpoint_files.sweep(arguments.claim_dir)
-    predictions = Predictions(arguments.run_dir, arguments.claim_dir, classes=len(subject.manifest.classes))
-    predictions.restore()
-    if predictions.done:
-        emit("log", {"message": f"resumed at image {predictions.done}", "images": predictions.done})
-    progress = Progress(total=subject.images, done=predictions.done)
+    progress = Progress()
     with SignsOfLife(progress.say) as alive:
+
+        def between() -> None:
+            stop.check()
+            alive.moved()
+
+        subject = read_subject(arguments.run_dir, Layout(arguments.data_dir), between=between)
+        checkpoint_files.sweep(arguments.claim_dir)
+        predictions = Predictions(arguments.run_dir, arguments.claim_dir, classes=len(subject.manifest.classes))
+        predictions.restore()
+        if predictions.done:
+            emit("log", {"message": f"resumed at image {predictions.done}", "images": predictions.done})
+        progress.total, progress.done = subject.images, predictions.done
         if predictions.done < subject.images:
             stop.check()
             model = _model(subject, arguments.device)
@@ -82,9 +89,9 @@ def _model(subject: Subject, device: str) -> Runtime:
 def _missing(subject: Subject, done: int) -> Iterator[npt.NDArray[np.uint8]]:
     """Batches of the images behind the first `done`: of what is judged, then of what a temperature is fitted on."""
     for part in subject.parts:
-        if done < len(part.split):
-            yield from batches(part.split, subject.manifest.preprocessing, first=done)
-        done = max(done - len(part.split), 0)
+        if done < len(part):
+            yield from batches(part.split, part.rows, subject.manifest.preprocessing, first=done)
+        done = max(done - len(part), 0)
 
 
 def _computing(model: Runtime, subject: Subject, predictions: Predictions, stop: Stop) -> Iterator[int]:
@@ -110,13 +117,31 @@ def _computing(model: Runtime, subject: Subject, predictions: Predictions, stop:
     predictions.keep()  # the drawings may fail on a full disk; the images need not be computed again for them
 
 
-def _temperature(subject: Subject, logits: Logits) -> tuple[float, Literal["manifest", "val"] | None]:
+def _temperature(subject: Subject, logits: Logits) -> tuple[float, Literal["manifest"] | SplitName | None]:
     """The model's own, else one that is fitted here to `logits` of `subject.fitting`, else 1; and whose it is."""
     if subject.manifest.calibration is not None:
         return subject.manifest.calibration.temperature, "manifest"
     if subject.fitting is not None:
-        return metrics.fit_temperature(logits, subject.fitting.labels), "val"
+        return metrics.fit_temperature(logits, subject.fitting.labels), subject.fitting.split.name
     return 1.0, None
+
+
+def _warn_of_learned(subject: Subject, logits: Logits, others: Logits) -> None:
+    """Weights from elsewhere may have learned from train's images; `others` are the logits of `subject.fitting`."""
+    if subject.fitting is None or subject.fitting.split.name != "train":
+        return
+    right, elsewhere = (
+        int((each.argmax(axis=1) == part.labels).sum())
+        for each, part in ((others, subject.fitting), (logits, subject.judged))
+    )
+    of, of_elsewhere = len(subject.fitting), len(subject.judged)
+    if report.seems_learned(right=right, of=of, elsewhere=elsewhere, of_elsewhere=of_elsewhere):
+        message = (
+            f"the model is right on {right / of:.1%} of the {of:,} images of train that its temperature was fitted on, "
+            f"and on {elsewhere / of_elsewhere:.1%} of {subject.judged.split.name}: "
+            "where it has learned from them, that temperature is too low"
+        )
+        emit("warning", {"code": "temperature_of_learned_images", "message": message})
 
 
 def _publish(claim_dir: Path, subject: Subject, logits: Logits, stop: Stop) -> dict[str, Any]:
@@ -124,6 +149,7 @@ def _publish(claim_dir: Path, subject: Subject, logits: Logits, stop: Stop) -> d
     labels, split, classes = subject.judged.labels, subject.judged.split, subject.manifest.classes
     logits, others = np.split(logits, [len(split)])
     temperature, temperature_from = _temperature(subject, others)
+    _warn_of_learned(subject, logits, others)
     figures = {**report.summary(logits, labels, classes, temperature), "temperature_from": temperature_from}
     evaluation = documents.Evaluation(
         figures=figures,
@@ -131,7 +157,7 @@ def _publish(claim_dir: Path, subject: Subject, logits: Logits, stop: Stop) -> d
         labels=labels,
         classes=classes,
         temperature=temperature,
-        served=temperature_from != "val",
+        fitted_on=None if subject.fitting is None else subject.fitting.split.name,
         pixels=lambda index: prepared(split, range(index, index + 1), subject.manifest.preprocessing)[0],
     )
     about = {

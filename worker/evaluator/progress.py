@@ -8,10 +8,13 @@ from worker.job_process import emit
 
 @dataclass
 class Progress:
-    """Images done, how fast, and how long still. Its rate is that of this claim."""
+    """Images done, how fast, and how long still. Its rate is that of this claim.
 
-    total: int
-    done: int
+    `total` is 0 until it is known.
+    """
+
+    total: int = 0
+    done: int = 0
     phase: str = "load"
     rate: float | None = None
     _began: float = field(default_factory=time.monotonic)
@@ -34,7 +37,7 @@ class Progress:
                 "phase": self.phase,
                 "done": self.done,
                 "total": self.total,
-                "fraction": round(self.done / self.total, 4),
+                "fraction": round(self.done / self.total, 4) if self.total else 0.0,
                 "images_per_second": self.rate,
                 "eta_seconds": None if left is None else round(left, 1),
             },

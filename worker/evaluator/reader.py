@@ -1,4 +1,4 @@
-"""The images of a split in batches, prepared a little ahead of the network."""
+"""Images of a split in batches, prepared a little ahead of the network."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from models.manifest import Preprocessing
 from store.control_group import usable_cores
 from store.splits import Split
-from worker.trainer.pixels import prepared
+from worker.trainer.pixels import Rows, prepared
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -25,10 +25,13 @@ def batch_size(*, height: int, width: int) -> int:
     return min(256, max(16, _BATCH_PIXELS // (height * width)))
 
 
-def batches(split: Split, preprocessing: Preprocessing, *, first: int) -> Iterator[Pixels]:
-    """Prepared images uint8 (N, H, W, C) from image `first` on, which begins a batch. Raises JobRefused."""
+def batches(split: Split, rows: Rows, preprocessing: Preprocessing, *, first: int) -> Iterator[Pixels]:
+    """Prepared images uint8 (N, H, W, C), those of `rows` from the one at `first` on, which begins a batch.
+
+    Raises JobRefused.
+    """
     size = batch_size(height=preprocessing.height, width=preprocessing.width)
-    starts = iter(range(first, len(split), size))
+    starts = iter(range(first, len(rows), size))
     threads = usable_cores()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")  # Pillow decodes and resizes without the GIL
     ahead: deque[Future[Pixels]] = deque()
@@ -36,7 +39,7 @@ def batches(split: Split, preprocessing: Preprocessing, *, first: int) -> Iterat
     def submit() -> None:
         start = next(starts, None)
         if start is not None:
-            ahead.append(pool.submit(prepared, split, range(start, min(start + size, len(split))), preprocessing))
+            ahead.append(pool.submit(prepared, split, rows[start : start + size].tolist(), preprocessing))
 
     try:
         for _ in range(threads + 1):

@@ -1,5 +1,6 @@
 """What an evaluation says: the trainer's figures, how sure the model was, and where it was most wrongly sure."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from worker.trainer.metrics import Bins, Labels, Logits
 
 WORST = 25
 _CLASSES_OF_TOP5 = 5  # with fewer, the five best are all of them
+_SURE = 3.0  # standard errors
 
 
 def summary(logits: Logits, labels: Labels, classes: tuple[str, ...], temperature: float) -> dict[str, Any]:
@@ -24,6 +26,16 @@ def summary(logits: Logits, labels: Labels, classes: tuple[str, ...], temperatur
         "brier": metrics.brier(logits, labels, temperature),
         "brier_uncalibrated": metrics.brier(logits, labels),
     }
+
+
+def seems_learned(*, right: int, of: int, elsewhere: int, of_elsewhere: int) -> bool:
+    """Whether a model is `right` on so many more `of` some images than `elsewhere` that chance does not explain it.
+
+    That is a difference of more than three standard errors (the test of two proportions, pooled).
+    """
+    pooled = (right + elsewhere) / (of + of_elsewhere)
+    error = math.sqrt(pooled * (1 - pooled) * (1 / of + 1 / of_elsewhere))
+    return right / of - elsewhere / of_elsewhere > _SURE * error
 
 
 def single(figures: dict[str, Any]) -> dict[str, Any]:

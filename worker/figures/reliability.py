@@ -9,11 +9,13 @@ from worker.trainer.metrics import Bins
 
 
 @styled
-def reliability(bins: Bins, *, ece: float, uncalibrated: Bins, ece_uncalibrated: float, served: bool = True) -> Figure:
+def reliability(
+    bins: Bins, *, ece: float, uncalibrated: Bins, ece_uncalibrated: float, fitted_on: str | None = None
+) -> Figure:
     """Accuracy over confidence (Guo et al. 2017): bars with a temperature, a line at temperature 1.
 
-    `served` says that the bars are the model as it is served; otherwise the line is. A bar is the darker, the more
-    images its bin holds.
+    The bars are the model as it is served, or with a temperature that was `fitted_on` a split for the figures alone:
+    then the line is. A bar is the darker, the more images its bin holds.
     """
     figure = new_figure(5.2, 5.2)
     axes = figure.subplots()
@@ -33,7 +35,7 @@ def reliability(bins: Bins, *, ece: float, uncalibrated: Bins, ece_uncalibrated:
         marker="o",
         markersize=3,
     )
-    bars, line = ("as served", "uncalibrated") if served else ("temperature of val", "as served")
+    bars, line = ("as served", "uncalibrated") if fitted_on is None else (f"temperature of {fitted_on}", "as served")
     axes.set_title(f"Bars: {bars}, ECE {ece:.4f}. Line: {line}, ECE {ece_uncalibrated:.4f}")
     axes.set_xlabel("confidence")
     axes.set_ylabel("right answers")

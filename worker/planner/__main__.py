@@ -7,6 +7,7 @@ starts itself once more with the trainer's settings of malloc, for it measures t
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -34,7 +35,21 @@ def main(stop: Stop) -> None:
         os.nice(5)  # a job may be running beside it
     from worker.planner.planning import plan  # noqa: PLC0415 - torch takes seconds; SIGTERM is heard from the start
 
-    plan(request, data_dir=given.data.resolve(), device_name=given.device, measure=given.measure, stop=stop)
+    plan(
+        request,
+        data_dir=given.data.resolve(),
+        device_name=given.device,
+        measure=given.measure,
+        stop=stop,
+        started=_started(),
+    )
+
+
+def _started() -> float:
+    """When Linux started this process, by the monotonic clock."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.monotonic() - age
 
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ def compare(folder: Path, dataset: Dataset, recipe: Recipe, *, seconds: float = 
 
     Raises JobRefused where the files are damaged.
     """
-    splits = {name: opened(folder, dataset, name) for name, split in dataset.splits.items() if split.images}
+    splits = {
+        name: opened(folder, dataset, name, pixels=False) for name, split in dataset.splits.items() if split.images
+    }
     if "train" not in splits:
         return []
     clock = _Clock(seconds)

@@ -40,6 +40,8 @@ class Measured:
     All rates are those of one device.
     `streamed`: whether the run would stream its images, as these steps did. `at`: when, RFC 3339. `room`: before.
     `core_share`: of the time for which the steps' threads wanted cores, the part in which they had them.
+    `save_seconds`: of a checkpoint; `start_seconds`: of a process before its work, and once more in its first step.
+    `kept_bytes`: of the best epoch's weights, in the machine's memory.
     """
 
     at: str
@@ -59,6 +61,9 @@ class Measured:
     too_many: int | None
     finite: bool | None
     core_share: float | None = None
+    save_seconds: float = 0.0
+    start_seconds: float = 0.0
+    kept_bytes: int = 0
 
     @property
     def disturbed(self) -> bool:
@@ -109,6 +114,7 @@ class Measurement:
         self._at_rest = Peak(images=0, bytes=max(self._meter.read() - own, 0))
         self._peaks: dict[int, int] = {}
         self._too_many: int | None = None
+        self.once_seconds = 0.0
 
     def run(self, *, flops_per_image: int, most: int) -> Measured:
         """`most`: no larger batch is tried on a CUDA device. Raises JobStopped, and whatever torch raises where there
@@ -172,8 +178,9 @@ class Measurement:
         From `first` images in strides: what a step costs besides its images makes small ones a bad guide.
         """
         loop = self._loop(first)
-        loop.step()  # whatever is done once only
+        longest = loop.step()  # with whatever is done once only
         batch_size, took = first, self._watched(loop, first)
+        self.once_seconds = max(longest - took, 0.0)
         while batch_size < self._batch_size:
             affordable = int(_SHARE * (until - time.monotonic()) / took * batch_size)
             larger = min(self._batch_size, _STRIDE * batch_size, affordable)

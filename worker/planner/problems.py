@@ -1,7 +1,7 @@
 """What is wrong with a dataset for a recipe, as far as its descriptor tells. Without torch; no image is read."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -9,7 +9,7 @@ from models.networks.registry import find
 from models.recipes import Recipe
 from store.datasets import Dataset
 from worker.planner.hints import advice, settings
-from worker.trainer.split_sizes import Sizes, refusals
+from worker.trainer.split_sizes import Sizes, carves_val, refusals
 
 FEW_IMAGES = 10  # of a class in train; fewer are hardly a class
 IMBALANCE = 10.0  # the largest class against the smallest, from which accuracy says little
@@ -44,8 +44,8 @@ def note(code: str, message: str, hint: str) -> Problem:
     return Problem(severity="note", code=code, message=message, hint=hint)
 
 
-def find_problems(dataset: Dataset, recipe: Recipe, sizes: Sizes) -> list[Problem]:
-    """The worst first."""
+def find_problems(dataset: Dataset, recipe: Recipe, sizes: Sizes, *, overridden: Collection[str] = ()) -> list[Problem]:
+    """The worst first. `overridden` are the fields whose values somebody asked for."""
     found = [
         *(error(*each) for each in refusals(dataset, recipe)),
         *_classes(dataset, recipe),
@@ -53,6 +53,7 @@ def find_problems(dataset: Dataset, recipe: Recipe, sizes: Sizes) -> list[Proble
         *_import(dataset),
         *_pixels(dataset, recipe),
         *_recipe(recipe, sizes),
+        *_without_effect(dataset, recipe, overridden),
     ]
     return in_order(found)
 
@@ -213,6 +214,23 @@ def _recipe(recipe: Recipe, sizes: Sizes) -> Iterator[Problem]:
             f"{recipe.network} was made for images of {made_for} px; at {size} px {meaning}",
             _for_its_size(recipe, made_for),
         )
+
+
+def _without_effect(dataset: Dataset, recipe: Recipe, overridden: Collection[str]) -> Iterator[Problem]:
+    """Overrides that change nothing. The same values in a recipe are for other trainings than this one."""
+    if "step_factor" in overridden and recipe.schedule != "step":
+        reason = f"it belongs to the schedule step, and this one is {recipe.schedule}"
+        yield without_effect("step_factor", reason, "Leave it out, or choose the schedule step with its step_epochs.")
+    if "workers" in overridden and recipe.workers is not None and recipe.loader == "memory":
+        hint = advice(settings(recipe, loader="auto"), otherwise="leave it out")
+        yield without_effect("workers", "they prepare streamed images, and loader is memory", hint)
+    if "val_fraction" in overridden and not carves_val(dataset):
+        reason = f"the dataset has a val split, of {_count(dataset.splits['val'].images, 'image')}"
+        yield without_effect("val_fraction", reason, "Leave it out; without that split it would be what is held out.")
+
+
+def without_effect(field: str, reason: str, hint: str) -> Problem:
+    return note("override_without_effect", f"{field} changes nothing: {reason}", hint)
 
 
 def _count(number: int, what: str) -> str:

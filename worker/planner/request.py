@@ -58,9 +58,9 @@ def measured_key(recipe: Recipe, dataset_digest: str, machine: str) -> str:
 
 
 def plan_key(request: PlanRequest, recipe: Recipe, dataset_digest: str, machine: str) -> str:
-    """The same for two questions with the same answer; the answer names the dataset."""
-    fields = recipe.model_dump(mode="json")
-    return _digest("plan", fields, request.dataset, request.max_seconds, request.curve, dataset_digest, machine)
+    """The same for two questions with the same answer; the answer names the dataset, and overrides without effect."""
+    asked = recipe.model_dump(mode="json"), sorted(request.overrides)
+    return _digest("plan", asked, request.dataset, request.max_seconds, request.curve, dataset_digest, machine)
 
 
 def _digest(*parts: object) -> str:

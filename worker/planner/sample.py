@@ -55,7 +55,7 @@ def take(folder: Path, dataset: Dataset, recipe: Recipe) -> Sample:
         mean=recipe.mean or (0.0,) * recipe.channels,
         std=recipe.std or (1.0,) * recipe.channels,
     )
-    split = opened(folder, dataset, "train")
+    split = opened(folder, dataset, "train", pixels=False)
     reading = Reading(between=lambda: None, loader=recipe.loader, workers=recipe.workers, readers=recipe.devices)
     streamed = reading.streams("train", (len(split), recipe.canvas, recipe.canvas, recipe.channels))
     chosen = np.arange(0, len(split), max(len(split) // _ENOUGH, 1))[:_ENOUGH]

@@ -12,7 +12,7 @@ from worker.planner.estimate import Speed, run_seconds
 from worker.planner.hints import advice, fewer_at_once, settings
 from worker.planner.measuring import Measured, rounded, sharing
 from worker.planner.memory import data_bytes, largest, needed
-from worker.planner.problems import Problem, in_order, note, warning
+from worker.planner.problems import Problem, in_order, note, warning, without_effect
 from worker.trainer.split_sizes import Sizes
 
 #: Why there are no measured figures.
@@ -33,6 +33,7 @@ class Plan:
     device_name: str
     problems: list[Problem]
     max_seconds: float | None = None
+    overridden: tuple[str, ...] = ()
     measured: Measured | None = None
     cached: bool = False
 
@@ -62,6 +63,10 @@ class Plan:
             "measured": {"reason": without, "cached": False},
         }
         problems = list(self.problems)
+        computes = self.device_name if measured is None else measured.device["type"]
+        if computes == "cpu" and recipe.precision == "tf32" and "precision" in self.overridden:
+            reason = "a CPU has no tf32 and computes in fp32"
+            problems.append(without_effect("precision", reason, "Leave it out, or train on a GPU."))
         if measured is not None:
             told |= self._figures(measured)
             problems += self._about(measured, told)
@@ -73,7 +78,14 @@ class Plan:
         test = measured.evaluate_images_per_second
         if measured.streamed:  # whoever needs an image waits for it, and the devices read from one disk
             train, evaluate, test = (min(rate, load) for rate in (train, evaluate, test))
-        speed = Speed(train=train, evaluate=evaluate, test=test, load=load)
+        speed = Speed(
+            train=train,
+            evaluate=evaluate,
+            test=test,
+            load=load,
+            save=measured.save_seconds,
+            start=measured.start_seconds,
+        )
         eta = run_seconds(self.recipe, self.sizes, speed, streamed=measured.streamed)
         peak, batch = self._peak(measured), self._largest(measured)
         return {
@@ -102,6 +114,7 @@ class Plan:
                 "streamed": measured.streamed,
                 "evaluate_images_per_second": measured.evaluate_images_per_second,
                 "load_images_per_second": measured.load_images_per_second,
+                "save_seconds": measured.save_seconds,
             },
         }
 
@@ -110,6 +123,12 @@ class Plan:
         if measured.streamed:
             return 0
         return data_bytes(self.recipe, self.sizes, device_type=measured.device["type"], free=measured.room.free)
+
+    def _beside(self, measured: Measured) -> int:
+        """Bytes that lie beside every step and validation but the first: the images, and on a CPU the best epoch's
+        weights. A checkpoint is written tensor by tensor and takes less than a step.
+        """
+        return self._held(measured) + (measured.kept_bytes if measured.device["type"] == "cpu" else 0)
 
     def _sharing(self, measured: Measured) -> int:
         return sharing(self.recipe, measured.device["type"])
@@ -134,10 +153,11 @@ class Plan:
         """
         if measured.peaks is None:
             return None
-        return max(needed(*measured.peaks, self._at_once(measured)) + self._held(measured), self._validation(measured))
+        step = needed(*measured.peaks, self._at_once(measured)) + self._beside(measured)
+        return max(step, self._validation(measured))
 
     def _validation(self, measured: Measured) -> int:
-        return needed(*measured.evaluation, self._evaluated_at_once()) + self._held(measured)
+        return needed(*measured.evaluation, self._evaluated_at_once()) + self._beside(measured)
 
     def _largest(self, measured: Measured) -> dict[str, Any] | None:
         """The largest `batch_size` with the recipe's parts and devices, how that is known, and what bounds it."""
@@ -145,7 +165,7 @@ class Plan:
         if measured.fits is not None and (measured.too_many is not None or measured.fits * parts >= most):
             images, method = measured.fits, "tried"
         elif measured.peaks is not None:
-            fitting = largest(*measured.peaks, free=measured.room.free, extra=self._held(measured))
+            fitting = largest(*measured.peaks, free=measured.room.free, extra=self._beside(measured))
             if fitting is None:
                 return None
             images, method = fitting, "estimated"

@@ -23,6 +23,7 @@ from worker.trainer.split_sizes import NOTHING_HELD_OUT, carves_val, refusals
 #: Mean and standard deviation of each channel, of values scaled to 0–1.
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 
+_MEND = "Import the dataset again, or put its files back from a copy."
 _CHUNK = 256
 _SMALL = 2**28  # bytes that every machine has, whatever it says
 
@@ -70,13 +71,17 @@ def read(
 ) -> Images:
     """A split, or some `rows` of it, every image prepared as `models/images` does it for serving.
 
-    Raises JobRefused where an image cannot be; of a streamed split, that is when its turn comes.
+    Raises JobRefused where an image cannot be, or has changed since its import; of a streamed split, that is when its
+    turn comes.
     """
-    split = opened(folder, dataset, name)
+    return _read(opened(folder, dataset, name, between=reading.between), preprocessing, reading, rows=rows)
+
+
+def _read(split: Split, preprocessing: Preprocessing, reading: Reading, *, rows: Rows | None = None) -> Images:
     chosen = np.arange(len(split)) if rows is None else rows
     labels = split.labels[chosen]
     shape = (len(chosen), preprocessing.height, preprocessing.width, preprocessing.channels)
-    if reading.streams(name, shape):
+    if reading.streams(split.name, shape):
         return Images(pixels=Streamed(split, chosen, preprocessing, workers=reading.threads), labels=labels)
     pixels = np.empty(shape, dtype=np.uint8)
     with ThreadPoolExecutor(usable_cores(), "prepare") as pool:
@@ -93,17 +98,28 @@ def described(folder: Path, dataset_id: str) -> Dataset:
         raise JobRefused("no_dataset", f"dataset {dataset_id} is not imported here", hint) from missing
     except ValidationError as spoilt:
         message = f"dataset {dataset_id} is damaged: its dataset.json is no descriptor"
-        raise JobRefused("dataset_damaged", message, "Import the dataset again.") from spoilt
+        raise JobRefused("dataset_damaged", message, _MEND) from spoilt
 
 
-def opened(folder: Path, dataset: Dataset, name: SplitName) -> Split:
-    """A split whose files are what the dataset's descriptor says of them. Raises JobRefused where they are not."""
+def opened(
+    folder: Path,
+    dataset: Dataset,
+    name: SplitName,
+    *,
+    between: Callable[[], None] = lambda: None,
+    pixels: bool = True,
+) -> Split:
+    """A split whose files are what the dataset's descriptor says of them. Raises JobRefused where they are not, and
+    when an image is read from its file that is not what was imported.
+
+    Images that are stored as `pixels` are all read for that, unless they are not to be; `between` is called meanwhile.
+    """
 
     def refusal(what: str) -> JobRefused:
-        return JobRefused("dataset_damaged", f"split {name} is damaged: {what}", "Import the dataset again.")
+        return JobRefused("dataset_damaged", f"split {name} is damaged: {what}", _MEND)
 
     try:
-        split = open_split(folder, dataset, name)
+        split = open_split(folder, dataset, name, refuse=refusal)
         bad = split.fault()
     except (FileNotFoundError, ValueError, EOFError) as error:  # ValueError: cut or no .npy; EOFError: an empty one
         raise refusal(str(error)) from error
@@ -113,6 +129,8 @@ def opened(folder: Path, dataset: Dataset, name: SplitName) -> Split:
             bad = "its labels are not those that were imported"
     if bad is not None:
         raise refusal(bad)
+    if pixels:
+        split.check_pixels(between)
     return split
 
 
@@ -165,13 +183,13 @@ def read_training_data(
     )
     canvas = shape.model_copy(update={"height": recipe.canvas, "width": recipe.canvas})
     if carves_val(dataset):
-        split = opened(folder, dataset, "train")
+        split = opened(folder, dataset, "train", between=reading.between)
         hashes = contents(split, between=reading.between)
         kept, held = stratified(split.labels, hashes, fraction=recipe.val_fraction)
         if len(held) == 0:
             raise JobRefused(*NOTHING_HELD_OUT)
-        train = read(folder, dataset, "train", canvas, reading, rows=kept)
-        val = read(folder, dataset, "train", shape, reading, rows=held)
+        train = _read(split, canvas, reading, rows=kept)
+        val = _read(split, shape, reading, rows=held)
     else:
         train = read(folder, dataset, "train", canvas, reading)
         val = read(folder, dataset, "val", shape, reading)

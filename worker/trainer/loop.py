@@ -44,6 +44,7 @@ class Loop:
         classes: int,
         state: RunState,
         device: torch.device,
+        test_images: int,
         claim_dir: Path,
         identity: dict[str, Any],
         stop: Stop,
@@ -63,10 +64,13 @@ class Loop:
             epochs=self.recipe.epochs,
             steps=self.recipe.epochs * self.steps_per_epoch,
             images_per_step=self.steps.batch_size,
+            validated=state.epoch,
+            final_validations=world.size * (1 + test_images / len(data.val)),  # val once more; by one device
         )
         self.alive = SignsOfLife(self.progress.repeat_when_late, period=_LATE)
         self.progress.step, self.progress.epoch = state.step, state.begun
-        self.saved_at, self.saving_seconds = time.monotonic(), 0.0
+        self.saved_at = self.counted_at = time.monotonic()
+        self.saving_seconds = 0.0
         self.spoken_sums = (0.0, 0.0)
         self.compiled_frozen: bool | None = None  # what the compiler has seen of the network; None: nothing yet
 
@@ -107,7 +111,8 @@ class Loop:
 
     def _train_epoch(self) -> None:
         state, recipe = self.state, self.recipe
-        self.progress.phase, self.progress.epoch = "train", state.epoch + 1
+        self.progress.enter("train")
+        self.progress.epoch = state.epoch + 1
         self.progress.restart_clock()
         self.spoken_sums = (float(state.sums[0]), float(state.sums[2]))
         last = time.monotonic()
@@ -125,10 +130,9 @@ class Loop:
                 now = time.monotonic()
                 state.elapsed, state.epoch_elapsed = state.elapsed + now - last, state.epoch_elapsed + now - last
                 last = now
-                late = recipe.max_seconds is not None and state.elapsed >= recipe.max_seconds
                 # One rank's clock and signals count for all.
                 speak, stop, late, save = self.world.agreed(
-                    [self.progress.due(), self.stop.requested, late, self._checkpoint_due()]
+                    [self.progress.due(), self.stop.requested, self._is_late(), self._checkpoint_due()]
                 )
                 if speak:
                     self._speak()
@@ -172,7 +176,9 @@ class Loop:
         """Validate, remember the best, decide whether to go on."""
         state, recipe = self.state, self.recipe
         loss, correct, images = state.sums.tolist()
+        began = time.monotonic()
         val = self.world.agreed(self._validate())
+        self.progress.validation_seconds = time.monotonic() - began
         this = {"epoch": state.epoch + 1, **val}
         best = state.best
         if best is None or (val["top1"], -val["loss"]) > (best["top1"], -best["loss"]):
@@ -192,8 +198,11 @@ class Loop:
             state.kept_weights = {k: v.detach().cpu().clone() for k, v in state.judged.state_dict().items()}
         state.epoch, state.epoch_step, state.epoch_elapsed = state.epoch + 1, 0, 0.0
         state.sums.zero_()
+        self.progress.validated = state.epoch
         if state.ended is None:
             state.ended = why_ended(recipe, state.history)
+        if state.ended is None and self.world.agreed(self._is_late()):
+            state.ended = "max_seconds"
 
     def _validate(self) -> dict[str, float]:
         network = with_flip(self.state.judged.eval(), test_time_flip=self.recipe.test_time_flip)
@@ -218,8 +227,17 @@ class Loop:
             raise _not_finite("the validation loss", self.state.step)
         return {"loss": loss, "top1": metrics.top_k(logits, self.data.val.labels, 1)}
 
+    def _is_late(self) -> bool:
+        """Whether the run has taken its `max_seconds`, all that it did before this moment included."""
+        self._count_time()
+        return self.recipe.max_seconds is not None and self.state.ran >= self.recipe.max_seconds
+
+    def _count_time(self) -> None:
+        now = time.monotonic()
+        self.state.ran, self.counted_at = self.state.ran + now - self.counted_at, now
+
     def sign_of_life(self, phase: Phase) -> Callable[[], None]:
-        self.progress.phase = phase
+        self.progress.enter(phase)
 
         def speak() -> None:
             self.alive.moved()
@@ -239,6 +257,7 @@ class Loop:
             raise _not_finite("the loss", self.state.step)
         if not self.state.is_finite():
             raise _not_finite("a weight", self.state.step)
+        self._count_time()
         if self.world.leads:
             began = time.monotonic()
             folder = checkpoints.save(self.claim_dir, self.state.checkpoint(self.identity))

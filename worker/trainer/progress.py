@@ -17,6 +17,8 @@ class Progress:
     """`steps` counts all training steps of the run, `epochs` all epochs.
 
     The thread that trains says how far it is; another may repeat it meanwhile. Steps in the lines never go back.
+    `validated` epochs are done, the last one's validation took `validation_seconds` (0 = none was measured yet), and
+    the evaluation at the end is as much work as `final_validations`.
     """
 
     epochs: int
@@ -27,11 +29,15 @@ class Progress:
     step: int = 0
     loss: float | None = None
     lr: float | None = None
+    validated: int = 0
+    validation_seconds: float = 0.0
+    final_validations: float = 0.0
     _spoken: float = 0.0
     _asked: float = 0.0
     _images: int = 0
     _rate: float | None = None
     _rate_since: float = field(default_factory=time.monotonic)
+    _phase_since: float = field(default_factory=time.monotonic)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def due(self) -> bool:
@@ -53,9 +59,13 @@ class Progress:
             if time.monotonic() - self._spoken >= _EVERY:
                 self._emit()
 
+    def enter(self, phase: Phase) -> None:
+        if phase != self.phase:
+            self.phase, self._phase_since = phase, time.monotonic()
+
     def say(self, phase: Phase) -> None:
         with self._lock:
-            self.phase = phase
+            self.enter(phase)
             self._measure()
             self._emit()
 
@@ -67,7 +77,7 @@ class Progress:
             self._images, self._rate_since = 0, now
 
     def _emit(self) -> None:
-        left = (self.steps - self.step) * self.images_per_step
+        eta = self._eta()
         emit(
             "progress",
             {
@@ -78,9 +88,25 @@ class Progress:
                 "steps": self.steps,
                 "fraction": round(self.step / self.steps, 6),
                 "images_per_second": round(self._rate, 1) if self._rate else None,
-                "eta_seconds": round(left / self._rate, 1) if self._rate and self.images_per_step else None,
+                "eta_seconds": None if eta is None else round(eta, 1),
                 "loss": self.loss,
                 "lr": self.lr,
             },
         )
         self._spoken = time.monotonic()
+
+    def _eta(self) -> float | None:
+        """Seconds of the steps, validations and final evaluation to come; None before a step's time is known.
+
+        An end before the last epoch is not foreseen; once it is there, the final evaluation is all that is left.
+        """
+        if not self._rate or not self.images_per_step:
+            return None
+        here, final = time.monotonic() - self._phase_since, self.final_validations * self.validation_seconds
+        if self.phase == "test":
+            return max(final - here, 0.0)
+        steps = max(self.steps - self.step, 0) * self.images_per_step / self._rate
+        validations = max(self.epochs - self.validated, 0) * self.validation_seconds
+        if self.phase == "validate":
+            validations -= min(here, validations, self.validation_seconds)
+        return steps + validations + final

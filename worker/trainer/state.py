@@ -17,7 +17,10 @@ from worker.trainer.data import Normalisation
 class RunState:
     """`epoch_step` steps of epoch `epoch` (from 0) are done; `sums` float64 (3,) = loss, correct, images of this epoch.
 
-    `lr` is the learning rate of the last step; `elapsed` and `epoch_elapsed` are seconds of all steps, of this epoch's.
+    `correct` has fractions where images are mixed: an image counts by its share of the predicted class.
+
+    `lr` is the learning rate of the last step; `elapsed` and `epoch_elapsed` are seconds of all steps, of this epoch's;
+    `ran` those of the whole run, with loading, validations and checkpoints (in older checkpoints: of all steps).
 
     `best` is the epoch of the best val top-1, `kept` the one whose weights become the model.
     `ended` says why training is over: "epochs", "max_seconds", "patience", "target_accuracy", "finish" (somebody asked
@@ -35,6 +38,7 @@ class RunState:
     lr: float | None = None
     elapsed: float = 0.0
     epoch_elapsed: float = 0.0
+    ran: float = 0.0
     ended: str | None = None
     best: dict[str, Any] | None = None
     kept: dict[str, Any] | None = None
@@ -100,6 +104,7 @@ class RunState:
                 "lr": self.lr,
                 "elapsed": self.elapsed,
                 "epoch_elapsed": self.epoch_elapsed,
+                "ran": self.ran,
                 "ended": self.ended,
                 "best": self.best,
                 "kept": self.kept,
@@ -129,6 +134,7 @@ class RunState:
         state = checkpoint.state
         self.epoch, self.epoch_step, self.lr = state["epoch"], state["epoch_step"], state["lr"]
         self.elapsed, self.epoch_elapsed = state["elapsed"], state["epoch_elapsed"]
+        self.ran = state.get("ran", self.elapsed)
         self.ended, self.history = state["ended"], state["history"]
         self.best, self.kept = state["best"], state["kept"]
         self.settings, self.changes, self.asked = state["settings"], state["changes"], state["asked"]

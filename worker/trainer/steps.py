@@ -1,7 +1,5 @@
 """Training steps: a batch's gradient, in as many parts as the recipe says and on as many devices, then the update."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -14,8 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models.recipes import Recipe
 from models.runtime import Normalise
-from worker.job_process import JobRefused, emit
+from worker.job_process import JobRefused
 from worker.trainer import augment, freezing, mixing, precision
+from worker.trainer.compiling import compiled
 from worker.trainer.data import TrainingData
 from worker.trainer.distributed import World, shares
 from worker.trainer.feed import Batch, feed
@@ -62,7 +61,7 @@ class Steps:
         self._labels = torch.from_numpy(data.train.labels).to(device)
         weights = class_weights(recipe, data.train.labels, classes)
         self._class_weights = None if weights is None else weights.to(device)
-        self._forward = _compiled(state.network) if recipe.compile else state.network
+        self._forward = compiled(state.network) if recipe.compile else state.network
         self._spread_frozen: bool | None = None  # how the network was when it was made parallel; None: it was not yet
         self._frozen: bool | None = None  # whether the backbone is; None: the network is not in a mode to train
 
@@ -153,7 +152,8 @@ class Steps:
     def _backward(self, recipe: Recipe, part: Batch, rows: Tensor, epoch: _Epoch, weight: Tensor | float) -> Tensor:
         """Add the gradient of these images; float64 (3,): sum of losses, how many were right, how many.
 
-        `rows` (B,) are the epoch's, `weight` is the whole batch's.
+        `rows` (B,) are the epoch's, `weight` is the whole batch's. Of a mixed image the prediction is right by the
+        share that it has of the predicted class.
         """
         draws, targets = epoch.draws, self._targets(epoch, rows)
         images = augment.batch(part.pixels, part.index, rows, draws, recipe).to(self.device)
@@ -169,17 +169,7 @@ class Steps:
         share = own / weight
         averaged = loss * share * self.world.size  # as gradients are, over the devices
         averaged.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-        correct = (logits.detach().argmax(1) == targets.labels).sum()
+        predicted = logits.detach().argmax(1)
+        correct = targets.mean_over(lambda labels: (predicted == labels).double()).sum()
         losses = loss.detach() * share * self.batch_size  # added over parts and devices, the batch's mean for each
         return torch.stack((losses, correct, torch.full_like(correct, len(targets.labels)))).double()
-
-
-def _compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    compiler = os.environ.get("CXX", "g++")  # as torch looks for it
-    if shutil.which(compiler) is None:
-        message = f"the C++ compiler {compiler} was not found; training goes on uncompiled"
-        emit("warning", {"code": "no_compiler", "message": message})
-        return network
-    torch._dynamo.config.suppress_errors = True  # noqa: SLF001 - its documented place: what cannot be compiled, runs so
-    compiled: Callable[[Tensor], Tensor] = torch.compile(network)
-    return compiled

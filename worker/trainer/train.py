@@ -1,5 +1,6 @@
 """A training job from its spec to a model version: data, network, optimizer, loop, evaluate, save."""
 
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ from worker.trainer.state import RunState
 
 def train(at: JobArguments, stop: Stop) -> None:
     """Run the job in `at.run_dir` to its end, from its newest checkpoint where there is one."""
+    began = time.monotonic()
     spec, recipe = read_spec(at.run_dir)
     folder = Layout(at.data_dir).dataset(spec.dataset)
     dataset = data.described(folder, spec.dataset)
@@ -46,19 +48,22 @@ def train(at: JobArguments, stop: Stop) -> None:
         reading = data.Reading(between=between, loader=recipe.loader, workers=recipe.workers, readers=world.size)
         training_data = data.read_training_data(folder, dataset, recipe, reading, known=state.normalisation)
         state.normalisation = training_data.preprocessing.mean, training_data.preprocessing.std
-        has_test = "test" in dataset.splits and dataset.splits["test"].images > 0
+        test_images = dataset.splits["test"].images if "test" in dataset.splits else 0
+        has_test = test_images > 0
         if has_test:
             data.opened(folder, dataset, "test")  # what is damaged is refused now, not when all is learned
         world.refuse_unlike(state.step)
         if not resumed:
             with world.in_turn():
                 _start_from(state, recipe, dataset, at.data_dir, between)
+        state.ran += time.monotonic() - began
         loop = Loop(
             recipe=recipe,
             data=training_data,
             classes=len(dataset.classes),
             state=state,
             device=device,
+            test_images=test_images,
             claim_dir=at.claim_dir,
             identity=identity(recipe, dataset),
             stop=stop,

@@ -72,7 +72,7 @@ def _measure(arguments: argparse.Namespace, settings: Settings, layout: Layout) 
         cores=cores(),
     ):
         cache.write(record)
-    sweep(layout.runtimes, layout.models, keep=cache.name)
+    _sweep(layout, cache)
     return 0
 
 
@@ -87,8 +87,13 @@ def _take_over(arguments: argparse.Namespace, settings: Settings, layout: Layout
     if record is None:
         return NOTHING_ALIKE
     cache.write(record)
-    sweep(layout.runtimes, layout.models, keep=cache.name)
+    _sweep(layout, cache)
     return 0
+
+
+def _sweep(layout: Layout, cache: Cache) -> None:
+    sweep(layout.runtimes, layout.models, keep=cache.name)
+    cache.sweep_former()
 
 
 def _loaded(arguments: argparse.Namespace, layout: Layout) -> tuple[Runtime, Cache]:

@@ -45,12 +45,15 @@ class Record(BaseModel):
 
     `max_batch` is the largest batch where a person said it: up to it candidates were measured. `like` is the version
     that the rates were measured with, `name@3`, where that was another one with the same network; None = this one.
+    `hardware` is `machine` without the libraries, and with the host: two machines may share a data directory.
     """
 
     model_config = ConfigDict(frozen=True)
 
     weights_sha256: str
     machine: str
+    hardware: str = ""  # empty in old records, which nobody can tell whose they are
+    libraries: tuple[str, ...] = ()
     asked: Precision
     runtime: RuntimeName
     max_batch: int | None = None
@@ -72,6 +75,7 @@ class Cache:
 
     def __init__(self, root: Path, *, model: str, version: int, device: str, cores: int) -> None:
         self.machine = machine(device, cores)
+        self.hardware = hardware(device, cores)
         self.version = f"{model}@{version}"
         self._root = root
         self.name = f"{model}-{version}-{self.machine[:12]}"
@@ -122,6 +126,20 @@ class Cache:
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomic(self._root / f"{self.name}.json", record.model_dump_json(indent=2).encode())
 
+    def sweep_former(self) -> None:
+        """Remove what other libraries left of any model for this host's same processor: no start reads it again.
+
+        What another host may read stays, and what does not say whose it is.
+        """
+        for file in self._root.glob("*.json"):
+            try:
+                record = Record.model_validate_json(file.read_bytes())
+            except (OSError, ValidationError):
+                continue
+            if record.hardware == self.hardware and record.machine != self.machine:
+                remove_tree(self._root / file.stem)
+                file.unlink(missing_ok=True)
+
     def checked(self, files: dict[str, str]) -> Path | None:
         """The folder, if it holds these files unchanged."""
         same = all(
@@ -152,10 +170,28 @@ def _changed(file: Path) -> float:
 @cache
 def machine(device: str, cores: int) -> str:
     """A digest of what rates and compiled code depend on: processor, cores, GPU, libraries."""
+    return _digest(str(_FORMAT), *_processors(device, cores), *libraries())
+
+
+@cache
+def hardware(device: str, cores: int) -> str:
+    """A digest of what stays when libraries change: host, processor, cores, GPU."""
+    return _digest(platform.node(), *_processors(device, cores))
+
+
+@cache
+def libraries() -> tuple[str, ...]:
+    return (*map(_version, _LIBRARIES), platform.python_version())
+
+
+def _processors(device: str, cores: int) -> tuple[str, ...]:
     cpu = next((line for line in _cpuinfo() if line.startswith("model name")), platform.machine())
     flags = next((line for line in _cpuinfo() if line.startswith("flags")), "")
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
-    parts = (str(_FORMAT), cpu, flags, str(cores), gpu, *map(_version, _LIBRARIES), platform.python_version())
+    return cpu, flags, str(cores), gpu
+
+
+def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -10,7 +10,7 @@ from app.engine.runtimes import gates, measure
 from app.engine.runtimes.base import Candidate, Loaded, Unavailable, candidates
 from app.engine.runtimes.choose import choose
 from app.engine.runtimes.loading import build, load
-from app.engine.runtimes.records import Cache, Measured, Record, kind_of
+from app.engine.runtimes.records import Cache, Measured, Record, kind_of, libraries
 from models import golden, probes
 from models.runtime import Runtime
 from store.files import sha256_of
@@ -74,6 +74,8 @@ def take_over(
     return Record(
         weights_sha256=reference.manifest.weights_sha256,
         machine=cache.machine,
+        hardware=cache.hardware,
+        libraries=libraries(),
         asked=precision,
         runtime=runtime,
         max_batch=kin.max_batch,
@@ -148,6 +150,8 @@ def _record(
     return Record(
         weights_sha256=reference.manifest.weights_sha256,
         machine=cache.machine,
+        hardware=cache.hardware,
+        libraries=libraries(),
         asked=asked,
         runtime=runtime,
         max_batch=max_batch,
