@@ -15,7 +15,7 @@ from app.main import create_app
 from store.keys import Scope, create_key
 from store.settings import Settings
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "configuration.md"
 
 
 def table() -> dict[str, list[str]]:

@@ -179,7 +179,7 @@ def test_the_limit_on_pixels_holds_before_anything_is_decoded(monkeypatch):
     assert refused.value.code == "image_too_large"
 
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PHOTOS = Path(os.environ.get("RESNETD_TEST_DATA", ROOT.parent / "shared" / "data")) / "photos"
 
 

@@ -21,7 +21,7 @@ from app.metrics import Metrics, cumulative
 from app.version_metrics import SECONDS
 from store.layout import Layout
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "configuration.md"
 COUNTING = """
 from app.inference.figures import Asked
 from app.metrics import Metrics
