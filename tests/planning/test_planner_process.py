@@ -94,7 +94,7 @@ def test_the_time_of_a_small_training_is_foreseen_within_a_factor_of_three(layou
     rare = lines[-1][1]["eta"]
     often, _ = process(layout, measured=lines[1][1], overrides={**QUESTION["overrides"], "checkpoint_seconds": 0})
     foreseen = often[-1][1]["eta"]
-    assert (rare["start"] > 0.5, rare["report"] > 0, rare["save"] > 0) == (True, True, True)
+    assert (rare["start"] > 0.5, rare["report"] > 0) == (True, True)
     each = often[-1][1]["measured"]["save_seconds"]
     assert foreseen["save"] == pytest.approx(often[-1][1]["steps"] * each, abs=0.1)
     assert foreseen["total"] == pytest.approx(rare["total"] + foreseen["save"] - rare["save"], abs=0.2)

@@ -20,7 +20,7 @@ from app.image_requests import JsonImages
 from app.schemas import artifacts, deliveries, inference_v2, system
 from store.settings import Settings
 
-ERRORS = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
+ERRORS = Path(__file__).resolve().parents[3] / "docs" / "errors.md"
 TOLD = ("ETag", "Location", "Retry-After", "WWW-Authenticate", "X-Request-ID")
 BODY = {"kind": "train", "dataset": "ds_pets", "recipe": "mnist"}
 
