@@ -2,8 +2,11 @@
 
 prometheus_client's files keep every label for ever. Here each process has a file of fixed size in the same folder
 (`PROMETHEUS_MULTIPROC_DIR`; without it, memory of its own). Where all rows are taken, what is new gets the row of what
-was counted longest ago, whose numbers go to the first row, that of all others. An answer is the sum over the files of
-all processes, those that ended included.
+was counted longest ago, whose numbers go to those of all others. An answer is the sum over the files of all processes,
+those that ended included.
+
+One word says which of two rows holds the numbers of all others, and which row's numbers are among them already: where
+a row changes hands it is written once, so a reader is right wherever the process that counts was stopped or killed.
 """
 
 import os
@@ -20,8 +23,8 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 OTHERS = ()  # the key of all that have no row of their own
 _KEY_BYTES = 128  # a model's name has 63 at most
 _BETWEEN = "\n"  # in no name
-_TRIES = 100  # to read while no row changes hands, and the pause between them in seconds
-_PAUSE = 0.001
+_TRIES = 100  # to read while no row changes hands
+_PLACE_BITS = 20  # of the word: how often rows have changed hands, then a row's place, then 0 or 1, the others' row
 
 
 @dataclass
@@ -37,14 +40,18 @@ class Rows:
 
     def __init__(self, name: str, *, width: int, limit: int) -> None:
         """`width` numbers a row, `limit` rows with a key of their own. `name` is the file's."""
-        fields: list[Any] = [("key", f"S{_KEY_BYTES}"), ("changes", "i8"), ("seen", "f8"), ("latest", "f8")]
+        fields: list[Any] = [("key", f"S{_KEY_BYTES}"), ("word", "i8"), ("seen", "f8"), ("latest", "f8")]
         self._kind = np.dtype([*fields, ("numbers", "f8", (width,))])
         self._name, self._width = name, width
         folder = os.environ.get(FOLDER)
         self._folder = None if folder is None else Path(folder)
-        self._rows = np.zeros(limit + 1, self._kind) if self._folder is None else self._open(self._folder, limit + 1)
+        count = limit + 2
+        self._rows = np.zeros(count, self._kind) if self._folder is None else self._open(self._folder, count)
         self._numbers = self._rows["numbers"]
-        self._places = {_read(key): place for place, key in enumerate(self._rows["key"]) if place and key}
+        _, place, others = _parts(self._rows)
+        if place:  # who had this file ended while that row changed hands
+            self._hand_over(place, b"", others)
+        self._places = {_read(key): place for place, key in enumerate(self._rows["key"]) if place > 1 and key}
 
     def _open(self, folder: Path, count: int) -> npt.NDArray[Any]:
         """This process's file, mapped into memory. One that is there is of another process that had the same number."""
@@ -67,23 +74,35 @@ class Rows:
 
     def _take(self, key: tuple[str, ...]) -> int:
         """A row for the key: one that nobody had, which was seen at 0, or that of whoever was seen longest ago."""
-        place = 1 + int(np.argmin(self._rows["seen"][1:]))
-        row, others = self._rows[place], self._rows[0]
-        self._places.pop(_read(row["key"]), None)
-        row["changes"] += 1
-        others["numbers"] += row["numbers"]
-        others["latest"] = max(others["latest"], row["latest"])
-        row["key"], row["numbers"], row["latest"] = _BETWEEN.join(key).encode(), 0.0, 0.0
-        row["changes"] += 1
+        rows = self._rows
+        place = 2 + int(np.argmin(rows["seen"][2:]))
+        self._places.pop(_read(rows["key"][place]), None)
+        before = _parts(rows)[2]
+        others = 1 - before
+        rows["numbers"][others] = rows["numbers"][before] + rows["numbers"][place]
+        rows["latest"][others] = max(rows["latest"][before], rows["latest"][place])
+        self._tell(place, others)
+        self._hand_over(place, _BETWEEN.join(key).encode(), others)
         self._places[key] = place
         return place
+
+    def _hand_over(self, place: int, key: bytes, others: int) -> None:
+        """Empty the row, whose numbers are among the others', and let it count again."""
+        row = self._rows[place]
+        row["key"], row["numbers"], row["latest"] = key, 0.0, 0.0
+        self._tell(0, others)
+
+    def _tell(self, place: int, others: int) -> None:
+        changes = _parts(self._rows)[0] + 1
+        self._rows["word"][0] = (changes << _PLACE_BITS | place) << 1 | others
 
     def read(self) -> dict[tuple[str, ...], Row]:
         """What all processes counted of each key; `OTHERS` is among them where a row has changed hands."""
         found: dict[tuple[str, ...], Row] = {}
         for rows in self._all():
-            taken = [place for place, key in enumerate(rows["key"]) if key or (not place and rows["numbers"][0].any())]
-            for place in taken:
+            _, changing, others = _parts(rows)
+            named = [place for place, key in enumerate(rows["key"]) if key and place != changing]
+            for place in [*([others] if rows["numbers"][others].any() else []), *named]:
                 one = found.setdefault(_read(rows["key"][place]), Row(np.zeros(self._width)))
                 one.numbers += rows["numbers"][place]
                 one.latest = max(one.latest, float(rows["latest"][place]))
@@ -98,14 +117,19 @@ class Rows:
 
 
 def _copy(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """As they were at one moment: while a row changes hands, its count is odd. A process that died then left it so."""
+    """As they were while the word stayed the same."""
     for _ in range(_TRIES):
-        before = rows["changes"].copy()
+        before = int(rows["word"][0])
         found = np.array(rows)
-        if np.array_equal(before, rows["changes"]) and not (before % 2).any():
+        if int(rows["word"][0]) == before:
             break
-        time.sleep(_PAUSE)
     return found
+
+
+def _parts(rows: npt.NDArray[Any]) -> tuple[int, int, int]:
+    """Of the word: how often it changed, the row that changes hands (0 where none does), the row of the others."""
+    rest, others = divmod(int(rows["word"][0]), 2)
+    return *divmod(rest, 1 << _PLACE_BITS), others
 
 
 def _read(key: bytes) -> tuple[str, ...]:

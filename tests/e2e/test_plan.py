@@ -4,15 +4,18 @@ ASKED = {"recipe": "fashion-mnist-small", "overrides": {"epochs": 2, "batch_size
 
 
 def test_the_worker_measures_real_steps_and_remembers_them(stack, digits):
+    """Unless other work had the cores meanwhile, which it says."""
     jobs = stack.client.jobs(limit=100)["data"]
-    found = stack.client.plan(digits, **ASKED)
-    assert found["images_per_second"] > 0
-    assert (found["measured"]["reason"], found["measured"]["cached"]) == (None, False)
-    assert found["steps"] == 2 * found["steps_per_epoch"] == 2 * (found["images"]["train"] // 32)
-    again = stack.client.plan(digits, **ASKED)
-    assert again["measured"].pop("cached")
-    assert not found["measured"].pop("cached")
-    assert again == found
+    for _ in range(5):
+        found = stack.client.plan(digits, **ASKED)
+        assert found["images_per_second"] > 0
+        assert (found["measured"]["reason"], found["measured"].pop("cached")) == (None, False)
+        assert found["steps"] == 2 * found["steps_per_epoch"] == 2 * (found["images"]["train"] // 32)
+        if "machine_busy" not in {each["code"] for each in found["problems"]}:
+            again = stack.client.plan(digits, **ASKED)
+            assert again["measured"].pop("cached")
+            assert again == found
+            break
     assert [each["id"] for each in stack.client.jobs(limit=100)["data"]] == [each["id"] for each in jobs]
 
 

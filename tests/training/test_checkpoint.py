@@ -34,15 +34,15 @@ def test_a_file_of_tensors_has_the_bytes_that_safetensors_itself_writes():
 
 
 def test_to_save_takes_little_memory_beside_the_state(tmp_path: Path):
-    """Of 96 MB in twelve tensors, whose bytes lie in another order than in the file."""
+    """Of 200 MB in 24 tensors, whose bytes lie in another order than in the file."""
     shape = (512, 64, 8, 8)
-    tensors = {str(n): torch.ones(shape).to(memory_format=torch.channels_last) for n in range(12)}
+    tensors = {str(n): torch.ones(shape).to(memory_format=torch.channels_last) for n in range(24)}
     meter = PeakMeter(torch.device("cpu"))
     meter.settle()
     meter.reset()
     before = meter.read()
     checkpoint.save(tmp_path / "claim-1", Checkpoint(step=1, state={}, tensors=tensors))
-    assert meter.read() - before < 40 * 2**20
+    assert meter.read() - before < 100 * 2**20
 
 
 def test_the_last_two_are_kept_over_all_claims(tmp_path: Path):

@@ -76,7 +76,12 @@ def _save(model: Any, file: Path) -> None:  # noqa: ANN401 - OpenVINO's own
 
 
 def load(folder: Path, *, numbers: Numbers, cores: int) -> Loaded:
-    """Raises Unavailable where this CPU has no bfloat16 of its own."""
+    """Raises Unavailable where this CPU has no bfloat16 of its own.
+
+    One image is computed before anybody has it. At a process's first inference the library's binding makes something
+    of its own: two threads that came first together would wait for each other for ever, one for that, the other for
+    the interpreter.
+    """
     core = openvino_library().Core()
     able = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if numbers is Numbers.BF16 and not able:
@@ -96,8 +101,11 @@ def load(folder: Path, *, numbers: Numbers, cores: int) -> Loaded:
         }
         return _Requests(core.compile_model(shaped, "CPU", settings))
 
+    first = np.zeros((1, *shape), np.uint8)
     if cores == 1:
-        return Loaded(wide=compiled([-1, *shape], cores=1))
+        wide = compiled([-1, *shape], cores=1)
+        wide(first)
+        return Loaded(wide=wide)
     copies = cores if cores <= _COPIES else 1
     narrow: Compute
     if copies > 1:
@@ -105,6 +113,7 @@ def load(folder: Path, *, numbers: Numbers, cores: int) -> Loaded:
     else:
         narrow = compiled([-1, *shape], cores=cores, streams=cores)
     lone = compiled([1, *shape], cores=cores)  # a fixed shape is faster, and who comes alone comes as one image
+    lone(first)
     return Loaded(
         wide=lambda images: (lone if len(images) == 1 else narrow)(images), narrow=narrow, streams=cores, copies=copies
     )

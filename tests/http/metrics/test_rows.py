@@ -1,9 +1,13 @@
 """Rows of numbers that change hands: over processes, over their ends, and while somebody reads."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -80,15 +84,54 @@ def test_a_process_with_the_number_of_one_that_ended_goes_on_in_its_file(folder:
     assert [each.name for each in folder.iterdir()] == [f"toys_{os.getpid()}.rows"]
 
 
+@pytest.fixture
+def changing(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process whose numbers' sum is 1 or 0 at any moment, and -1 or 2 where one was counted twice."""
+    assert folder.is_dir()
+    with subprocess.Popen([sys.executable, "-c", CHANGING], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        process.stdin.close()
+
+
+def total(rows: Rows) -> float:
+    return sum(float(row.numbers[0]) for row in rows.read().values())
+
+
+@pytest.mark.usefixtures("changing")
 def test_numbers_are_neither_counted_twice_nor_missed_while_rows_change_hands(folder: Path) -> None:
-    """One more and one less in turn: their sum is 1 or 0 at any moment, and -1 or 2 where one was counted twice."""
     rows = Rows("toys", width=50, limit=3)
-    command = [sys.executable, "-c", CHANGING]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as changing:
-        assert changing.stdin is not None
-        assert changing.stdout is not None
-        changing.stdout.readline()
-        sums = {sum(float(row.numbers[0]) for row in rows.read().values()) for _ in range(3000)}
-        changing.stdin.close()
-    assert sums == {0.0, 1.0}
+    assert {total(rows) for _ in range(3000)} == {0.0, 1.0}
     assert len(list(folder.glob("toys_*.rows"))) == 2
+
+
+def test_nor_where_the_process_that_counts_stands_still(changing: "subprocess.Popen[bytes]") -> None:
+    rows, seen = Rows("toys", width=50, limit=3), set()
+    for _ in range(500):
+        time.sleep(0.0005)
+        changing.send_signal(signal.SIGSTOP)
+        os.waitpid(changing.pid, os.WUNTRACED)
+        seen.add(total(rows))
+        changing.send_signal(signal.SIGCONT)
+    assert seen == {0.0, 1.0}
+
+
+def test_a_process_that_ended_while_a_row_changed_hands_left_numbers_that_count_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the next one with its number goes on from there."""
+    ended = Rows("toys", width=1, limit=2)
+    ended.add(("a", "1"), {0: 3.0})
+    ended.add(("b", "1"), {0: 5.0})
+    with monkeypatch.context() as cut:
+        cut.setattr(ended, "_hand_over", Mock(side_effect=InterruptedError))
+        with pytest.raises(InterruptedError):
+            ended.add(("c", "1"), {0: 7.0})
+    assert {key: row.numbers[0] for key, row in ended.read().items()} == {OTHERS: 3.0, ("b", "1"): 5.0}
+    after = Rows("toys", width=1, limit=2)
+    after.add(("c", "1"), {0: 7.0})
+    numbers = {key: row.numbers[0] for key, row in after.read().items()}
+    assert numbers == {OTHERS: 3.0, ("b", "1"): 5.0, ("c", "1"): 7.0}
+    assert len(list(folder.iterdir())) == 1

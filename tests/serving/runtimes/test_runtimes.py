@@ -16,6 +16,7 @@ import torch
 from serving_toys import engine_process, first_words, make_artifact, picture
 from torch import nn
 
+from app.engine.runtimes import openvino_cpu
 from app.engine.runtimes.base import Numbers
 from app.engine.runtimes.network import Network, fold
 from app.engine.runtimes.torch_eager import folded
@@ -123,6 +124,40 @@ def test_a_network_starts_from_bytes():
     expected = plain.outputs(batch.numpy())
     assert np.abs(logits.numpy() - expected.logits).max() < 1e-4
     assert embedding.shape == (2, 64)
+
+
+FIRST_INFERENCES = """
+import sys, threading
+sys.setswitchinterval(1e-6)
+from pathlib import Path
+import numpy as np
+from app.engine.runtimes import openvino_cpu
+from app.engine.runtimes.base import Numbers
+
+loaded = openvino_cpu.load(Path(sys.argv[1]), numbers=Numbers.FP32, cores=2)
+ready, image = threading.Barrier(8), np.zeros((1, *map(int, sys.argv[2:])), np.uint8)
+threads = [threading.Thread(target=lambda: (ready.wait(), loaded.narrow(image))) for _ in range(8)]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+print("all answered")
+"""
+
+
+def test_openvinos_first_inferences_may_be_of_several_threads_at_once(tmp_path):
+    """In processes of their own: at the first inference of a process threads could wait for each other for ever.
+
+    Without the mend seven processes of ten hung.
+    """
+    artifact = make_artifact(tmp_path / "model", job="job_a")
+    openvino_cpu.floating(load(artifact), tmp_path)
+    shape = load(artifact).manifest.preprocessing
+    argument = [str(tmp_path), *map(str, (shape.height, shape.width, shape.channels))]
+    for _ in range(4):
+        command = [sys.executable, "-c", FIRST_INFERENCES, *argument]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert ended.stdout == "all answered\n", ended.stderr
 
 
 def test_openvino_and_nncf_never_load_what_would_call_home():
