@@ -99,8 +99,13 @@ def test_a_lone_image_gets_all_cores_only_where_that_is_sooner_than_one():
 
 
 def test_the_largest_batch_is_the_smallest_that_reaches_full_speed():
-    assert batching({1: 63.0, 2: 64.0, 4: 65.0, 8: 66.0}, streams=2) == (1, 0.0)
+    assert batching({1: 6.4, 2: 6.4, 4: 6.5, 8: 6.6}, streams=2) == (1, 0.0)
     assert batching({1: 197.0, 8: 320.0, 16: 345.0, 32: 351.0}, streams=1) == (16, 0.0)
+
+
+def test_what_happens_around_each_batch_makes_larger_ones_worth_it():
+    assert batching({1: 202.4, 4: 212.4, 8: 210.8, 16: 208.9, 32: 212.4}, streams=2) == (4, 0.0)
+    assert batching({1: 4000.0, 4: 4100.0, 8: 4100.0, 16: 4000.0, 32: 4000.0}, streams=2) == (32, 0.0)
 
 
 def test_a_batch_may_wait_only_where_a_larger_one_is_worth_it_and_others_are_computed_meanwhile():
