@@ -36,7 +36,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, artifacts: list[Path]) ->
     Catalog(layout.models).publish("toy", artifacts[0], "job_0")
     manifest = Manifest.read(layout.models / "toy" / "1")
     cache = records.Cache(layout.runtimes, model="toy", version=1, device="cpu", cores=records.cores())
-    rates = records.Measured(candidate=REFERENCE, alone=100.0, loaded={1: 100.0, 2: 196.0, 4: 200.0})
+    rates = records.Measured(candidate=REFERENCE, alone=10.0, loaded={1: 10.0, 2: 19.6, 4: 20.0})
     cache.write(
         records.Record(
             weights_sha256=manifest.weights_sha256,
