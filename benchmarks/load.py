@@ -12,8 +12,13 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import uvloop
+
+from benchmarks.soak.http_load import Connection
 
 _WARM_UP = 2.0  # seconds that are not counted
 
@@ -48,31 +53,16 @@ class Load:
         }
 
     async def _connection(self, begin: float, end: float) -> None:
-        reader, writer = await asyncio.open_connection(self._target.hostname, self._target.port or 80)
-        while (sent := time.perf_counter()) < end:
-            writer.write(next(self._requests))
-            try:
-                status = await _answer(reader)
-            except (asyncio.IncompleteReadError, ConnectionError):
-                self.others["connection"] += 1
-                reader, writer = await asyncio.open_connection(self._target.hostname, self._target.port or 80)
+        connection = Connection((self._target.hostname or "", self._target.port or 80))
+        while time.perf_counter() < end:
+            answer = await connection.ask(next(self._requests))
+            if not begin <= time.perf_counter() < end:
                 continue
-            now = time.perf_counter()
-            if not begin <= now < end:
-                continue
-            if status == 200:
-                self.seconds.append(now - sent)
+            if answer.status == HTTPStatus.OK:
+                self.seconds.append(answer.seconds)
             else:
-                self.others[str(status)] += 1
-        writer.close()
-
-
-async def _answer(reader: asyncio.StreamReader) -> int:
-    """Read one answer with a Content-Length; its status."""
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    length = head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0]
-    await reader.readexactly(int(length))
-    return int(head.split(b" ", 2)[1])
+                self.others[str(answer.status or "connection")] += 1
+        connection.close()
 
 
 def _percentile(times: list[float], share: float) -> float | None:
@@ -87,9 +77,8 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=8.0)
     asked = parser.parse_args()
-    print(
-        json.dumps(asyncio.run(Load(asked.url, asked.files).run(connections=asked.connections, seconds=asked.seconds)))
-    )
+    load = Load(asked.url, asked.files).run(connections=asked.connections, seconds=asked.seconds)
+    print(json.dumps(uvloop.run(load)))
 
 
 if __name__ == "__main__":

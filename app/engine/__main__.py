@@ -25,13 +25,13 @@ from typing import Any
 import orjson
 import uvloop
 
-from app.engine.admission import Limits
 from app.engine.batch import Batcher
 from app.engine.decode import reader
 from app.engine.pipeline import Pipeline
 from app.engine.runtimes.records import cores
 from app.engine.selection import Selected, Selection
 from app.engine.server import Server
+from app.inference.limits import engine_limits
 from app.inference.protocol import DAMAGED_STATUS
 from models.manifest import ModelDamagedError
 from store import collector, logs
@@ -44,7 +44,6 @@ _DRAIN_SECONDS = 10.0
 # Seconds before measuring: whoever started this engine has a first request. The others where measuring failed, or found
 # no time beside other work; the last again and again.
 _PAUSES = (2.0, 600.0, 3600.0, 6 * 3600.0)
-_WAITING_REQUESTS = 4  # of the largest size whose bytes may lie in memory undecoded
 
 
 def main() -> int:
@@ -82,7 +81,7 @@ async def _serve(selection: Selection, selected: Selected, socket: Path, setting
         selection.manifest,
         batcher,
         read=reader(to, max_pixels=settings.max_image_pixels, exact=settings.precision is Precision.EXACT),
-        limits=Limits(images=settings.max_waiting_images, bytes=_WAITING_REQUESTS * settings.max_request_bytes),
+        limits=engine_limits(settings),
         decode_threads=cores(),
         reference=selection.reference,
     )

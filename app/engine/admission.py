@@ -3,28 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
+from app.inference.limits import Limits
 from app.inference.pace import Pace
 
 _PATIENCE = 0.7  # of a request's time may go by in waiting, as it is foreseen; the rest is for what was not
-_SHOWN = 8  # what is explained and shown, beside classification, has this part of the places and bytes each
 
 
 class Overloaded(Exception):
     """The engine holds as many images, or bytes, as it may, or more than it can compute in the request's time."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What an engine holds at once of one kind of work. One request alone is always let in, however large."""
-
-    images: int
-    bytes: int
-
-    def part(self, of: int) -> "Limits":
-        """One of so many equal parts, rounded up."""
-        return Limits(images=-(-self.images // of), bytes=-(-self.bytes // of))
 
 
 class Admission:
@@ -49,8 +36,7 @@ class Admission:
 
         Raises Overloaded at once, and TimeoutError where the block takes longer than `timeout` seconds.
         """
-        full = self.images + images > self._limits.images or self._bytes + size > self._limits.bytes
-        if self.images and full:
+        if self._limits.full(images, size, held_images=self.images, held_bytes=self._bytes):
             raise Overloaded(f"{self.images} images wait already; at most {self._limits.images} may")
         wait = self._pace.wait(self.images + images)
         if self.images and wait > _PATIENCE * timeout:
@@ -77,8 +63,8 @@ class Places:
     def __init__(self, limits: Limits) -> None:
         self.served = Admission(limits)  # in the batches of the runtime that serves, as most is
         self.normalised = Admission(limits)  # in batches of the float32 network
-        self.explained = Admission(limits.part(_SHOWN))  # one image after the other
-        self.prepared = Admission(limits.part(_SHOWN))
+        self.explained = Admission(limits.shown)  # one image after the other
+        self.prepared = Admission(limits.shown)
 
     @property
     def images(self) -> int:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from app.engine.admission import Limits, Places
+from app.engine.admission import Places
 from app.engine.batch import Batcher, Computed, Computing
 from app.engine.cost import cheap
 from app.engine.decode import Read
@@ -21,6 +21,7 @@ from app.engine.reference import Reference
 from app.engine.showing import Showing
 from app.engine.tensors import Refused, pack, read_tensor
 from app.engine.together import together
+from app.inference.limits import Limits
 from app.inference.protocol import (
     ClassifyAnswer,
     ExplainAnswer,

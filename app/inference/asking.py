@@ -19,6 +19,7 @@ from app.inference.errors import (
     raise_error,
 )
 from app.inference.figures import ANSWERED, Asked, Watch, Watched
+from app.inference.limits import Limits
 from app.inference.pings import Pings
 from app.inference.protocol import ErrorCode
 from app.inference.queues import Kind, Queues, kind_of, kinds_of
@@ -58,13 +59,16 @@ class Question:
 
 
 class Asking:
-    """`choose` says who answers a request to a model that drew a number of [0, 1), and raises ModelNotFound."""
+    """`choose` says who answers a request to a model that drew a number of [0, 1), and raises ModelNotFound.
 
-    def __init__(self, choose: Choose, connections: Connections, pings: Pings) -> None:
+    `limits` are an engine's for classification.
+    """
+
+    def __init__(self, choose: Choose, connections: Connections, pings: Pings, *, limits: Limits) -> None:
         self._choose = choose
         self._connections = connections
         self._pings = pings
-        self._queues = Queues()
+        self._queues = Queues(limits)
         self.watch: Watch | None = None  # is told of every request to an engine
 
     async def ask(self, model_ref: str | None, question: Question) -> tuple[Choice, dict[str, Any], bytes]:
@@ -147,9 +151,9 @@ class Asking:
         self, choice: Choice, question: Question, connection: Connection, *, patience: float
     ) -> Iterator[Watched]:
         """Tells of one request to an engine when it has ended, however it did; its header is put in where it came."""
-        name, version, kind, images = choice.model, choice.version, question.kind, question.images
+        name, version, kind, images, size = choice.model, choice.version, question.kind, question.images, question.size
         watched, queue = Watched(), self._queues.of(name, version, kind)
-        queue.begin(images)
+        queue.begin(images, size)
         try:
             yield watched
         except ConnectionLost:
@@ -160,9 +164,9 @@ class Asking:
             raise
         finally:
             asked = watched.asked(name, version, question.op)
-            queue.end(images, answered=asked.outcome == ANSWERED)
+            queue.end(images, size, answered=asked.outcome == ANSWERED)
             if asked.outcome == ErrorCode.OVERLOADED:
-                self._queues.full(name, version, kind, images=images, size=question.size, patience=patience)
+                self._queues.full(name, version, kind, images=images, size=size, patience=patience)
             if kind is Kind.SERVED and asked.milliseconds.get("compute"):
                 self._pings.answered(connection.socket, seconds=asked.milliseconds["compute"] / 1000)
             if self.watch is not None:  # when the answer is on its way

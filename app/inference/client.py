@@ -17,6 +17,7 @@ from app.inference.asking import Asking, Question
 from app.inference.connections import Connections
 from app.inference.errors import TooManyLabels, raise_error
 from app.inference.figures import EngineFigures
+from app.inference.limits import engine_limits
 from app.inference.pings import SILENCE, Pings
 from app.inference.protocol import (
     ExplainAnswer,
@@ -45,7 +46,7 @@ class Engines:
         self._routes = RoutesFile(layout.routes)
         self._connections = Connections(self._routes, layout.fleet_socket)
         self._pings = Pings(self._routes, self._connections, silence=silence)
-        self.asking = Asking(self._choose, self._connections, self._pings)
+        self.asking = Asking(self._choose, self._connections, self._pings, limits=engine_limits(settings))
         self.shadows = Shadows(self._copy)
 
     def resolve(self, model_ref: str | None) -> tuple[str, int]:

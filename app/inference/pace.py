@@ -8,6 +8,8 @@ import math
 import time
 from dataclasses import dataclass
 
+from app.inference.limits import Limits
+
 _MEMORY_SECONDS = 5.0  # of work, after which what was measured counts a third
 _EVIDENCE = 8  # images that must have been measured before anybody is refused by it
 _NEARLY = 0.9  # of somebody's patience is as good as all of it
@@ -59,8 +61,10 @@ class _Refused:
 class Queue:
     """What one HTTP process has under way with one engine. Times are of time.monotonic."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self._images = 0
+        self._bytes = 0
         self._pace = Pace()
         self._refused = _Refused(until=-math.inf, images=0, size=0, patience=0.0)
 
@@ -73,20 +77,26 @@ class Queue:
         return self._pace.wait(self._images + images) if self._images else 0.0
 
     def refuses(self, images: int, size: int, *, patience: float) -> bool:
-        """Whether so many more images, of `size` bytes, would take longer than `patience` seconds, or the engine had no
-        place just now for a request that was no larger and about as patient.
+        """Whether so many more images, of `size` bytes, would take longer than `patience` seconds, or have no place.
+
+        They have none beside what this process alone has there, or where the engine said so just now of a request that
+        was no larger and about as patient.
         """
+        if self._limits.full(images, size, held_images=self._images, held_bytes=self._bytes):
+            return True
         full = time.monotonic() < self._refused.until and self._refused.includes(images, size, patience)
         return full or self.wait(images) > patience
 
-    def begin(self, images: int) -> None:
+    def begin(self, images: int, size: int) -> None:
         if not self._images:
             self._pace.begin(time.monotonic())
         self._images += images
+        self._bytes += size
 
-    def end(self, images: int, *, answered: bool) -> None:
+    def end(self, images: int, size: int, *, answered: bool) -> None:
         """What was begun was answered, or given up."""
         self._images -= images
+        self._bytes -= size
         if answered:
             self._pace.done(images, time.monotonic())
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from app.inference.limits import Limits
 from app.inference.pace import Queue
 from app.inference.protocol import TensorInput
 
@@ -18,6 +19,9 @@ class Kind(StrEnum):
     NORMALISED = "normalised"  # the network's own input, in batches of the float32 network
     EXPLAINED = "explained"
     PREPARED = "prepared"
+
+
+_SHOWN = frozenset({Kind.EXPLAINED, Kind.PREPARED})
 
 
 def kinds_of(op: str) -> tuple[Kind, ...]:
@@ -35,7 +39,9 @@ def kind_of(op: str, fields: Mapping[str, Any]) -> Kind:
 class Queues:
     """Those of one HTTP process. Made when they are asked for; idle ones go when there are many."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        """`limits` are an engine's for classification."""
+        self._limits = limits
         self._queues: dict[tuple[str, int, Kind], Queue] = {}
 
     def of(self, name: str, version: int, kind: Kind) -> Queue:
@@ -44,7 +50,7 @@ class Queues:
         if found is None:
             if len(self._queues) >= _MAX_QUEUES:
                 self._queues = {key: each for key, each in self._queues.items() if not each.idle}
-            found = self._queues[key] = Queue()
+            found = self._queues[key] = Queue(self._limits.shown if kind in _SHOWN else self._limits)
         return found
 
     def full(self, name: str, version: int, kind: Kind, *, images: int, size: int, patience: float) -> None:

@@ -1,13 +1,17 @@
-"""A client that costs little and forgives nothing: HTTP/1.1 over asyncio streams, no request is ever sent twice."""
+"""A client that costs little and forgives nothing: HTTP/1.1 on bare transports, no request is ever sent twice."""
 
 import asyncio
+import gc
+import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 Address = tuple[str, int]
 BROKEN = 0  # the status of a request whose connection failed
 _HEAD = b"\r\n\r\n"
+_SEND_BUFFER = 2**20  # bytes: a request leaves by one call of the kernel
 
 
 @dataclass(frozen=True)
@@ -45,19 +49,14 @@ class Connection:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._line: _Line | None = None
 
     async def ask(self, request: bytes, *, due: float | None = None) -> Answer:
         """`due`: the moment (perf_counter) from which it counts; now where that is None."""
         now = time.perf_counter()
         began = now if due is None else due
         try:
-            reader, writer = await self._open()
-            writer.write(request)
-            await writer.drain()
-            head = (await reader.readuntil(_HEAD)).lower()
-            length = int(head.partition(b"content-length: ")[2].split(b"\r\n", 1)[0] or b"0")
-            body = await reader.readexactly(length)
+            head, body = await (await self._open()).ask(request)
             if b"connection: close" in head:
                 self.close()
             return Answer(int(head[9:12]), time.perf_counter() - began, body, late=now - began)
@@ -65,17 +64,63 @@ class Connection:
             self.close()
             return Answer(BROKEN, time.perf_counter() - began, reason=repr(error))
 
-    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if self._streams is not None and self._streams[0].at_eof():  # it was idle, and the server closed it
+    async def _open(self) -> "_Line":
+        if self._line is not None and self._line.lost:  # it was idle, and the server closed it
             self.close()
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(*self.address)
-        return self._streams
+        if self._line is None:
+            _, self._line = await asyncio.get_running_loop().create_connection(_Line, *self.address)
+        return self._line
 
     def close(self) -> None:
-        if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+
+class _Line(asyncio.Protocol):
+    """A connection that is told of one whole answer at a time."""
+
+    def __init__(self) -> None:
+        self.lost = False
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[tuple[bytes, bytes]] | None = None
+        self._read = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(exc or EOFError("closed without an answer"))
+
+    def data_received(self, data: bytes) -> None:
+        """Raises nothing: what cannot be read is the request's failure."""
+        self._read += data
+        head, whole, rest = self._read.partition(_HEAD)
+        if not whole or self._answer is None or self._answer.done():
+            return
+        head = head.lower()
+        try:
+            length = int(head.partition(b"content-length: ")[2].split(b"\r\n", 1)[0] or b"0")
+        except ValueError as error:
+            self._answer.set_exception(error)
+            return
+        if len(rest) >= length:
+            self._read = rest[length:]
+            self._answer.set_result((head, rest[:length]))
+
+    def ask(self, request: bytes) -> "asyncio.Future[tuple[bytes, bytes]]":
+        """The answer's head in lower case, and its body. The answer before has to be here. Raises OSError, EOFError."""
+        assert self._transport is not None
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return self._answer
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
 
 
 async def closed_loop(ask: Callable[[int], Awaitable[None]], *, clients: int, going: Callable[[], bool]) -> None:
@@ -102,6 +147,13 @@ class OpenLoop:
 
     async def run(self) -> list[Answer]:
         """Every request's answer; `seconds` of each counts from the moment at which it was due."""
+        gc.disable()  # it would look through all answers, again and again, while the server waits to be read
+        try:
+            return await self._all()
+        finally:
+            gc.enable()
+
+    async def _all(self) -> list[Answer]:
         began = time.perf_counter()
         for number in range(int(self.rate * self.seconds)):
             due = began + number / self.rate

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.soak.http_load import BROKEN, Answer, Connection, OpenLoop, closed_loop, put
-from benchmarks.soak.measures import by_status, milliseconds, use
+from benchmarks.soak.measures import by_status, milliseconds, resident
 from benchmarks.soak.service import Service
 
 _PEAK_CLIENTS = 32
@@ -45,17 +45,21 @@ def memory_bound(size: int) -> int:
 
 
 async def _measure(service: Service, request: bytes, *, seconds: float) -> dict[str, Any]:
+    began, used = time.perf_counter(), time.process_time()
     peak = await _peak(service, request, seconds=seconds)
-    before = use(service.pids()).own
+    cores = {"peak": (time.process_time() - used) / (time.perf_counter() - began)}
+    before = resident(service.pids())
     most = [before]
     sampling = asyncio.create_task(_sample(service, most))
     at = {}
     for times in (2, 10):
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         answers = await OpenLoop(service.address, [request], rate=peak * times, seconds=seconds).run()
-        at[f"{times}x"] = _judged(answers, offered=peak * times, peak=peak, took=time.perf_counter() - began)
+        took = time.perf_counter() - began
+        cores[f"{times}x"] = (time.process_time() - used) / took
+        at[f"{times}x"] = _judged(answers, offered=peak * times, peak=peak, took=took)
     sampling.cancel()
-    after = use(service.pids()).own
+    after = resident(service.pids())
     own = {"before": before, "at_most": max(*most, after), "after": after}
     bound = memory_bound(len(request))
     return {
@@ -63,6 +67,7 @@ async def _measure(service: Service, request: bytes, *, seconds: float) -> dict[
         "peak_per_s": round(peak, 1),
         "deadline_s": _DEADLINE,
         "at": at,
+        "client_cores": {name: round(each, 2) for name, each in cores.items()},  # of the server's, on one machine
         "own_mb": {name: round(value / 1e6, 1) for name, value in own.items()},
         "own_mb_may_grow_by": round(bound / 1e6, 1),
     }
@@ -108,5 +113,5 @@ async def _peak(service: Service, request: bytes, *, seconds: float) -> float:
 async def _sample(service: Service, most: list[int]) -> None:
     """The most memory of its own that the service had, until cancelled."""
     while True:
-        most[0] = max(most[0], use(service.pids()).own)
+        most[0] = max(most[0], resident(service.pids()))
         await asyncio.sleep(0.5)

@@ -5,7 +5,8 @@ from collections.abc import Coroutine
 
 import pytest
 
-from app.engine.admission import Admission, Limits, Overloaded, Places
+from app.engine.admission import Admission, Overloaded, Places
+from app.inference.limits import Limits
 from app.inference.pace import Pace
 
 WIDE = Limits(images=1000, bytes=10**9)

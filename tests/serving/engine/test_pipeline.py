@@ -16,13 +16,14 @@ from PIL import Image
 from serving_toys import CLASSES, make_artifact, picture
 
 from app.engine import pipeline as pipeline_module
-from app.engine.admission import Limits, Overloaded
+from app.engine.admission import Overloaded
 from app.engine.batch import Batcher, ComputeFailed, Computing
 from app.engine.cost import cheap
 from app.engine.decode import Read, reader
 from app.engine.pipeline import Pipeline
 from app.engine.ranking import top_k
 from app.engine.tensors import Refused
+from app.inference.limits import Limits
 from app.inference.protocol import ClassifyAnswer, InferAnswer, Label, Output, TensorInput
 from models.images import ImageWarning
 from models.manifest import Calibration, Manifest
