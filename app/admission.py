@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from starlette.requests import Request
 
+from app.services.admission import Ticket
 from app.state import State
 
 
@@ -15,14 +16,14 @@ def announced(request: Request) -> int:
 
 
 @contextmanager
-def place(request: Request, state: State) -> Iterator[None]:
+def place(request: Request, state: State) -> Iterator[Ticket]:
     """Held until the block ends. Raises TooManyError, UnavailableError."""
     key = state.gate.holder(request.headers.get("authorization"))
     size = min(announced(request), state.settings.max_request_bytes)  # a larger body is refused as too large
     ticket = state.admission.enter(key, announced=size)
     request.scope["ticket"] = ticket  # `app/bodies.py` counts what arrives
     try:
-        yield
+        yield ticket
     finally:
         ticket.leave()
 

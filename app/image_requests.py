@@ -137,7 +137,7 @@ async def read_images(request: Request, settings: Settings) -> ImagesIn:
         if body_kind(content_type, body) is BodyKind.JSON:
             found = await _from_json(body, settings)
         else:
-            found = ImagesIn([_checked(body, None, settings)] if body else [])
+            found = ImagesIn([image_of(body, settings)] if body else [])
     if not found.images:
         raise InvalidError(
             "no_image",
@@ -158,7 +158,8 @@ def _too_many(settings: Settings) -> InvalidError:
     return InvalidError("too_many_images", f"At most {limit} images a request.", hint=hint)
 
 
-def _checked(data: bytes, filename: str | None, settings: Settings) -> ImageIn:
+def image_of(data: bytes, settings: Settings, filename: str | None = None) -> ImageIn:
+    """The image that this file is, or why it is not taken."""
     if not data:
         error = ImageError(code="empty_image", message="The file is empty.", hint="Send the image file's bytes.")
         return ImageIn(b"", filename, error)
@@ -202,7 +203,7 @@ def _from_base64(image: JsonImage, settings: Settings) -> ImageIn:
         hint = "Standard base64 with padding: `base64 -w0 cat.jpg`."
         refused = ImageError(code="invalid_base64", message=f"Not base64: {error}.", hint=hint)
         return ImageIn(b"", filename, refused)
-    return _checked(data, filename, settings)
+    return image_of(data, settings, filename)
 
 
 async def _from_form(request: Request, content_type: str, settings: Settings, hint: str) -> ImagesIn:
@@ -239,7 +240,7 @@ class _Form:
             limit = self._settings.max_image_bytes if self._part.is_file else _MAX_FIELD_BYTES
             self._data += event.data[: limit + 1 - len(self._data)]
         elif self._part.is_file:
-            self.found.images.append(_checked(bytes(self._data), self._part.filename, self._settings))
+            self.found.images.append(image_of(bytes(self._data), self._settings, self._part.filename))
         else:
             self._set(self._part.name, self._data.decode("utf-8", "replace").strip())
 

@@ -16,6 +16,7 @@ from app.door import Door
 from app.doorkeeper import Doorkeeper
 from app.inference.client import Engines
 from app.middleware import Envelope
+from app.plain import PLAIN, Plain
 from app.protocol import ACCOUNT, DRAIN
 from app.routes import (
     aliases,
@@ -47,7 +48,12 @@ def create_app(settings: Settings, *, engines: Engines | None = None) -> FastAPI
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with background.running(state):
-            yield {DRAIN: state.drain, ACCOUNT: account, TURNING_AWAY: TurningAway(doorkeeper, account)}
+            yield {
+                DRAIN: state.drain,
+                ACCOUNT: account,
+                TURNING_AWAY: TurningAway(doorkeeper, account),
+                PLAIN: Plain(state, doorkeeper, account),
+            }
         if exported is not None:
             await anyio.to_thread.run_sync(exported.close)
 

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import tracing
 from app.account import Account, request_id_for
-from app.problems import ProblemError
+from app.problems import failure
 from app.responses import server_timing, tell
 
 _errors = logging.getLogger("resnetd.errors")
@@ -72,12 +72,7 @@ def _timing_header(message: Message, milliseconds: Mapping[str, float]) -> list[
 
 
 async def _send_failure(scope: Scope, send: Send, request_id: str) -> None:
-    problem = ProblemError(
-        "internal_error",
-        "The server failed to answer this request; the log has the reason under the request id.",
-        hint="Report the request_id. Repeating the request is safe where it carries an Idempotency-Key.",
-    )
-    told = tell(problem, path=scope["path"], request_id=request_id)
+    told = tell(failure(), path=scope["path"], request_id=request_id)
     headers = [(b"content-type", told.media_type.encode()), (b"content-length", str(len(told.body)).encode())]
     await send({"type": "http.response.start", "status": told.status, "headers": headers})
     await send({"type": "http.response.body", "body": told.body})

@@ -140,6 +140,15 @@ class DeadlineError(ProblemError):
     status = 504
 
 
+def failure() -> ProblemError:
+    """What is told where code failed."""
+    return ProblemError(
+        "internal_error",
+        "The server failed to answer this request; the log has the reason under the request id.",
+        hint="Report the request_id. Repeating the request is safe where it carries an Idempotency-Key.",
+    )
+
+
 def document(problem: ProblemError, *, path: str, request_id: str) -> dict[str, Any]:
     """The body of a problem answer to the address whose path, not percent-encoded, this is."""
     return {

@@ -1,12 +1,13 @@
 """uvicorn's HTTP protocol with the bounds that it lacks: on the time and on the bytes of a request's head, on what
 chunks bring beside a body's bytes, on how long a client may read nothing of its answer, and may send a body that was
-answered already; with a polite end, with problems for what cannot be read, and with an answer of its own for whom
-`app/turning_away.py` turns away.
+answered already; with a polite end, with problems for what cannot be read, and with answers that no application gives:
+of `app/turning_away.py` and of `app/plain.py`.
 
 The bounds on the time of a body that is read are in `app/bodies.py`.
 """
 
 import asyncio
+from collections.abc import Coroutine
 from typing import cast
 from urllib.parse import unquote
 
@@ -16,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from app.account import Account, request_id_for
 from app.drain import Drain
+from app.plain import PLAIN, Plain
 from app.problems import BadRequestError, ProblemError
 from app.responses import tell
 from app.turning_away import TURNING_AWAY, TurningAway
@@ -25,6 +27,7 @@ DRAIN, ACCOUNT = "drain", "account"  # where the application's lifespan puts its
 HEAD_SECONDS = 10.0  # from a connection's first byte, or its opening, to the end of a request's head
 HEAD_BYTES = 64 * 1024  # of a head, and of chunks' extensions and trailers without a byte of the body
 LINGER_SECONDS = 10.0  # what a refused request's client is still sending is thrown away
+BODY_SECONDS = 0.05  # a whole body may take to be answered without the application
 STALLED_SECONDS = 30.0  # an answer waits for its client, who has not taken a byte for so long
 _UNREADABLE_HINT = (
     "Look at the request's first line, its headers, Content-Length, and the chunks of its body; "
@@ -48,7 +51,10 @@ class HttpProtocol(HttpToolsProtocol):
     _linger_timer: asyncio.TimerHandle | None = None
     _refused = False  # nothing is read on this connection any more, only thrown away
     _reading = False  # in what has arrived
-    _held: _Start | None = None  # until it is seen what its body begins with
+    _held: _Start | None = None  # until what has arrived with its head was read, or a little longer
+    _body_timer: asyncio.TimerHandle | None = None
+    _let_in = False  # the request that is held was seen by who might turn it away
+    _work: asyncio.Task[None] | None = None  # of a request that is answered without the application
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -58,7 +64,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._stop_stall_timer()
         self._stop_linger_timer()
+        if self._work is not None:  # nobody is left to read the answer
+            self._work.cancel()
         super().connection_lost(exc)
+        self._start_application()  # it records that its client has left
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -69,7 +78,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._reading = True
         super().data_received(data)
         self._reading = False
-        self._start_held(b"")
+        self._turn_away(b"")
+        self._start_held()
         over = self._head_bytes > HEAD_BYTES and not self._refused and not self.transport.is_closing()
         if over and self._in_head:
             detail = f"The request's head is larger than {HEAD_BYTES:,} bytes."
@@ -84,7 +94,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
-        self._start_held(body)
+        self._turn_away(body)
         super().on_body(body)
 
     def on_headers_complete(self) -> None:
@@ -100,22 +110,74 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if self._reading:
-            self._held = cycle, app
+            self._held, self._let_in = (cycle, app), False
         else:
             super()._start_asgi_task(cycle, app)
 
-    def _start_held(self, beginning: bytes) -> None:
-        """Start the application for the request that is held, if any, or turn it away."""
+    def _turn_away(self, beginning: bytes) -> None:
+        """The request that is held, if any, where it has to go. `beginning`: what is here of its body."""
+        turning_away: TurningAway | None = self.app_state.get(TURNING_AWAY)
+        if self._held is None or self._let_in or self._refused or turning_away is None:
+            return
+        cycle, _ = self._held
+        self._let_in = True
+        answer = turning_away.answer(cast("Scope", cycle.scope), beginning)
+        if answer is not None:
+            self._let_go()
+            self._respond(cycle, *answer)
+
+    def _start_held(self) -> None:
+        """Answer the request that is held, if any, or start the application for it; or wait a moment for its body."""
         if self._held is None:
             return
-        (cycle, app), self._held = self._held, None
-        turning_away: TurningAway | None = self.app_state.get(TURNING_AWAY)
-        asked = turning_away is not None and not self._refused
-        answer = turning_away.answer(cast("Scope", cycle.scope), beginning) if turning_away and asked else None
-        if answer is None:
-            super()._start_asgi_task(cycle, app)
-            return
-        head, body = answer
+        cycle, app = self._held
+        plain: Plain | None = self.app_state.get(PLAIN)
+        if plain is None or app is not self.app or self._refused or self.transport.is_closing():
+            self._start_application()
+        elif not cycle.more_body:
+            request = plain.read(cast("Scope", cycle.scope), cycle.body)
+            if request is None:
+                self._start_application()
+            else:
+                self._start_work(cycle, plain.answer(request))
+        elif self._body_timer is not None or plain.awaits(cast("Scope", cycle.scope)):
+            self._body_timer = self._body_timer or self.loop.call_later(BODY_SECONDS, self._start_application)
+            self.flow.resume_reading()  # uvicorn stops for a long body until somebody takes it
+        else:
+            self._start_application()
+
+    def _let_go(self) -> _Start | None:
+        """What was held until now."""
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
+        held, self._held = self._held, None
+        return held
+
+    def _start_application(self) -> None:
+        held = self._let_go()
+        if held is not None:
+            super()._start_asgi_task(*held)
+
+    def _start_work(self, cycle: RequestResponseCycle, work: Coroutine[None, None, tuple[bytes, bytes]]) -> None:
+        """Answer by `work`, a whole response in two pieces, what is held."""
+        self._let_go()
+        cycle.body.clear()
+        self.flow.resume_reading()  # so that it is heard when the client leaves
+        self._work = self.loop.create_task(self._answer(cycle, work))
+        self.tasks.add(self._work)  # who shuts down waits for them
+        self._work.add_done_callback(self.tasks.discard)
+
+    async def _answer(self, cycle: RequestResponseCycle, work: Coroutine[None, None, tuple[bytes, bytes]]) -> None:
+        try:
+            head, body = await work
+        finally:
+            self._work = None
+        if not cycle.disconnected:
+            self._respond(cycle, head, body)
+
+    def _respond(self, cycle: RequestResponseCycle, head: bytes, body: bytes) -> None:
+        """A whole response in one write. `head` comes without its last line."""
         defaults = b"".join(b"%s: %s\r\n" % header for header in self.server_state.default_headers)
         end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
         self.transport.write(head + defaults + end + body)
@@ -199,7 +261,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._linger_timer = self.loop.call_later(LINGER_SECONDS, self._too_slow)
 
     def on_message_complete(self) -> None:
-        self._start_held(b"")
+        self._turn_away(b"")
         self._stop_linger_timer()
         self._in_head = True  # of the connection's next request
         self._head_bytes = 0

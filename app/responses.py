@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -44,6 +45,12 @@ def tell(problem: ProblemError, *, path: str, request_id: str) -> Told:
     status = 400 if problem.status == 422 else problem.status  # the protocol's one code for what is wrong
     text = f"{problem.detail} {problem.hint}" if problem.hint else problem.detail
     return Told(status, "application/json", orjson.dumps({"error": text}))
+
+
+def head_of(status: int, headers: Mapping[str, str]) -> bytes:
+    """The head of a response that no application writes, without its last line."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{lines}".encode("latin-1")
 
 
 def server_timing(milliseconds: Mapping[str, float]) -> str:

@@ -5,13 +5,12 @@ by the protocol, with the request's head and whatever has come of its body, and 
 """
 
 import time
-from http import HTTPStatus
 
 from starlette.types import Scope
 
 from app.account import Account, request_id_for
 from app.doorkeeper import Doorkeeper
-from app.responses import tell
+from app.responses import head_of, tell
 
 TURNING_AWAY = "turning_away"  # where the application's lifespan puts it
 
@@ -44,7 +43,5 @@ class TurningAway:
             "x-request-id": request_id,
             "x-content-type-options": "nosniff",
         }
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        head = f"HTTP/1.1 {told.status} {HTTPStatus(told.status).phrase}\r\n{lines}"
         self._account.soon(scope, scope["method"], told.status, time.perf_counter() - began, trace)
-        return head.encode("latin-1"), told.body
+        return head_of(told.status, headers), told.body

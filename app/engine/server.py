@@ -39,6 +39,28 @@ _READ_AHEAD = 2**20  # bytes of a frame taken from the kernel before the loop lo
 _QUIET = 0.1  # seconds without work after which a draining engine believes that nobody is on the way to it
 
 
+class _Answers:
+    """What goes out on one connection. Answers of one turn of the event loop, those of a batch say, leave together."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._pieces: list[bytes] = []
+
+    async def send(self, pieces: Sequence[bytes]) -> None:
+        """Raises ConnectionError."""
+        if not self._pieces:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._pieces += pieces
+        await self._writer.drain()  # which waits while too much is on its way
+
+    def _flush(self) -> None:
+        pieces, self._pieces = self._pieces, []
+        with contextlib.suppress(
+            ConnectionError, RuntimeError
+        ):  # uvloop says RuntimeError of a transport that is closed
+            self._writer.writelines(pieces)
+
+
 class Server:
     """Serves one pipeline to any number of connections."""
 
@@ -68,6 +90,7 @@ class Server:
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks: dict[int, asyncio.Task[None]] = {}
+        answers = _Answers(writer)
         try:
             while True:
                 header, payload = await read_frame(reader, max_payload=self._max_payload)
@@ -76,7 +99,7 @@ class Server:
                     if request.id in tasks:
                         tasks[request.id].cancel()
                     continue
-                task = asyncio.create_task(self._answer(request, payload, writer))
+                task = asyncio.create_task(self._answer(request, payload, answers))
                 del payload  # the next frame may be long in coming
                 tasks[request.id] = task
                 self._work.add(task)
@@ -93,7 +116,7 @@ class Server:
                 task.cancel()
             writer.close()
 
-    async def _answer(self, request: Work, payload: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, request: Work, payload: bytes, answers: _Answers) -> None:
         pieces: Sequence[bytes] = ()
         try:
             answer, pieces = await self._work_on(request, payload)
@@ -113,8 +136,7 @@ class Server:
         except FrameTooLarge as error:
             head, pieces = frame({"id": request.id, **_error(ErrorCode.REFUSED, str(error))}), ()
         with contextlib.suppress(ConnectionError):
-            writer.writelines([head, *pieces])
-            await writer.drain()
+            await answers.send([head, *pieces])
 
     async def _work_on(self, request: Work, payload: bytes) -> tuple[dict[str, Any], Sequence[bytes]]:
         """The answer's header, without its id, and its payload."""

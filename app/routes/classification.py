@@ -113,6 +113,10 @@ async def answer(
         outputs=agreed("outputs", wanted, asked.outputs) or (),
     )
     with naming(model, asked.model):
-        answer = await unless_gone(request, work)
-    body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(body, media_type="application/json", headers={"Server-Timing": server_timing(answer["timings_ms"])})
+        body, timing = document(await unless_gone(request, work))
+    return Response(body, media_type="application/json", headers={"Server-Timing": timing})
+
+
+def document(found: dict[str, Any]) -> tuple[bytes, str]:
+    """The body of an answer in JSON, and its header Server-Timing."""
+    return orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY), server_timing(found["timings_ms"])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from edge_kit import IMAGE, Server, serving
+from http_messages import answer_of, asking
 
 from app.doorkeeper import Doorkeeper
 from store.settings import Settings
@@ -21,27 +22,10 @@ def full(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     return server
 
 
-def asking(address: str = "/v1/classify", *, body: bytes = IMAGE, **fields: str) -> bytes:
-    head = {"Host": "localhost", "Content_Length": str(len(body)), **fields}
-    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in head.items())
-    return f"POST {address} HTTP/1.1\r\n{lines}\r\n".encode() + body
-
-
 @pytest.fixture
 def connection(full: Server) -> Iterator[socket.socket]:
     with socket.create_connection(full.address, 10) as connection:
         yield connection
-
-
-def answer_of(connection: socket.socket) -> tuple[bytes, dict[bytes, bytes], bytes]:
-    """Status line, headers and body of the next answer, and no byte of the one after it."""
-    with connection.makefile("rb", buffering=0) as answer:
-        status = answer.readline().rstrip()
-        headers = dict(line.rstrip().lower().split(b": ", 1) for line in iter(answer.readline, b"\r\n"))
-        body = b""
-        while len(body) < int(headers[b"content-length"]):
-            body += answer.read(int(headers[b"content-length"]) - len(body))
-    return status, headers, body
 
 
 def test_the_answer_is_that_of_a_refusal_by_the_application(full: Server, connection: socket.socket):
