@@ -5,14 +5,9 @@ from contextlib import contextmanager
 
 from starlette.requests import Request
 
+from app.bodies import announced
 from app.services.admission import Ticket
 from app.state import State
-
-
-def announced(request: Request) -> int:
-    """How many bytes the body will have, as its head says; 0 where that does not say."""
-    length = request.headers.get("content-length", "")
-    return int(length) if length.isdigit() else 0
 
 
 @contextmanager

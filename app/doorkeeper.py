@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.routing import compile_path
 from starlette.types import Scope
 
-from app.admission import announced
+from app.bodies import announced
 from app.image_requests import BodyKind, body_kind
 from app.problems import ProblemError
 from app.routes.classification import BY_DEFAULT, BY_MODEL
@@ -93,8 +93,11 @@ class Doorkeeper:
 
     def _full(self, request: Request, op: str, ref: str | None) -> bool:
         """Whether the engine of who is asked is full, and it is our client who asks."""
+        size = announced(request)
+        if size > self._state.settings.max_request_bytes:
+            return False  # it has no place there ever, which the route says
         try:
-            if not self._state.engines.refusing(ref, op, size=announced(request)):
+            if not self._state.engines.refusing(ref, op, size=size):
                 return False
             self._state.gate.check(keys.Scope.PREDICT, request.headers)
         except (ModelNotFound, ModelDamagedError, ProblemError, OSError, ValueError):

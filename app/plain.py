@@ -14,7 +14,8 @@ from starlette.types import Scope
 
 from app import tracing
 from app.account import Account, request_id_for
-from app.admission import announced, place
+from app.admission import place
+from app.bodies import announced
 from app.disconnect import CLIENT_CLOSED_REQUEST
 from app.doorkeeper import Asked, Doorkeeper
 from app.image_requests import BodyKind, body_kind, image_of
@@ -51,15 +52,21 @@ class Plain:
         self._account = account
 
     def awaits(self, scope: Scope) -> bool:
-        """Whether a request with this head may be a plain one, once its body is here."""
-        return self._asked(scope) is not None
+        """Whether a request with this head may be a plain one, once its body is here; of our clients' alone."""
+        if self._asked(scope) is None:
+            return False
+        try:
+            self._state.gate.check(keys.Scope.PREDICT, Request(scope).headers)
+        except ProblemError:
+            return False
+        return True
 
     def read(self, scope: Scope, body: bytes | bytearray) -> PlainRequest | None:
         """The request with this whole body, where it is a plain one."""
         asked, beginning = self._asked(scope), bytes(body[:1])
         if asked is None or not body or body_kind(_content_type(scope), beginning) is not BodyKind.IMAGE:
             return None
-        if self._doorkeeper.refusal(scope, asked, beginning) is not None:
+        if self._doorkeeper.undecided(scope):
             return None
         return PlainRequest(scope, asked, bytes(body))
 
@@ -97,14 +104,13 @@ class Plain:
         """Status, headers and body, whatever happens."""
         scope = request.scope
         try:
-            found = await self._work(request)
+            body, timing = document(await self._work(request))
         except ProblemError as error:
             problem = error
         except Exception:
             _errors.exception("a request failed", extra={"request_id": request_id, "path": scope["path"]})
             problem = failure()
         else:
-            body, timing = document(found)
             return 200, {"server-timing": timing, "content-type": "application/json"}, body
         told = tell(problem, path=scope["path"], request_id=request_id)
         return told.status, {**problem.headers, "content-type": told.media_type}, told.body

@@ -16,6 +16,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.account import Account, request_id_for
+from app.doorkeeper import Doorkeeper
 from app.drain import Drain
 from app.plain import PLAIN, Plain
 from app.problems import BadRequestError, ProblemError
@@ -120,8 +121,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._held is None or self._let_in or self._refused or turning_away is None:
             return
         cycle, _ = self._held
-        self._let_in = True
         answer = turning_away.answer(cast("Scope", cycle.scope), beginning)
+        self._let_in = not Doorkeeper.undecided(cast("Scope", cycle.scope))
         if answer is not None:
             self._let_go()
             self._respond(cycle, *answer)
@@ -132,7 +133,8 @@ class HttpProtocol(HttpToolsProtocol):
             return
         cycle, app = self._held
         plain: Plain | None = self.app_state.get(PLAIN)
-        if plain is None or app is not self.app or self._refused or self.transport.is_closing():
+        shut = self._refused or self.transport.is_closing() or self.flow.write_paused
+        if plain is None or app is not self.app or shut:
             self._start_application()
         elif not cycle.more_body:
             request = plain.read(cast("Scope", cycle.scope), cycle.body)
@@ -171,6 +173,10 @@ class HttpProtocol(HttpToolsProtocol):
     async def _answer(self, cycle: RequestResponseCycle, work: Coroutine[None, None, tuple[bytes, bytes]]) -> None:
         try:
             head, body = await work
+        except BaseException:  # also where a shutdown cannot wait for it
+            if not cycle.disconnected:
+                self.transport.close()
+            raise
         finally:
             self._work = None
         if not cycle.disconnected:
@@ -182,6 +188,8 @@ class HttpProtocol(HttpToolsProtocol):
         end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
         self.transport.write(head + defaults + end + body)
         cycle.response_started = cycle.response_complete = True
+        cycle.on_response = lambda: None  # as uvicorn does: it holds this connection
+        cycle.body.clear()
         if not cycle.keep_alive:
             self.transport.close()
         self.on_response_complete()

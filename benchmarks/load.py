@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from benchmarks.soak.http_load import Connection
+from benchmarks.soak.http_load import BROKEN, Connection
 
 _WARM_UP = 2.0  # seconds that are not counted
 
@@ -60,8 +60,10 @@ class Load:
                 continue
             if answer.status == HTTPStatus.OK:
                 self.seconds.append(answer.seconds)
-            else:
-                self.others[str(answer.status or "connection")] += 1
+                continue
+            self.others[str(answer.status or "connection")] += 1
+            if answer.status == BROKEN:
+                await asyncio.sleep(0.05)  # nobody may be there
         connection.close()
 
 

@@ -12,12 +12,10 @@ are no more threads at work than cores.
 import asyncio
 import logging
 import math
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from app.engine.streams import Streams
 from models.runtime import Outputs
 
 log = logging.getLogger(__name__)
@@ -146,7 +145,7 @@ class Batcher:
         self._queue: deque[Waiting] = deque()
         self._looking = False  # soon, whether something can be started
         self._wide = ThreadPoolExecutor(1, thread_name_prefix="wide")
-        self._narrow = _narrow_pool(computing)
+        self._narrow = Streams(computing.streams)
         self._running: set[asyncio.Future[_Batch]] = set()
         self.sizes: Counter[int] = Counter()  # clients' images → how many batches of so many were computed
         self._wide_runs = False
@@ -155,8 +154,8 @@ class Batcher:
     def use(self, computing: Computing) -> None:
         """Compute with this from now on; what is being computed ends where it is."""
         self._computing = computing
-        self._narrow.shutdown(wait=False)
-        self._narrow = _narrow_pool(computing)
+        self._narrow.threads.shutdown(wait=False)
+        self._narrow = Streams(computing.streams)
         if self._queue:
             self._look_soon()
 
@@ -240,12 +239,15 @@ class Batcher:
         """What comes of the batch; also where no thread is to be had for it."""
         loop, computing = asyncio.get_running_loop(), self._computing
         narrow = None if wide else computing.narrow
-        pool, compute = (self._wide, computing.wide) if narrow is None else (self._narrow, narrow)
         outcome: asyncio.Future[_Batch]
         try:
+            if narrow is not None:
+                crowded = len(self._running) + 1 >= computing.streams
+                work = partial(_computed_by_stream, self._narrow, narrow, batch, crowded=crowded)
+                return loop.run_in_executor(self._narrow.threads, work)
             if not (wide and computing.quick and len(batch) == 1):
-                return loop.run_in_executor(pool, _computed, compute, batch)
-            computed = _computed(compute, batch)
+                return loop.run_in_executor(self._wide, _computed, computing.wide, batch)
+            computed = _computed(computing.wide, batch)
         except Exception as error:
             outcome = loop.create_future()
             outcome.set_exception(error)
@@ -277,28 +279,15 @@ class Batcher:
             image.answer.set_result(Computed(logits, embedding, began=began, compute_ms=seconds * 1000))
 
 
-def _narrow_pool(computing: Computing) -> ThreadPoolExecutor:
-    """A thread a stream. Where there is a stream for each core each keeps to its own: the kernel puts two on one core,
-    and what answers beside them, for long enough that a tenth of the images a second is missing.
-    """
-    cores = sorted(os.sched_getaffinity(0))
-    if computing.streams != len(cores):
-        return ThreadPoolExecutor(computing.streams, thread_name_prefix="narrow")
-    theirs = iter(cores)
-    return ThreadPoolExecutor(
-        computing.streams, thread_name_prefix="narrow", initializer=lambda: _keep_to(next(theirs))
-    )
-
-
-def _keep_to(core: int) -> None:
-    with suppress(OSError):  # it was taken from this process meanwhile
-        os.sched_setaffinity(0, {core})
-
-
 def _fail(images: Iterable[Waiting], error: BaseException) -> None:
     for image in images:
         if not image.answer.done():
             image.answer.set_exception(ComputeFailed(f"the device failed: {type(error).__name__}"))
+
+
+def _computed_by_stream(streams: Streams, compute: Compute, batch: Sequence[Waiting], *, crowded: bool) -> _Batch:
+    streams.keep(crowded=crowded)
+    return _computed(compute, batch)
 
 
 def _computed(compute: Compute, batch: Sequence[Waiting]) -> _Batch:

@@ -137,6 +137,25 @@ def test_one_that_comes_much_later_is_the_applications(
     assert plainly == []
 
 
+def test_a_length_may_have_any_number_of_zeros(plainly: list[str], connection: socket.socket):
+    connection.sendall(asking(Content_Length="0" * 5000 + str(len(IMAGE))))
+    assert answer_of(connection)[0] == OK
+    assert plainly == ["/v1/classify"]
+
+
+def test_a_bug_in_answering_closes_the_connection(
+    server: Server, connection: socket.socket, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: object, **__: object) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(plain, "head_of", broken)
+    connection.sendall(asking())
+    assert connection.recv(1) == b""
+    monkeypatch.undo()
+    assert server.http.post("/v1/classify", content=IMAGE).status_code == 200
+
+
 def test_requests_on_one_connection_are_answered_in_their_order(plainly: list[str], connection: socket.socket):
     connection.sendall(asking("/v1/models/unknown:classify") + asking())
     assert answer_of(connection)[0] == b"HTTP/1.1 404 Not Found"

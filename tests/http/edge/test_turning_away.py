@@ -129,6 +129,24 @@ def test_it_is_counted_once_as_a_request_and_as_a_refusal(full: Server, connecti
     assert (counted._value.get(), refused._value.get()) == (before[0] + 1, before[1] + 1)
 
 
+def test_one_that_is_refused_by_the_first_byte_of_its_body_is_counted_once(full: Server, connection: socket.socket):
+    refused = full.state.metrics.refused.labels("engine")
+    before = refused._value.get()
+    whole = asking()
+    connection.sendall(whole[: -len(IMAGE)])
+    time.sleep(0.02)
+    connection.sendall(whole[-len(IMAGE) :])
+    assert answer_of(connection)[0] == REFUSED
+    assert refused._value.get() == before + 1
+
+
+def test_what_is_too_large_ever_is_not_told_to_come_again(full: Server, connection: socket.socket):
+    connection.sendall(asking(Content_Length="1000001", Content_Type="image/jpeg", body=b""))
+    status, _, body = answer_of(connection)
+    assert status.startswith(b"HTTP/1.1 413 ")
+    assert json.loads(body)["code"] == "body_too_large"
+
+
 def test_who_is_let_in_was_asked_about_once(server: Server, monkeypatch: pytest.MonkeyPatch):
     asked = []
     monkeypatch.setattr(server.engines, "refusing", lambda *what, **_: asked.append(what))
