@@ -1,8 +1,8 @@
 """The plainest request of all, one image to be classified and nothing else said, answered by the protocol.
 
-What FastAPI and the layers of ASGI take to find out that they have nothing to do is a twentieth of what ResNet-18 takes
-in int8. So an image that is here as a whole goes from here to the engine, and its answer leaves in one write. It is the
-answer of `app/routes/classification.py`; whatever is not plain is the application's.
+FastAPI and the layers of ASGI take time to find out that they have nothing to do (decision 14 in `docs/decisions/`). So
+an image that is here as a whole goes from here to the engine, and its answer leaves in one write. It is the answer of
+`app/routes/classification.py`; whatever is not plain is the application's.
 """
 
 import logging

@@ -9,9 +9,9 @@ from contextlib import suppress
 class Streams:
     """A thread a stream.
 
-    Where there is a stream for each core, and all of them are at work, each keeps to its own: the kernel puts two on
-    one core, and what answers beside them, for long enough that a tenth of the images a second is missing. Who computes
-    while others rest goes where there is room: other engines compute on these cores, too.
+    Where there is a stream for each core, and all of them are at work, each keeps to its own, which was measured to
+    answer more (`docs/decisions/0014-what-is-plain-and-who-keeps-to-a-core.md`). Who computes while others rest goes
+    where there is room: other engines compute on these cores, too.
     """
 
     def __init__(self, count: int) -> None:
