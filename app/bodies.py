@@ -28,8 +28,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 def announced(request: Request) -> int:
     """The body's Content-Length; 0 where it has none."""
-    declared = request.headers.get("content-length", "").lstrip("0")
-    return int(declared[:20]) if declared.isdecimal() else 0  # with more digits it is too much, too
+    declared = next((value for name, value in request.scope["headers"] if name == b"content-length"), b"").lstrip(b"0")
+    return int(declared[:20]) if declared.isdigit() else 0  # with more digits it is too much, too
 
 
 def check_length(request: Request, limit: int, *, hint: str) -> None:

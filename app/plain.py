@@ -95,8 +95,8 @@ class Plain:
             status, headers, body = await self._classified(request, request_id)
         finally:
             self._account.soon(scope, scope["method"], status, time.perf_counter() - began, trace)
-        if trace.milliseconds:
-            headers.setdefault("server-timing", server_timing(trace.milliseconds))
+        if trace.milliseconds and "server-timing" not in headers:
+            headers["server-timing"] = server_timing(trace.milliseconds)
         marks = {"x-request-id": request_id, "x-content-type-options": "nosniff"}
         return head_of(status, {**headers, "content-length": str(len(body)), **marks}), body
 

@@ -60,7 +60,7 @@ class Rows:
             made = path.with_suffix(".tmp")
             made.write_bytes(bytes(count * self._kind.itemsize))  # with blocks: a full disk is told of here
             made.replace(path)
-        return np.memmap(path, self._kind, mode="r+")
+        return np.memmap(path, self._kind, mode="r+").view(np.ndarray)  # whose items are read without Python code
 
     def add(self, key: tuple[str, ...], amounts: Mapping[int, float], *, latest: float = 0.0) -> None:
         """`amounts`: what is added to which of the key's numbers."""

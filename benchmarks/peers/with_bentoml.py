@@ -1,7 +1,8 @@
 """`bentoml serve benchmarks.peers.with_bentoml:Edge`: BentoML's adaptive batching, which needs a service of its own.
 
 A batchable method takes lists, also from its clients. Who sends one raw image goes through a service that depends on
-it, as BentoML's documentation of batching has it.
+it, as BentoML's documentation of batching has it. That one's client opens another session after every 100 requests
+unless told otherwise, and closes the one before under those that it has under way: they end with status 500.
 """
 
 from pathlib import Path
@@ -14,9 +15,10 @@ from benchmarks.peers import task as tasks
 
 TASK = tasks.told()
 _SERVICE = {"traffic": {"timeout": 600}, "logging": {"access": {"enabled": False}}}
+_ONE_SESSION = {"max_requests": 1_000_000_000, "max_age": 1_000_000.0}
 
 
-@bentoml.service(workers=TASK.workers, **_SERVICE)
+@bentoml.service(workers=TASK.workers, runner_connection=_ONE_SESSION, **_SERVICE)
 class Model:
     def __init__(self) -> None:
         self._work = tasks.load(TASK)

@@ -324,6 +324,17 @@ def test_top_k_is_sorted_stable_and_clamped_to_the_classes() -> None:
     assert [each.label for each in top_k(row, CLASSES, k=1)] == ["dog"]
 
 
+@pytest.mark.parametrize("k", [1, 5, 999, 1000, 2000])
+@pytest.mark.parametrize("values", [3, 1_000_000])  # few: nearly all classes are equally likely
+def test_of_many_classes_the_likeliest_come_as_if_all_were_put_in_order(k: int, values: int) -> None:
+    row = np.random.default_rng(0).integers(values, size=1000) / values
+    ordered = sorted(range(1000), key=lambda index: -row[index])  # which leaves equal ones as they are
+    labels = top_k(row, [str(index) for index in range(1000)], k=k)
+    assert [(each.label, each.class_index, each.probability) for each in labels] == [
+        (str(index), index, row[index]) for index in ordered[:k]
+    ]
+
+
 @pytest.mark.parametrize(("images", "few"), [(3, True), (4, False)])
 def test_where_labels_are_many_they_are_not_made_on_the_event_loop(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch, images: int, few: bool
