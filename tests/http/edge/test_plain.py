@@ -1,8 +1,11 @@
 """The plainest request, which the protocol answers without the application: with what the application would say."""
 
+import asyncio
+import gc
 import logging
 import socket
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -135,6 +138,42 @@ def test_one_that_comes_much_later_is_the_applications(
     connection.sendall(whole[-5:])
     assert answer_of(connection)[0] == OK
     assert plainly == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"), [({"Authorization": "Bearer none"}, b"401"), ({"Host": "elsewhere.example"}, b"403")]
+)
+def test_nobodys_body_is_awaited_who_may_not_ask(
+    connection: socket.socket, monkeypatch: pytest.MonkeyPatch, fields: dict[str, str], status: bytes
+):
+    monkeypatch.setattr(protocol, "BODY_SECONDS", 3600.0)
+    connection.sendall(asking(**fields)[:-5])
+    assert answer_of(connection)[0].split()[1] == status
+
+
+def test_a_connection_that_has_ended_is_gone_before_anybody_looks_for_garbage(
+    server: Server, plainly: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    made: list[weakref.ref[protocol.HttpProtocol]] = []
+    connection_made = protocol.HttpProtocol.connection_made
+
+    def noted(self: protocol.HttpProtocol, transport: asyncio.Transport) -> None:
+        made.append(weakref.ref(self))
+        connection_made(self, transport)
+
+    monkeypatch.setattr(protocol.HttpProtocol, "connection_made", noted)
+    gc.disable()
+    try:
+        with socket.create_connection(server.address, 10) as connection:
+            connection.sendall(asking())
+            assert answer_of(connection)[0] == OK
+        end = time.monotonic() + 10
+        while made[0]() is not None and time.monotonic() < end:
+            time.sleep(0.01)
+        assert made[0]() is None
+    finally:
+        gc.enable()
+    assert plainly == ["/v1/classify"]
 
 
 def test_a_length_may_have_any_number_of_zeros(plainly: list[str], connection: socket.socket):
