@@ -151,6 +151,33 @@ def test_nobodys_body_is_awaited_who_may_not_ask(
     assert answer_of(connection)[0].split()[1] == status
 
 
+def test_who_reads_no_answers_gets_no_more_of_them(server: Server, plainly: list[str], monkeypatch: pytest.MonkeyPatch):
+    connection_made = protocol.HttpProtocol.connection_made
+
+    def narrow(self: protocol.HttpProtocol, transport: asyncio.Transport) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        transport.set_write_buffer_limits(high=1024)
+        connection_made(self, transport)
+
+    monkeypatch.setattr(protocol.HttpProtocol, "connection_made", narrow)
+    asked = server.engines.asked
+    asked.clear()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(10)
+        connection.connect(server.address)
+        sent = 0
+        while len(asked) == sent < 1000:  # until one is not even begun
+            connection.sendall(asking())
+            sent += 1
+            end = time.monotonic() + 1
+            while len(asked) < sent and time.monotonic() < end:
+                time.sleep(0.001)
+        assert len(plainly) < len(asked) < sent  # the last that was begun is the application's, which waits
+        assert [answer_of(connection)[0] for _ in range(sent)] == [OK] * sent
+    assert len(asked) == sent
+
+
 def test_a_connection_that_has_ended_is_gone_before_anybody_looks_for_garbage(
     server: Server, plainly: list[str], monkeypatch: pytest.MonkeyPatch
 ):
