@@ -73,7 +73,7 @@ def told(job: dict[str, Any], client: Client, *, first_answer: float | None = No
             {
                 "epoch": each["epoch"],
                 "train": each["train"]["top1"],
-                "val": each["val"]["top1"],
+                "val": each["val"] and each["val"]["top1"],
                 "seconds": each["seconds"],
             }
             for each in curve

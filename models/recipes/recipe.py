@@ -154,7 +154,11 @@ class Recipe(BaseModel):
     devices: int = Field(1, ge=1, le=64, description="Devices that share each batch, on one machine.")
 
     val_fraction: float = Field(
-        0.05, gt=0, lt=0.9, description="Share of the training data held out where the dataset has no val split."
+        0.05,
+        ge=0,
+        lt=0.9,
+        description="Share of the training data held out where the dataset has no val split. 0 = none: the last epoch "
+        "is kept, and the model has no temperature and is not served in int8.",
     )
     max_seconds: float | None = Field(
         None,

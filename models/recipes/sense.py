@@ -31,7 +31,7 @@ def _written(value: object) -> str:
 
 def nonsense(recipe: Recipe) -> Senseless | None:
     """The first reason why the fields do not go together, or None."""
-    checks = (_input, _schedule, _batch, _augmentation, _balance, _start)
+    checks = (_input, _schedule, _batch, _augmentation, _balance, _start, _choice)
     return next((reason for check in checks for reason in check(recipe)), None)
 
 
@@ -173,6 +173,19 @@ def _start(recipe: Recipe) -> Iterator[Senseless]:
         near = nearest(wanted, entry.weights)
         reason = f"{recipe.network} has no weights {wanted!r}; the nearest is {near!r}"
         yield Senseless(reason, {"init": {"weights": near}})
+
+
+def _choice(recipe: Recipe) -> Iterator[Senseless]:
+    """Whether the dataset has a val split of its own is not known here."""
+    without: dict[str, object] = {
+        **({"keep": "last"} if recipe.keep == "best" else {}),
+        **({"patience": None} if recipe.patience is not None else {}),
+        **({"target_accuracy": None} if recipe.target_accuracy is not None else {}),
+    }
+    if without and recipe.val_fraction == 0:
+        what = "keep=best goes" if recipe.keep == "best" else f"{' and '.join(without)} go{'es' * (len(without) == 1)}"
+        reason = f"{what} by images that are held out, and val_fraction 0 holds none out"
+        yield Senseless(reason, {"val_fraction": 0.05}, without)
 
 
 def unlike(manifest: Manifest, recipe: Recipe) -> tuple[str, str] | None:

@@ -16,8 +16,8 @@ _MOST_LABELS = 12
 def curves(history: Sequence[Mapping[str, Any]], *, kept_epoch: int | None) -> Figure:
     """Top-1 and loss, of training and validation, over epochs; val top-1 is written at its points, in percent.
 
-    `history` holds epoch events: `epoch` from 1, `train` and `val`, each with `loss` and `top1`. `kept_epoch` is the
-    one whose weights became the model.
+    `history` holds epoch events: `epoch` from 1, `train` and `val`, each with `loss` and `top1`; `val` is null where
+    nothing is held out: train's top-1 is written then. `kept_epoch` is the one whose weights became the model.
     """
     figure = new_figure(8, 6.4)
     above, below = figure.subplots(2, 1, sharex=True)
@@ -27,7 +27,7 @@ def curves(history: Sequence[Mapping[str, Any]], *, kept_epoch: int | None) -> F
         if not history:
             note(axes, "no epoch has ended yet")
             continue
-        for part, label, colour in (("train", "training", TRAIN), ("val", "validation", VAL)):
+        for part, label, colour in _drawn(history):
             values = [float(entry[part][name]) for entry in history]
             axes.plot(epochs, values, color=colour, marker="o", markersize=3, linewidth=1.5, label=label)
         if kept_epoch in epochs:
@@ -40,6 +40,12 @@ def curves(history: Sequence[Mapping[str, Any]], *, kept_epoch: int | None) -> F
         below.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     below.set_xlabel("epoch")
     return figure
+
+
+def _drawn(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """The curves: the part of an epoch event, its name and its colour."""
+    train, val = ("train", "training", TRAIN), ("val", "validation", VAL)
+    return [train, val] if all(entry["val"] is not None for entry in history) else [train]
 
 
 def labelled(values: Sequence[float], *, most: int) -> list[int]:
@@ -58,8 +64,9 @@ def labelled(values: Sequence[float], *, most: int) -> list[int]:
 
 
 def _write_values(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
-    """Val top-1 in percent, on that side of its point on which the curve of training is not."""
-    values = [float(entry["val"]["top1"]) for entry in history]
+    """The last curve's top-1 in percent, on that side of its point on which the curve of training is not."""
+    part, _, colour = _drawn(history)[-1]
+    values = [float(entry[part]["top1"]) for entry in history]
     for i in labelled(values, most=_MOST_LABELS):
         under = values[i] <= float(history[i]["train"]["top1"])
         axes.annotate(
@@ -70,5 +77,5 @@ def _write_values(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
             ha="center",
             va="top" if under else "bottom",
             fontsize=7.5,
-            color=VAL,
+            color=colour,
         )

@@ -45,7 +45,7 @@ def compare(folder: Path, dataset: Dataset, recipe: Recipe, *, seconds: float = 
     train = list(_hashes(splits["train"], clock))
     what = "bytes" if splits["train"].pixels is None else "pixels"
     found = list(_contradicting(train, what))
-    if carves_val(dataset) and not clock.over:
+    if carves_val(dataset, recipe) and not clock.over:
         found += _held_out(train, dataset, recipe)
     found += _repeated(train, splits, what, clock)
     if clock.over:

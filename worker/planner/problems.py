@@ -9,7 +9,7 @@ from models.networks.registry import find
 from models.recipes import Recipe
 from store.datasets import Dataset
 from worker.planner.hints import advice, settings
-from worker.trainer.split_sizes import Sizes, carves_val, refusals
+from worker.trainer.split_sizes import Sizes, has_val, refusals
 
 FEW_IMAGES = 10  # of a class in train; fewer are hardly a class
 IMBALANCE = 10.0  # the largest class against the smallest, from which accuracy says little
@@ -98,12 +98,17 @@ def _splits(dataset: Dataset, recipe: Recipe) -> Iterator[Problem]:
             "the dataset has no test split: the metrics would be those of val, on which the epoch is chosen",
             "Add a test split of images that are in no other split.",
         )
-    if dataset.splits.get("val") is None or dataset.splits["val"].images == 0:
-        yield note(
-            "no_val_split",
-            f"the dataset has no val split: {recipe.val_fraction:.0%} of train is held out",
-            "Set val_fraction for another share.",
+    if has_val(dataset):
+        return
+    if recipe.val_fraction > 0:
+        message = f"the dataset has no val split: {recipe.val_fraction:.0%} of train is held out"
+        yield note("no_val_split", message, "Set val_fraction for another share.")
+    else:
+        message = (
+            "the dataset has no val split, and nothing is held out of train: there is no accuracy before the end, "
+            "no temperature is fitted, and the model is not served in int8"
         )
+        yield note("no_val_split", message, "Set val_fraction=0.05 to hold some out.")
 
 
 def _import(dataset: Dataset) -> Iterator[Problem]:
@@ -224,7 +229,7 @@ def _without_effect(dataset: Dataset, recipe: Recipe, overridden: Collection[str
     if "workers" in overridden and recipe.workers is not None and recipe.loader == "memory":
         hint = advice(settings(recipe, loader="auto"), otherwise="leave it out")
         yield without_effect("workers", "they prepare streamed images, and loader is memory", hint)
-    if "val_fraction" in overridden and not carves_val(dataset):
+    if "val_fraction" in overridden and has_val(dataset):
         reason = f"the dataset has a val split, of {_count(dataset.splits['val'].images, 'image')}"
         yield without_effect("val_fraction", reason, "Leave it out; without that split it would be what is held out.")
 

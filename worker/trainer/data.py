@@ -18,7 +18,7 @@ from worker.job_process import JobRefused
 from worker.memory import available_bytes
 from worker.trainer.hold_out import contents, stratified
 from worker.trainer.pixels import Images, Rows, Streamed, fill
-from worker.trainer.split_sizes import NOTHING_HELD_OUT, carves_val, refusals
+from worker.trainer.split_sizes import NOTHING_HELD_OUT, carves_val, has_val, refusals
 
 #: Mean and standard deviation of each channel, of values scaled to 0–1.
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
@@ -89,6 +89,11 @@ def _read(split: Split, preprocessing: Preprocessing, reading: Reading, *, rows:
     return Images(pixels=pixels, labels=labels)
 
 
+def _no_images(preprocessing: Preprocessing) -> Images:
+    shape = (0, preprocessing.height, preprocessing.width, preprocessing.channels)
+    return Images(pixels=np.empty(shape, dtype=np.uint8), labels=np.empty(0, dtype=np.int64))
+
+
 def described(folder: Path, dataset_id: str) -> Dataset:
     """The dataset in `folder`. Raises JobRefused where none is imported there, or its descriptor is none."""
     try:
@@ -154,7 +159,10 @@ def mean_and_std(pixels: npt.NDArray[np.uint8] | Streamed, *, between: Callable[
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """What a run trains on and selects by. The test split is not here: it is read once, at the end."""
+    """What a run trains on and selects by; `val` is empty where nothing is held out for it.
+
+    The test split is not here: it is read once, at the end.
+    """
 
     train: Images
     val: Images
@@ -164,7 +172,7 @@ class TrainingData:
 def read_training_data(
     folder: Path, dataset: Dataset, recipe: Recipe, reading: Reading, *, known: Normalisation | None = None
 ) -> TrainingData:
-    """Train and val images; val is carved from train where the dataset has none. Raises JobRefused.
+    """Train and val images; val is carved from train where the dataset has none, or empty. Raises JobRefused.
 
     `known` are the mean and std of this run, where it has measured them before: of streamed images that is a pass over
     all of train.
@@ -182,7 +190,7 @@ def read_training_data(
         std=blank[1],
     )
     canvas = shape.model_copy(update={"height": recipe.canvas, "width": recipe.canvas})
-    if carves_val(dataset):
+    if carves_val(dataset, recipe):
         split = opened(folder, dataset, "train", between=reading.between)
         hashes = contents(split, between=reading.between)
         kept, held = stratified(split.labels, hashes, fraction=recipe.val_fraction)
@@ -192,7 +200,7 @@ def read_training_data(
         val = _read(split, shape, reading, rows=held)
     else:
         train = read(folder, dataset, "train", canvas, reading)
-        val = read(folder, dataset, "val", shape, reading)
+        val = read(folder, dataset, "val", shape, reading) if has_val(dataset) else _no_images(shape)
     mean, std = recipe.mean, recipe.std
     if mean is None or std is None:
         measured_mean, measured_std = known or mean_and_std(train.pixels, between=reading.between)

@@ -67,11 +67,11 @@ def _learning_rates(recipe: Recipe, state: RunState, steps_per_epoch: int) -> Fi
 
 
 def _row(epoch: dict[str, Any]) -> dict[str, Any]:
-    """An epoch event as a line of a table."""
+    """An epoch event as a line of a table; empty cells where nothing was validated."""
     return {
         "epoch": epoch["epoch"],
         "lr": epoch["lr"],
-        **{f"{part}_{name}": epoch[part][name] for part in ("train", "val") for name in ("loss", "top1")},
+        **{f"{part}_{name}": (epoch[part] or {}).get(name) for part in ("train", "val") for name in ("loss", "top1")},
         "best": epoch["best"],
         "seconds": epoch["seconds"],
     }

@@ -65,7 +65,7 @@ class Loop:
             steps=self.recipe.epochs * self.steps_per_epoch,
             images_per_step=self.steps.batch_size,
             validated=state.epoch,
-            final_validations=world.size * (1 + test_images / len(data.val)),  # val once more; by one device
+            final_validations=world.size * (1 + test_images / len(data.val)) if len(data.val) else 0.0,  # by one device
         )
         self.alive = SignsOfLife(self.progress.repeat_when_late, period=_LATE)
         self.progress.step, self.progress.epoch = state.step, state.begun
@@ -101,7 +101,7 @@ class Loop:
         if recipe is not None:
             self.recipe = recipe
             self.progress.epochs, self.progress.steps = recipe.epochs, recipe.epochs * self.steps_per_epoch
-            if state.ended in ("epochs", "patience") and state.best is not None:  # perhaps there is more to do now
+            if state.ended in ("epochs", "patience") and state.history:  # perhaps there is more to do now
                 state.ended = why_ended(recipe, state.history)
         asked = orders.checkpoint if orders.checkpoint > state.asked else None
         if asked is not None:
@@ -173,16 +173,17 @@ class Loop:
         self.progress.say("train")
 
     def _close_epoch(self) -> None:
-        """Validate, remember the best, decide whether to go on."""
+        """Validate, remember the best, decide whether to go on. With nothing to validate on there is no best one."""
         state, recipe = self.state, self.recipe
         loss, correct, images = state.sums.tolist()
         began = time.monotonic()
-        val = self.world.agreed(self._validate())
-        self.progress.validation_seconds = time.monotonic() - began
-        this = {"epoch": state.epoch + 1, **val}
+        val = self.world.agreed(self._validate() if len(self.data.val) else None)
+        this = {"epoch": state.epoch + 1, **(val or {})}
         best = state.best
-        if best is None or (val["top1"], -val["loss"]) > (best["top1"], -best["loss"]):
-            state.best = best = this
+        if val is not None:
+            self.progress.validation_seconds = time.monotonic() - began
+            if best is None or (val["top1"], -val["loss"]) > (best["top1"], -best["loss"]):
+                state.best = best = this
         entry: dict[str, Any] = {
             "epoch": state.epoch + 1,
             "lr": state.lr,
@@ -274,13 +275,14 @@ def why_ended(recipe: Recipe, history: list[dict[str, Any]]) -> str | None:
 
     The accuracy is reached, or it has not risen for too long, or all epochs are done.
     """
-    top1 = [entry["val"]["top1"] for entry in history]
-    best = max(top1)
-    if recipe.target_accuracy is not None and best >= recipe.target_accuracy:
-        return "target_accuracy"
-    if recipe.patience is not None and len(top1) - 1 - top1.index(best) >= recipe.patience:
-        return "patience"
-    return "epochs" if len(top1) >= recipe.epochs else None
+    top1 = [entry["val"]["top1"] for entry in history if entry["val"] is not None]
+    if top1:
+        best = max(top1)
+        if recipe.target_accuracy is not None and best >= recipe.target_accuracy:
+            return "target_accuracy"
+        if recipe.patience is not None and len(top1) - 1 - top1.index(best) >= recipe.patience:
+            return "patience"
+    return "epochs" if len(history) >= recipe.epochs else None
 
 
 def _not_finite(what: str, step: int) -> JobRefused:

@@ -98,13 +98,14 @@ class Progress:
     def _eta(self) -> float | None:
         """Seconds of the steps, validations and final evaluation to come; None before a step's time is known.
 
-        An end before the last epoch is not foreseen; once it is there, the final evaluation is all that is left.
+        Until a validation has shown how long they take, the steps alone. An end before the last epoch is not foreseen;
+        once it is there, the final evaluation is all that is left: None where no validation has told of its time.
         """
         if not self._rate or not self.images_per_step:
             return None
         here, final = time.monotonic() - self._phase_since, self.final_validations * self.validation_seconds
         if self.phase == "test":
-            return max(final - here, 0.0)
+            return max(final - here, 0.0) if final else None
         steps = max(self.steps - self.step, 0) * self.images_per_step / self._rate
         validations = max(self.epochs - self.validated, 0) * self.validation_seconds
         if self.phase == "validate":

@@ -14,7 +14,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from models import golden, probes, runtime
-from models.manifest import WEIGHTS, Calibration, Lineage, Manifest, NetworkSpec
+from models.manifest import WEIGHTS, Calibration, Lineage, Manifest, NetworkSpec, Preprocessing
 from store.files import publish_dir, remove_tree, write_atomic
 from worker.evaluator.documents import Evaluation
 from worker.evaluator.report import summary
@@ -51,6 +51,7 @@ def save_model(
     """Write the model version to `target`, whole or not at all, and return its metrics.
 
     They are those of the saved weights as the engine will load them, on `test`, or on val where there is no test split.
+    With nothing to validate on there is a test split, and the model has neither a temperature nor calibration images.
     """
     draft = target.with_name(f".model.{uuid4().hex}.tmp")
     draft.mkdir(parents=True)
@@ -72,33 +73,21 @@ def save_model(
         loaded = runtime.load(draft, device)
 
         val_logits = evaluate.logits(loaded.logits, data.val, between=between)
-        temperature = metrics.fit_temperature(val_logits, data.val.labels)
+        temperature = metrics.fit_temperature(val_logits, data.val.labels) if len(data.val) else None
         split = "val" if test is None else "test"
         judged = data.val if test is None else test
         logits = val_logits if test is None else evaluate.logits(loaded.logits, test, between=between)
-        figures = summary(logits, judged.labels, classes, temperature)
+        figures = summary(logits, judged.labels, classes, temperature or 1.0)
         report = {"split": split, **figures, **training}
 
-        chosen = data.val.pixels[_spread(data.val, _GOLDEN_IMAGES)]
+        chosen = _centres(data.val if len(data.val) else data.train, _GOLDEN_IMAGES, data.preprocessing)
         golden_sha256 = golden.write(draft, chosen, loaded.logits(chosen))
-        heldout_rows = _spread(data.val, probes.HELDOUT_IMAGES)
-        train_pixels = data.train.pixels[_spread(data.train, probes.CALIBRATION_IMAGES)]
-        want = data.preprocessing
-        calibration_sha256 = probes.write(
-            draft,
-            # Random crops are taken from more than the network sees.
-            calibration=probes.centre(train_pixels, height=want.height, width=want.width),
-            heldout=data.val.pixels[heldout_rows],
-            labels=data.val.labels[heldout_rows],
-            logits=lambda images: evaluate.logits(
-                loaded.logits, Images(pixels=images, labels=data.val.labels[: len(images)]), between=between
-            ),
-        )
+        calibration_sha256 = _write_probes(draft, data, loaded, between) if len(data.val) else None
         manifest = manifest.model_copy(
             update={
                 "parameters": sum(parameter.numel() for parameter in loaded.network.parameters()),
                 "metrics": report,
-                "calibration": Calibration(temperature=temperature),
+                "calibration": None if temperature is None else Calibration(temperature=temperature),
                 "golden_sha256": golden_sha256,
                 "calibration_sha256": calibration_sha256,
             }
@@ -118,10 +107,28 @@ def save_model(
             logits=logits,
             labels=judged.labels,
             classes=classes,
-            temperature=temperature,
+            temperature=temperature or 1.0,
             pixels=lambda index: judged.pixels[index],
         ),
     )
+
+
+def _write_probes(draft: Path, data: TrainingData, loaded: runtime.Runtime, between: Callable[[], None]) -> str:
+    heldout = _spread(data.val, probes.HELDOUT_IMAGES)
+    return probes.write(
+        draft,
+        calibration=_centres(data.train, probes.CALIBRATION_IMAGES, data.preprocessing),
+        heldout=data.val.pixels[heldout],
+        labels=data.val.labels[heldout],
+        logits=lambda images: evaluate.logits(
+            loaded.logits, Images(pixels=images, labels=data.val.labels[: len(images)]), between=between
+        ),
+    )
+
+
+def _centres(images: Images, most: int, want: Preprocessing) -> npt.NDArray[np.uint8]:
+    """So many images as the network sees them: random crops of training images are taken from more than that."""
+    return probes.centre(images.pixels[_spread(images, most)], height=want.height, width=want.width)
 
 
 def _spread(images: Images, most: int) -> npt.NDArray[np.int64]:

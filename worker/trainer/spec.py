@@ -43,7 +43,7 @@ def identity(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     """
     return {
         "dataset": dataset.digest,
-        "hold_out": "content" if carves_val(dataset) else None,
+        "hold_out": "content" if carves_val(dataset, recipe) else None,
         "recipe": recipe.model_dump(mode="json", exclude={"loader", "workers"}),
     }
 
