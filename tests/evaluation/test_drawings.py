@@ -49,6 +49,15 @@ def test_accuracy_is_written_at_its_points_in_percent():
     assert {"training", "validation", "kept: epoch 9"} <= set(shown)
 
 
+def test_with_nothing_to_validate_on_the_accuracy_in_training_is_what_is_written():
+    epochs = [
+        {**entry, "train": {"loss": 1.0, "top1": 0.5 + i / 1000}, "val": None} for i, entry in enumerate(history(4))
+    ]
+    shown = texts(curves(epochs, kept_epoch=4))
+    assert {"50.00", "50.10", "50.20", "50.30", "training", "kept: epoch 4"} <= set(shown)
+    assert "validation" not in shown
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=400), st.integers(8, 20))
 def test_of_many_points_the_first_the_best_and_the_last_are_labelled_and_never_too_many(values, most):
     chosen = labelled(values, most=most)

@@ -45,6 +45,18 @@ def test_a_good_dataset_has_none():
         ({"splits": {**GOOD, "train": (1000, 100, 10)}}, "warning", "imbalanced_classes", "100 times as many"),
         ({"splits": {"train": (40, 40, 40), "val": (1, 1, 1)}}, "warning", "no_test_split", "those of val"),
         ({"splits": {"train": (40, 40, 40), "test": (1, 1, 1)}}, "note", "no_val_split", "3% of train"),
+        (
+            {"splits": {"train": (40, 40, 40), "test": (1, 1, 1)}, "val_fraction": 0, "keep": "last"},
+            "note",
+            "no_val_split",
+            "nothing is held out of train",
+        ),
+        (
+            {"splits": {"train": (40, 40, 40)}, "val_fraction": 0, "keep": "last"},
+            "error",
+            "no_test_data",
+            "neither a val nor a test split",
+        ),
         ({"report": SPOILT}, "warning", "corrupt_files", "3 files could not be imported; the first is a.jpg: cut off"),
         ({"image_size": 32}, "warning", "images_smaller_than_input", "all images are smaller"),
         ({"image": MIXED}, "warning", "images_smaller_than_input", "30 of 100 images are smaller"),
@@ -85,6 +97,8 @@ def test_each_problem_is_named_with_its_figures_and_a_hint(arguments, severity, 
         ({"workers": None, "loader": "memory"}, GOOD, None),
         ({"val_fraction": 0.2}, GOOD, "val_fraction changes nothing: the dataset has a val split, of 30 images"),
         ({"val_fraction": 0.2}, {"train": (40, 40, 40), "test": (9, 9, 9)}, None),
+        ({"val_fraction": 0, "keep": "last"}, GOOD, "val_fraction changes nothing: the dataset has a val split"),
+        ({"val_fraction": 0, "keep": "last"}, {"train": (40, 40, 40), "test": (9, 9, 9)}, None),
     ],
 )
 def test_an_override_that_changes_nothing_is_a_note(overrides, splits, said):

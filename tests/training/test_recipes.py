@@ -274,6 +274,10 @@ def test_changes_on_the_way_are_of_what_was_submitted():
         ("finetune", {"network": "torchvision/resnet18"}),
         ("finetune", {"network": "cifar/resnet20"}),
         ("finetune", {"init": {"weights": "IMAGENET1K_V3"}}),
+        ("cifar10-resnet20", {"val_fraction": 0, "keep": "best"}),
+        ("mnist", {"val_fraction": 0, "keep": "last", "patience": 2}),
+        ("mnist", {"val_fraction": 0, "keep": "best", "patience": 2, "target_accuracy": 0.9}),
+        ("d2l-fashion-mnist", {"target_accuracy": 0.9}),
     ],
 )
 def test_each_choice_that_the_hint_of_a_refusal_names_is_accepted(recipe, overrides):

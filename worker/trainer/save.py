@@ -18,6 +18,7 @@ from models.manifest import WEIGHTS, Calibration, Lineage, Manifest, NetworkSpec
 from store.files import publish_dir, remove_tree, write_atomic
 from worker.evaluator.documents import Evaluation
 from worker.evaluator.report import summary
+from worker.job_process import JobRefused
 from worker.trainer import evaluate, metrics
 from worker.trainer.data import TrainingData
 from worker.trainer.pixels import Images
@@ -52,6 +53,7 @@ def save_model(
 
     They are those of the saved weights as the engine will load them, on `test`, or on val where there is no test split.
     With nothing to validate on there is a test split, and the model has neither a temperature nor calibration images.
+    Raises JobRefused where its outputs are no finite numbers.
     """
     draft = target.with_name(f".model.{uuid4().hex}.tmp")
     draft.mkdir(parents=True)
@@ -77,6 +79,12 @@ def save_model(
         split = "val" if test is None else "test"
         judged = data.val if test is None else test
         logits = val_logits if test is None else evaluate.logits(loaded.logits, test, between=between)
+        if not np.isfinite(logits).all():
+            raise JobRefused(
+                "loss_not_finite",
+                f"the trained network's outputs for {split} are not all finite numbers",
+                "Lower lr, lengthen warmup_epochs, or use precision fp32.",
+            )
         figures = summary(logits, judged.labels, classes, temperature or 1.0)
         report = {"split": split, **figures, **training}
 
